@@ -1,3 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The board.
+//! What board is it, and how does one talk to it?
+//!
+//! - [`dt`] reads the device tree into plain data, [`info::BootInfo`]; the only place where a tree is parsed.
+//! - [`cmdline`] takes the command line apart, [`console`] chooses the serial port.
+//! - [`uart`] drives it, behind the traits of `embedded-io`.
+//! - [`board`] knows what little can be said of a board that comes without a tree.
+//!
+//! Everything but the drivers runs on the host: `cargo run -p bsp --example memmap -- FILE.dtb`.
 #![cfg_attr(not(test), no_std)]
+
+pub mod board;
+pub mod cmdline;
+pub mod console;
+pub mod dt;
+pub mod info;
+pub mod uart;

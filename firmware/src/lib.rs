@@ -1,1 +1,36 @@
-//! x
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The Quire firmware as a library, so that the console and every on-target test boot the same way.
+//!
+//! The boot order, and the file that tells each step:
+//!
+//! 1. `boot/entry.S`: Image header, EL3/EL2 to EL1, boot tables, MMU on, `.bss` cleared
+//! 2. [`boot`]: find and read the device tree, open the console, then the rest in order
+//! 3. [`memory`]: RAM from the tree, the kernel's own map, the page allocator
+//! 4. [`console`]: commands from `run=` and from the keyboard
+//!
+//! A program gives its main function to [`entry!`].
+#![cfg_attr(target_os = "none", no_std)]
+
+/// The target that the firmware is built for.
+pub const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+#[cfg(target_os = "none")]
+pub mod boot;
+#[cfg(target_os = "none")]
+pub mod console;
+#[cfg(target_os = "none")]
+pub mod exception;
+#[cfg(target_os = "none")]
+pub mod layout;
+#[cfg(target_os = "none")]
+pub mod memory;
+#[cfg(target_os = "none")]
+pub mod options;
+#[cfg(target_os = "none")]
+pub mod output;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+pub mod power;
+#[cfg(target_os = "none")]
+mod window;

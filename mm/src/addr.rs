@@ -209,6 +209,23 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
+    /// No byte.
+    pub const EMPTY: Self = Self { start: PhysAddr::ZERO, end: PhysAddr::ZERO };
+    /// All physical addresses.
+    pub const EVERYTHING: Self = Self::below(PhysAddr(PhysAddr::LIMIT));
+
+    /// All addresses below `end`.
+    #[must_use]
+    pub const fn below(end: PhysAddr) -> Self {
+        Self { start: PhysAddr::ZERO, end }
+    }
+
+    /// `None` if `end` does not lie above `start`.
+    #[must_use]
+    pub fn non_empty(start: PhysAddr, end: PhysAddr) -> Option<Self> {
+        (start < end).then_some(Self { start, end })
+    }
+
     /// `None` if `end` lies below `start`.
     #[must_use]
     pub const fn new(start: PhysAddr, end: PhysAddr) -> Option<Self> {
@@ -263,6 +280,15 @@ impl PhysRange {
         let start = self.start.max(other.start);
         let end = self.end.min(other.end);
         if start < end { Some(Self { start, end }) } else { None }
+    }
+
+    /// What lies outside `hole`: the part below it, then the part above it, without empty ones.
+    pub fn around(self, hole: Self) -> impl Iterator<Item = Self> {
+        let parts = match self.intersection(hole) {
+            Some(hole) => [Self::non_empty(self.start, hole.start), Self::non_empty(hole.end, self.end)],
+            None => [Self::non_empty(self.start, self.end), None],
+        };
+        parts.into_iter().flatten()
     }
 
     /// The whole frames inside: start rounded up, end rounded down. Empty if there is none.
@@ -396,6 +422,20 @@ mod tests {
         assert_eq!(r(0x1001, 0x3fff).frames_touched(), r(0x1000, 0x4000));
         assert!(r(0x1001, 0x1fff).frames_inside().is_empty());
         assert!(r(0x1001, 0x1001).frames_touched().is_empty());
+    }
+
+    #[test]
+    fn around_a_hole_are_its_two_sides() {
+        let r = |s, e| PhysRange::new(PhysAddr::new(s).unwrap(), PhysAddr::new(e).unwrap()).unwrap();
+        let around = |hole| r(10, 20).around(hole).collect::<Vec<_>>();
+        assert_eq!(around(r(12, 15)), [r(10, 12), r(15, 20)]);
+        assert_eq!(around(r(5, 15)), [r(15, 20)]);
+        assert_eq!(around(r(15, 25)), [r(10, 15)]);
+        assert_eq!(around(r(10, 20)), []);
+        for elsewhere in [r(0, 10), r(20, 30), r(15, 15)] {
+            assert_eq!(around(elsewhere), [r(10, 20)]);
+        }
+        assert_eq!(r(10, 10).around(r(0, 5)).count(), 0);
     }
 
     #[test]

@@ -3,3 +3,9 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+pub mod arch;
+pub mod buddy;
+pub mod memblock;
+pub mod pgtable;
+pub mod report;
+pub mod zone;

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The front door. `make help` lists what there is; every target does its own set-up.
+
+SHELL := /bin/bash
+TARGET := aarch64-unknown-none-softfloat
+SETUP := firmware/tools/setup.sh
+
+# What firmware/tools/qemu.sh reads, from the command line: make run BOARD=rpi4 RUN="meminfo; exit"
+export BOARD DTB MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run image test check test-host test-miri test-fuzz test-target test-trees doc clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
+	@echo
+	@sed -n 's/^#   /  /p' firmware/tools/qemu.sh
+
+setup: ## Install what is missing to build and run (says what)
+	@$(SETUP) run
+
+run: ## Boot in QEMU: BOARD=virt|rpi4|rpi3 MEM=512M RUN="meminfo; exit" ...
+	@$(SETUP) run
+	@cargo run --quiet --release --package firmware --target $(TARGET)
+
+image: ## Build the flat Image: target/kernel8.img, for QEMU, U-Boot and the Pi
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@firmware/tools/qemu.sh --image target/$(TARGET)/release/firmware target/kernel8.img
+
+test: ## All tests: style, host, Miri, fuzz, on target
+	@$(SETUP) test
+	@tests/all.sh
+
+check: ## Format, clippy and rustdoc, all as errors
+	@$(SETUP) run
+	@tests/all.sh check
+
+test-host: ## Unit and property tests on this machine
+	@$(SETUP) run
+	@tests/all.sh host
+
+test-miri: ## The memory core's tests under Miri
+	@$(SETUP) test
+	@tests/all.sh miri
+
+test-fuzz: ## Fuzz the parsers: FUZZ_SECONDS=20 each
+	@$(SETUP) test
+	@tests/all.sh fuzz
+
+test-target: ## Tests on every emulated machine
+	@$(SETUP) run
+	@tests/all.sh target
+
+test-trees: ## Read every device tree of Debian's arm64 kernel
+	@$(SETUP) run
+	@tests/all.sh trees
+
+doc: ## API documentation: target/doc/mm/index.html
+	@cargo doc --quiet --no-deps
+
+clean: ## Remove what was built (unpacked device trees stay)
+	@cargo clean --quiet --profile dev; cargo clean --quiet --release; rm -rf target/$(TARGET) target/kernel8.img

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Processors and the devices that this firmware drives, known by `compatible` (3.7, 3.8; Linux's bindings).
+
+use arrayvec::ArrayVec;
+
+use super::super::values::{has, number, word};
+use super::super::walk::Node;
+use super::props::Props;
+use super::{Reader, full_name};
+use crate::info::{Cpu, EnableMethod, IntcKind, InterruptController, Oddity, Timer, Uart, UartKind};
+
+const UARTS: [(&str, UartKind); 3] =
+    [("arm,pl011", UartKind::Pl011), ("arm,sbsa-uart", UartKind::Pl011), ("brcm,bcm2835-aux-uart", UartKind::BcmAux)];
+
+const INTCS: [(&str, IntcKind); 8] = [
+    ("arm,gic-v3", IntcKind::GicV3),
+    ("arm,gic-400", IntcKind::GicV2),
+    ("arm,cortex-a15-gic", IntcKind::GicV2),
+    ("arm,cortex-a7-gic", IntcKind::GicV2),
+    ("arm,cortex-a9-gic", IntcKind::GicV2),
+    ("brcm,bcm2836-l1-intc", IntcKind::BcmL1),
+    ("brcm,bcm2836-armctrl-ic", IntcKind::BcmArmctrl),
+    ("brcm,bcm2835-armctrl-ic", IntcKind::BcmArmctrl),
+];
+
+const TIMERS: [&str; 2] = ["arm,armv8-timer", "arm,armv7-timer"];
+const WATCHDOGS: [&str; 3] = ["brcm,bcm2711-pm", "brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"];
+
+impl<'a> Reader<'a, '_> {
+    /// A child of `/cpus` that is enabled.
+    pub(super) fn cpu(&mut self, node: &Node<'a>, props: &Props<'a>) {
+        if node.name.base != "cpu" && !props.device_type.is_some_and(|kind| has(kind, "cpu")) {
+            return;
+        }
+        self.info.nr_cpus += 1;
+        let cells = self.place.parent().map_or(1, |parent| parent.address_cells);
+        let mpidr = props.reg.and_then(|reg| reg.get(..cells * 4)).and_then(number).unwrap_or(0);
+        let method = match props.enable_method {
+            Some(method) if has(method, "psci") => EnableMethod::Psci,
+            Some(method) if has(method, "spin-table") => {
+                props.release_address.map_or(EnableMethod::Unknown, |release| EnableMethod::SpinTable { release })
+            }
+            _ => EnableMethod::Unknown,
+        };
+        // More processors than fit are counted, and never started.
+        let _ = self.info.cpus.try_push(Cpu { mpidr, method, node: props.numa_node.unwrap_or(0) });
+    }
+
+    /// An enabled node with a `compatible`.
+    pub(super) fn device(&mut self, node: &Node<'a>, props: &Props<'a>) {
+        if let Some((compatible, kind)) = UARTS.into_iter().find(|entry| props.is_compatible(entry.0)) {
+            self.uart(node, props, compatible, kind);
+        } else if let Some((_, kind)) = INTCS.into_iter().find(|entry| props.is_compatible(entry.0)) {
+            self.interrupt_controller(props, kind);
+        } else if self.info.timer.is_none() && TIMERS.iter().any(|name| props.is_compatible(name)) {
+            let interrupts = props.interrupts.unwrap_or_default().as_chunks::<4>().0.iter().take(16);
+            self.info.timer = Some(Timer { interrupts: interrupts.map(|cell| u32::from_be_bytes(*cell)).collect() });
+        } else if self.info.watchdog.is_none() && WATCHDOGS.iter().any(|name| props.is_compatible(name)) {
+            self.info.watchdog = props.reg.and_then(|reg| self.place.cpu_range(reg, 0)).map(|range| range.base);
+        }
+    }
+
+    fn uart(&mut self, node: &Node<'a>, props: &Props<'a>, compatible: &'static str, kind: UartKind) {
+        let name = full_name(node.name);
+        let Some(range) = props.reg.and_then(|reg| self.place.cpu_range(reg, 0)) else {
+            self.info.note(Oddity::Unreachable, &name);
+            return;
+        };
+        let uart =
+            Uart { kind, compatible, base: range.base, clock_hz: props.clock_frequency, serial_index: None, name };
+        if self.info.uarts.try_push(uart).is_err() {
+            self.info.note(Oddity::TooMany, &name);
+            return;
+        }
+        let clock = props.clocks.and_then(|clocks| word(clocks.get(..4)?));
+        // As long as the list above, which had room.
+        let _ = self.uarts.try_push((self.current_path(), clock));
+    }
+
+    fn interrupt_controller(&mut self, props: &Props<'a>, kind: IntcKind) {
+        let reg = props.reg.unwrap_or_default();
+        let regs = (0..4).map_while(|index| self.place.cpu_range(reg, index)).collect();
+        // Boards have one or two; chained ones of other makes are not in the list.
+        let _ = self.info.intcs.try_push(InterruptController { kind, regs });
+    }
+}
+
+/// Fixed clocks, by the number other nodes know them by.
+#[derive(Debug, Default)]
+pub(super) struct Clocks(ArrayVec<(u32, u32), 32>);
+
+impl Clocks {
+    /// A clock of `frequency` Hz. Those that do not fit are unknown to everybody, which is safe.
+    pub(super) fn add(&mut self, phandle: u32, frequency: u32) {
+        let _ = self.0.try_push((phandle, frequency));
+    }
+
+    pub(super) fn find(&self, phandle: u32) -> Option<u32> {
+        self.0.iter().find(|clock| clock.0 == phandle).map(|clock| clock.1)
+    }
+}

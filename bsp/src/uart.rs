@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Serial ports, polled, behind the traits of `embedded-io`.
+//!
+//! A port that firmware or a loader has already set up keeps its line settings: they know the clocks and
+//! the wiring. One that is off is started at 115200 8N1, if its clock is known.
+
+mod bcm_aux;
+mod pl011;
+
+use core::convert::Infallible;
+
+pub use bcm_aux::BcmAux;
+pub use pl011::Pl011;
+
+use crate::info::UartKind;
+
+/// Line speed when nobody names one.
+pub const DEFAULT_BAUD: u32 = 115_200;
+
+/// A serial port of any supported kind.
+#[derive(Debug)]
+pub enum Port {
+    /// Arm PrimeCell PL011.
+    Pl011(Pl011),
+    /// The Raspberry Pi's mini UART.
+    BcmAux(BcmAux),
+}
+
+impl Port {
+    /// The port whose registers are mapped at `base`.
+    ///
+    /// # Safety
+    ///
+    /// 1. `base` is where the register block of a `kind` UART is mapped as Device memory, together with the
+    ///    rest of its 4 KiB page.
+    /// 2. The mapping lasts as long as the value, and nobody else drives the port.
+    #[must_use]
+    pub unsafe fn new(kind: UartKind, base: usize) -> Self {
+        match kind {
+            // SAFETY: the caller's promise, passed on.
+            UartKind::Pl011 => Self::Pl011(unsafe { Pl011::new(base) }),
+            // SAFETY: the caller's promise, passed on.
+            UartKind::BcmAux => Self::BcmAux(unsafe { BcmAux::new(base) }),
+        }
+    }
+
+    /// Starts the port if it is off.
+    pub fn start(&mut self, clock_hz: Option<u32>, baud: Option<u32>) {
+        match self {
+            Self::Pl011(port) => port.start(clock_hz, baud.unwrap_or(DEFAULT_BAUD)),
+            Self::BcmAux(port) => port.start(clock_hz, baud.unwrap_or(DEFAULT_BAUD)),
+        }
+    }
+
+    /// Sends one byte; waits while the FIFO is full.
+    pub fn send(&mut self, byte: u8) {
+        match self {
+            Self::Pl011(port) => port.send(byte),
+            Self::BcmAux(port) => port.send(byte),
+        }
+    }
+
+    /// The next received byte, if there is one.
+    pub fn receive(&mut self) -> Option<u8> {
+        match self {
+            Self::Pl011(port) => port.receive(),
+            Self::BcmAux(port) => port.receive(),
+        }
+    }
+
+    /// Waits until the last bit has left.
+    pub fn drain(&mut self) {
+        match self {
+            Self::Pl011(port) => port.drain(),
+            Self::BcmAux(port) => port.drain(),
+        }
+    }
+
+    fn can_receive(&self) -> bool {
+        match self {
+            Self::Pl011(port) => port.can_receive(),
+            Self::BcmAux(port) => port.can_receive(),
+        }
+    }
+}
+
+impl embedded_io::ErrorType for Port {
+    type Error = Infallible;
+}
+
+impl embedded_io::Write for Port {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        for byte in bytes {
+            self.send(*byte);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        self.drain();
+        Ok(())
+    }
+}
+
+impl embedded_io::ReadReady for Port {
+    fn read_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(self.can_receive())
+    }
+}
+
+impl embedded_io::Read for Port {
+    /// Waits for the first byte, then takes what is there.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let Some((first, rest)) = buffer.split_first_mut() else { return Ok(0) };
+        *first = loop {
+            if let Some(byte) = self.receive() {
+                break byte;
+            }
+            core::hint::spin_loop();
+        };
+        let more = rest.iter_mut().map_while(|slot| self.receive().map(|byte| *slot = byte)).count();
+        Ok(1 + more)
+    }
+}

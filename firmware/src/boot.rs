@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The boot order in Rust: find the tree, open the console, take the memory, start the program.
+//!
+//! Whatever goes wrong ends in one clear line and a non-zero status. Before the console is open that line
+//! goes to the serial port of the board that this seems to be (see `bsp::board`).
+
+use core::fmt;
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MIDR_EL1};
+use bsp::console::choose_console;
+use bsp::dt;
+use bsp::info::{BootInfo, Uart};
+use bsp::uart::Port;
+use mm::addr::{PhysAddr, PhysRange};
+use spin::Once;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+use tock_registers::interfaces::Readable;
+
+use crate::layout::Image;
+use crate::memory::{self, Memory};
+use crate::options::Options;
+use crate::window::Windows;
+use crate::{output, power, println};
+
+core::arch::global_asm!(
+    include_str!("boot/entry.S"),
+    MAIR = const mm::pgtable::MAIR,
+    PAGE_TEXT = const mm::pgtable::Attributes::TEXT.page_bits(),
+    PAGE_RODATA = const mm::pgtable::Attributes::RODATA.page_bits(),
+    PAGE_DATA = const mm::pgtable::Attributes::DATA.page_bits(),
+    TCR = const TCR,
+    SCTLR_OFF = const SCTLR_OFF,
+    SCTLR_ON = const SCTLR_ON,
+);
+
+/// 48-bit addresses in both halves, 4 KiB granules, walks cached write-back and inner shareable; the size of
+/// physical addresses is filled in at boot (Arm ARM D24.2.206).
+const TCR: u64 = {
+    let half = 16 | 1 << 8 | 1 << 10 | 3 << 12;
+    half | half << 16 | 2 << 30
+};
+/// Little endian, everything off; the bits that are RES1 in ARMv8.0 (Arm ARM D24.2.174).
+const SCTLR_OFF: u64 = 0x30d0_0800;
+/// MMU, caches, stack alignment check, and what is writable cannot be executed (M, C, SA, SA0, I, WXN).
+const SCTLR_ON: u64 = SCTLR_OFF | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 19;
+
+/// The status of a boot that failed.
+const FAILED: u32 = 1;
+
+/// What a program finds when it starts.
+#[derive(Debug)]
+pub struct Machine {
+    /// What the device tree says.
+    pub info: &'static BootInfo,
+    /// The command line, understood.
+    pub options: Options<'static>,
+    /// RAM and the kernel's map of it.
+    pub memory: Memory,
+}
+
+/// Makes a function the program's main: `fn(&'static Machine) -> !`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        /// Called when the machine is up.
+        #[unsafe(no_mangle)]
+        extern "Rust" fn quire_main(machine: &'static $crate::boot::Machine) -> ! {
+            $main(machine)
+        }
+    };
+}
+
+unsafe extern "Rust" {
+    fn quire_main(machine: &'static Machine) -> !;
+}
+
+static INFO: SpinMutex<BootInfo> = SpinMutex::new(BootInfo::new());
+static MACHINE: Once<Machine> = Once::new();
+
+/// The machine, once it is up.
+#[must_use]
+pub fn machine() -> Option<&'static Machine> {
+    MACHINE.get()
+}
+
+/// Nanoseconds since the counter started, which is when the machine did.
+#[must_use]
+pub fn uptime_ns() -> u64 {
+    let ticks = u128::from(CNTPCT_EL0.get()) * 1_000_000_000;
+    ticks.checked_div(u128::from(CNTFRQ_EL0.get())).unwrap_or(0) as u64
+}
+
+/// From `entry.S`: x0 as the loader left it, where the image was loaded, the exception level at entry.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_start(tree: u64, image: u64, level: u64) -> ! {
+    let image = Image::at(PhysAddr::new_saturating(image));
+    // SAFETY: we came here on the boot tables, and nothing else of Rust has run.
+    let mut windows = unsafe { Windows::new(image) };
+    let machine = match start(tree, image, level, &mut windows) {
+        Ok(machine) => MACHINE.call_once(|| machine),
+        Err(error) => {
+            if !output::has_port() {
+                open_plain_uart(image, &mut windows);
+            }
+            println!("quire: fatal: {error}");
+            power::exit(FAILED)
+        }
+    };
+    // SAFETY: `entry!` defines this function with this signature.
+    unsafe { quire_main(machine) }
+}
+
+fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<Machine, BootError> {
+    let mut guard = INFO.lock();
+    let (blob, blob_range) = find_tree(tree, windows)?;
+    dt::read(blob, &mut guard).map_err(BootError::Tree)?;
+    // The lock is never opened again: from here on nobody writes.
+    let info: &'static BootInfo = SpinMutexGuard::leak(guard);
+    power::configure(info);
+    open_console(info, image, windows);
+    banner(info, tree, image, level);
+    let options = Options::read(&info.bootargs);
+    options.report();
+    if let Some(base) = info.watchdog
+        && let Ok(virt) = windows.device(base)
+    {
+        // SAFETY: the tree says that the block is there; device windows are never unmapped.
+        unsafe { power::set_watchdog(virt.as_raw()) };
+    }
+    let memory = memory::start(info, &options, image, blob, blob_range, windows).map_err(BootError::Memory)?;
+    println!("boot: {} ns since the counter started", uptime_ns());
+    Ok(Machine { info, options, memory })
+}
+
+/// Looks at what x0 points to, and maps all of the tree if it is one.
+fn find_tree(tree: u64, windows: &mut Windows) -> Result<(&'static [u8], PhysRange), BootError> {
+    let phys = match PhysAddr::new(tree) {
+        // The boot protocol wants 8-byte alignment; anything else is no tree, and may be no RAM.
+        Some(phys) if tree != 0 && tree % 8 == 0 && tree < memory::phys_limit().as_raw() => phys,
+        _ => return Err(BootError::NoTree(tree)),
+    };
+    let prefix = windows.device_tree(phys, dt::header::PREFIX as u64).map_err(|_| BootError::NoTree(tree))?;
+    let size = dt::header::total_size(prefix).map_err(|error| match error {
+        dt::DtError::BadMagic { .. } if is_atags(prefix) => BootError::Atags(tree),
+        dt::DtError::BadMagic { .. } => BootError::NoTree(tree),
+        other => BootError::Tree(other),
+    })?;
+    let blob = windows.device_tree(phys, size as u64).map_err(|_| BootError::NoTree(tree))?;
+    let end = phys.checked_add(size as u64).ok_or(BootError::NoTree(tree))?;
+    Ok((blob, PhysRange::new(phys, end).unwrap_or_default()))
+}
+
+/// The list of a 32-bit boot protocol begins with a core tag: size 2 or 5 words, then `ATAG_CORE`.
+fn is_atags(prefix: &[u8]) -> bool {
+    prefix.get(4..8) == Some(&0x5441_0001_u32.to_le_bytes())
+}
+
+fn open_console(info: &BootInfo, image: Image, windows: &mut Windows) {
+    match choose_console(info, &info.bootargs) {
+        Some(&Uart { kind, base, clock_hz, .. }) => open_uart(windows, kind, base, clock_hz, info.stdout_baud),
+        // The tree knows no port that we can drive. Only a board that says its name is written to.
+        None if info.is_raspberry_pi() || info.compatible.starts_with("linux,dummy-virt") => {
+            open_plain_uart(image, windows)
+        }
+        None => {}
+    }
+}
+
+fn open_uart(windows: &mut Windows, kind: bsp::info::UartKind, base: u64, clock_hz: Option<u32>, baud: Option<u32>) {
+    if let Ok(virt) = windows.device(base) {
+        // SAFETY: the whole page of the port is mapped as Device memory, for good, and only here.
+        let mut port = unsafe { Port::new(kind, virt.as_raw() as usize) };
+        port.start(clock_hz, baud);
+        output::set_port(port);
+    }
+}
+
+/// Guesses the board's port: the last resort for a last line.
+fn open_plain_uart(image: Image, windows: &mut Windows) {
+    let Some(mut uart) = bsp::board::plain_uart(image.range().start().as_raw(), MIDR_EL1.get()) else { return };
+    if let Some(gpio) = uart.gpio
+        && let Ok(virt) = windows.device(gpio)
+    {
+        let gpfsel1: *const u32 = core::ptr::with_exposed_provenance(virt.as_raw() as usize + 4);
+        // SAFETY: the GPIO block's page is mapped as Device memory; reading GPFSEL1 has no side effect.
+        uart = uart.on_the_pins(unsafe { gpfsel1.read_volatile() });
+    }
+    open_uart(windows, uart.kind, uart.base, None, None);
+    println!("quire: this looks like a {}", uart.board);
+}
+
+fn banner(info: &BootInfo, tree: u64, image: Image, level: u64) {
+    println!(
+        "Quire {} on {}",
+        env!("CARGO_PKG_VERSION"),
+        if info.model.is_empty() { "a board without a name" } else { &info.model }
+    );
+    println!(
+        "boot: entered at EL{level}, image at {:?} ({} bytes in the file), device tree at {tree:#x}, MIDR {:#x}",
+        image.range().start(),
+        image.file_size(),
+        MIDR_EL1.get()
+    );
+    if level == 3 {
+        println!("boot: no firmware ran before us: interrupts and PSCI are not set up");
+    }
+    if let Some(uart) = choose_console(info, &info.bootargs) {
+        println!("console: {} at {:#x} ({})", uart.compatible, uart.base, uart.name);
+    }
+    for problem in &info.problems {
+        println!("device tree: {problem}");
+    }
+}
+
+/// Why there is no machine to run a program on.
+#[derive(Debug)]
+pub(crate) enum BootError {
+    NoTree(u64),
+    Atags(u64),
+    Tree(dt::DtError),
+    Memory(memory::MemoryError),
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTree(0) => write!(f, "no device tree: x0 is 0 at entry"),
+            Self::NoTree(at) => write!(f, "no device tree: x0 is {at:#x} at entry, and no tree is there"),
+            Self::Atags(at) => {
+                write!(f, "no device tree: x0 points at ATAGs at {at:#x}; give QEMU -dtb FILE, or the loader a tree")
+            }
+            Self::Tree(error) => write!(f, "bad device tree: {error}"),
+            Self::Memory(error) => error.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! RAM, from the tree's promise to the page allocator.
+//!
+//! ```text
+//!   banks, reservations, image, tree ---> memblock          who owns which byte
+//!   memblock ---> tables in a window ---> kernel map        image W^X, direct map, devices
+//!   boot tables, guard frames, the loader's tree            go back to memblock
+//!   memblock ---> zones                                     what is left is free pages
+//! ```
+//!
+//! Every byte of every bank is accounted for at the end: free, reserved, used (see `memory/account.rs`).
+
+mod account;
+mod kernel_map;
+mod owner;
+
+use core::fmt;
+
+use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
+use bsp::dt;
+use bsp::info::{BootInfo, RawRange, ReservedKind};
+use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::memblock::{Direction, Memblock, MemblockError, Request, ReserveFlags};
+use mm::pgtable::MapError;
+use mm::zone::{ZoneError, Zones};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+use tock_registers::interfaces::Readable;
+
+pub use self::kernel_map::KernelMap;
+pub use self::owner::Owner;
+use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
+use crate::options::Options;
+use crate::window::Windows;
+use crate::{boot, output, println};
+
+/// The machine's memory, once it is taken.
+#[derive(Debug)]
+pub struct Memory {
+    /// Who owns which byte. Fixed once the zones have the rest.
+    pub memblock: &'static Memblock,
+    /// The kernel's translation tree.
+    pub map: SpinMutex<KernelMap>,
+    /// The page allocator.
+    pub zones: SpinMutex<Zones<'static>>,
+    /// The image in physical memory.
+    pub image: Image,
+    /// A compact copy of the device tree, for drivers that come later.
+    pub device_tree: &'static [u8],
+    /// Bytes of banks that are not used at all, by `mem=` or because nothing can reach them.
+    pub held_back_bytes: u64,
+}
+
+/// Why the memory could not be taken.
+#[derive(Debug)]
+pub enum MemoryError {
+    /// The tree names no RAM.
+    NoRam,
+    /// The tree has more banks or reservations than there is room for, so that some would be lost.
+    TooMany,
+    /// The boot-time allocator is out of space or slots.
+    Memblock(MemblockError),
+    /// A part of the kernel map was refused.
+    Map(MapError),
+    /// The compact copy of the tree failed.
+    Tree(dt::DtError),
+    /// The page allocator was refused.
+    Zones(ZoneError),
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRam => f.write_str("the device tree names no RAM that can be used"),
+            Self::TooMany => f.write_str("the device tree has more banks or reservations than this build can hold"),
+            Self::Memblock(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::Tree(error) => write!(f, "bad device tree: {error}"),
+            Self::Zones(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<MemblockError> for MemoryError {
+    fn from(error: MemblockError) -> Self {
+        Self::Memblock(error)
+    }
+}
+
+impl From<MapError> for MemoryError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+static MEMBLOCK: SpinMutex<Memblock> = SpinMutex::new(Memblock::new());
+
+/// The first physical address that this CPU, or our direct map, cannot reach.
+#[must_use]
+pub fn phys_limit() -> PhysAddr {
+    let bits = match ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    };
+    PhysAddr::new_saturating((1 << bits).min(DIRECT_MAP_LIMIT))
+}
+
+/// Takes all RAM. See the head of this file for the order.
+pub(crate) fn start(
+    info: &'static BootInfo,
+    options: &Options<'_>,
+    image: Image,
+    blob: &[u8],
+    blob_range: PhysRange,
+    windows: &mut Windows,
+) -> Result<Memory, MemoryError> {
+    let mut memblock = MEMBLOCK.lock();
+    if info.is_truncated() {
+        return Err(MemoryError::TooMany);
+    }
+    let limit = phys_limit();
+    let mut held_back = add_banks(&mut memblock, info, limit)?;
+    reserve_own(&mut memblock, info, image, blob_range)?;
+    reserve_tree(&mut memblock, info, limit)?;
+    if let Some(bytes) = options.mem {
+        held_back += memblock.limit(bytes, image.range(), |_| ())?;
+    }
+    if options.memblock_debug {
+        // The console never fails.
+        let _ = memblock.dump(&mut output::Console, |tag, w| owner::write_name(info, tag, w));
+    }
+
+    let copy_size = dt::compact_size(blob).map_err(MemoryError::Tree)? as u64;
+    let copy = near_image(&mut memblock, image, copy_size, Owner::DeviceTree)?;
+    let map = KernelMap::build(&mut memblock, image, copy, windows, |destination| {
+        dt::compact(blob, destination).map_err(MemoryError::Tree)
+    })?;
+
+    // Nothing of these is mapped or read any more.
+    memblock.release(blob_range)?;
+    for section in image.sections().iter().filter(|section| section.attributes.is_none()) {
+        memblock.release(image.phys_of(section.virt))?;
+    }
+    // A reservation of the tree may name what was just released.
+    reserve_tree(&mut memblock, info, limit)?;
+
+    let dma_limit = info.dma_limit.map(PhysAddr::new_saturating);
+    let size = Zones::metadata_bytes(&memblock, dma_limit);
+    let metadata = near_image(&mut memblock, image, size, Owner::PageAllocator)?;
+    // SAFETY: the frames are ours, free, and in the direct map; nobody else refers to them. Any bits are a u64.
+    let metadata =
+        unsafe { core::slice::from_raw_parts_mut(direct_ptr(metadata.start()).cast::<u64>(), size as usize / 8) };
+    let zones = Zones::build(&memblock, dma_limit, metadata).map_err(MemoryError::Zones)?;
+    // SAFETY: the map was built with the copy in these frames of the direct map, and they stay reserved.
+    let device_tree = unsafe { core::slice::from_raw_parts(direct_ptr(copy.start()).cast_const(), copy_size as usize) };
+    let memory = Memory {
+        memblock: SpinMutexGuard::leak(memblock),
+        map: SpinMutex::new(map),
+        zones: SpinMutex::new(zones),
+        image,
+        device_tree,
+        held_back_bytes: held_back,
+    };
+    memory.print_account(info);
+    Ok(memory)
+}
+
+/// Where the direct map shows `phys`.
+#[must_use]
+pub fn direct_map(phys: PhysAddr) -> VirtAddr {
+    VirtAddr::new(DIRECT_MAP + phys.as_raw())
+}
+
+fn direct_ptr(phys: PhysAddr) -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut(direct_map(phys).as_raw() as usize)
+}
+
+/// Cuts a range of the tree to what can be reached; says so if something is lost.
+fn reachable(what: &str, range: RawRange, limit: PhysAddr) -> (PhysRange, u64) {
+    let (kept, lost) = PhysRange::clipped(range.base, range.size, limit);
+    if lost != 0 {
+        println!(
+            "memory: {what} at {:#x}, size {:#x}: {lost:#x} bytes from {:#x} on cannot be reached",
+            range.base,
+            range.size,
+            limit.as_raw().max(range.base)
+        );
+    }
+    (kept, lost)
+}
+
+/// Tells the bytes that had to be left out.
+fn add_banks(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) -> Result<u64, MemoryError> {
+    let mut lost = 0;
+    for bank in &info.memory {
+        let (range, beyond) = reachable("bank", bank.range, limit);
+        lost += beyond;
+        let overlap = memblock.add(range, bank.node)?.overlap_bytes;
+        if overlap != 0 {
+            println!("memory: bank {range:?} overlaps others by {overlap:#x} bytes, which count once");
+        }
+    }
+    if memblock.memory().is_empty() { Err(MemoryError::NoRam) } else { Ok(lost) }
+}
+
+/// What we need ourselves comes first: no reservation can take it away.
+fn reserve_own(memblock: &mut Memblock, info: &BootInfo, image: Image, blob: PhysRange) -> Result<(), MemoryError> {
+    let none = ReserveFlags::empty();
+    for (index, section) in image.sections().iter().enumerate() {
+        memblock.reserve(image.phys_of(section.virt), Owner::Section(index as u16).tag(), none)?;
+    }
+    memblock.reserve(blob, Owner::LoaderTree.tag(), none)?;
+    if let Some(initrd) = info.initrd {
+        let (range, _) = PhysRange::clipped(initrd.base, initrd.size, PhysAddr::new_saturating(u64::MAX));
+        memblock.reserve(range, Owner::Initrd.tag(), none)?;
+    }
+    if !memblock.is_memory(image.range().start()) {
+        println!("memory: the image at {:?} lies in no bank of the device tree", image.range().start());
+    }
+    Ok(())
+}
+
+/// The tree's reservations: `no-map` ones first, then the others, then those that we may place.
+fn reserve_tree(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) -> Result<(), MemoryError> {
+    for no_map in [true, false] {
+        for (index, reservation) in info.reserved.iter().enumerate() {
+            if (reservation.kind == ReservedKind::NoMap) != no_map {
+                continue;
+            }
+            let (range, _) = PhysRange::clipped(reservation.range.base, reservation.range.size, limit);
+            memblock.reserve(range, Owner::Tree(index as u16).tag(), flags_of(reservation.kind))?;
+        }
+    }
+    for (index, wish) in info.dynamic.iter().enumerate() {
+        let owner = Owner::Dynamic(index as u16).tag();
+        if memblock.reserved().iter().any(|region| region.tag == owner) {
+            continue;
+        }
+        let mut request = Request::new(wish.size, owner).flags(flags_of(wish.kind)).align(wish.align.max(1));
+        if let Some(within) = wish.within {
+            request = request.within(PhysRange::clipped(within.base, within.size, limit).0);
+        }
+        if let Err(error) = memblock.alloc(request) {
+            println!("memory: {} could not be placed: {error}", wish.name);
+        }
+    }
+    Ok(())
+}
+
+const fn flags_of(kind: ReservedKind) -> ReserveFlags {
+    match kind {
+        ReservedKind::NoMap => ReserveFlags::NOMAP,
+        ReservedKind::Reusable => ReserveFlags::REUSABLE,
+        ReservedKind::Plain | ReservedKind::MemReserve => ReserveFlags::empty(),
+    }
+}
+
+/// Memory for good, as close behind the image as can be, so that large blocks stay whole elsewhere.
+fn near_image(memblock: &mut Memblock, image: Image, size: u64, owner: Owner) -> Result<PhysRange, MemblockError> {
+    let behind = PhysRange::new(image.range().start(), PhysAddr::new_saturating(u64::MAX)).unwrap_or_default();
+    let request = Request::new(size, owner.tag()).direction(Direction::BottomUp);
+    memblock.alloc(request.within(behind)).or_else(|_| memblock.alloc(Request::new(size, owner.tag())))
+}
+
+/// Whether `address` lies in the image's text.
+#[must_use]
+pub fn is_text(address: u64) -> bool {
+    let [text, ..] = Image::at(PhysAddr::ZERO).sections();
+    (IMAGE..text.virt.end().as_raw()).contains(&address)
+}
+
+/// Prints what the kernel map says of `address`, for a fault report. Takes no lock that may be held.
+pub(crate) fn explain(address: u64) {
+    let Some(machine) = boot::machine() else { return };
+    let Some(map) = machine.memory.map.try_lock() else { return };
+    match map.tree().lookup(VirtAddr::new(address)) {
+        Some(leaf) => println!(
+            "{:?} is mapped to {:?} at level {}: {}",
+            VirtAddr::new(address),
+            leaf.descriptor.address(),
+            leaf.level,
+            leaf.descriptor
+        ),
+        None => println!("{:?} is not mapped", VirtAddr::new(address)),
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What became of every byte: the memory map in words, and the figures behind `meminfo` and `iomem`.
+
+use bsp::info::BootInfo;
+use mm::addr::PAGE_SIZE;
+
+use super::Memory;
+use super::owner::{self, Owner};
+use crate::{output, print, println};
+
+/// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// All banks, as far as they are used.
+    pub total: u64,
+    /// In the page allocator's hands when the kernel had started.
+    pub free: u64,
+    /// Left alone because the tree says so, or because it is no whole frame.
+    pub reserved: u64,
+    /// The kernel and its tables.
+    pub used: u64,
+}
+
+impl Memory {
+    /// Adds up what memblock knows; the free bytes are the page allocator's own count.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let ledger = self.memblock.ledger();
+        let mut account = Account {
+            total: ledger.total_bytes,
+            free: self.zones.lock().managed_pages() * PAGE_SIZE,
+            reserved: ledger.rounding_bytes,
+            used: 0,
+        };
+        for region in self.memblock.reserved_memory() {
+            match Owner::of(region.tag) {
+                Some(owner) if owner.is_own() => account.used += region.range.size(),
+                _ => account.reserved += region.range.size(),
+            }
+        }
+        account
+    }
+
+    /// The memory map in words.
+    pub(super) fn print_account(&self, info: &BootInfo) {
+        for region in self.memblock.memory() {
+            println!("memory: bank {:?}, {} KiB, node {}", region.range, region.range.size() / 1024, region.node);
+        }
+        for region in self.memblock.reserved_memory() {
+            let kind = match Owner::of(region.tag) {
+                Some(owner) if owner.is_own() => "used",
+                _ if region.flags.contains(mm::memblock::ReserveFlags::NOMAP) => "reserved, not mapped",
+                _ if region.flags.contains(mm::memblock::ReserveFlags::REUSABLE) => "reserved, reusable",
+                _ => "reserved",
+            };
+            print!("memory:   {:?} {:>8} bytes {kind}: ", region.range, region.range.size());
+            // The console never fails.
+            let _ = owner::write_name(info, region.tag, &mut output::Console);
+            println!();
+        }
+        for zone in self.zones.lock().iter() {
+            println!(
+                "memory: node {} zone {:<6} {} pages, of them {} free",
+                zone.node(),
+                zone.kind().name(),
+                zone.present_pages(),
+                zone.buddy().free_pages()
+            );
+        }
+        let account = self.account();
+        if self.held_back_bytes != 0 {
+            println!("memory: {} bytes are held back and not counted below", self.held_back_bytes);
+        }
+        println!(
+            "memory: {} bytes = {} free + {} reserved + {} used",
+            account.total, account.free, account.reserved, account.used
+        );
+        if account.total != account.free + account.reserved + account.used {
+            println!("memory: BUG: the sum is wrong");
+        }
+        match self.zones.lock().iter().filter_map(|zone| zone.buddy().largest_free_order()).max() {
+            Some(order) => println!("memory: largest free block {} KiB", order.bytes() / 1024),
+            None => println!("memory: nothing is free: reservations and the kernel cover all RAM"),
+        }
+    }
+}

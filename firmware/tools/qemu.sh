@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Starts a Quire ELF (given by cargo) or a flat Image in QEMU; the exit status is the guest's.
+#
+#   BOARD=virt|rpi4|rpi3  DTB=file  MEM=512M  SMP=1  CPU=cortex-a72  GIC=2|3  EL2=1
+#   APPEND="bootargs"  RUN="console commands"  ICOUNT=1  TIMEOUT=seconds  QEMU_ARGS="more"
+#
+# Keys in a terminal: Ctrl-A X ends QEMU.
+#
+# qemu.sh --image ELF FILE only writes the flat Image.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+
+only_image=
+[ "$1" = --image ] && { only_image=$3; shift; }
+file=$1
+board=${BOARD:-virt}
+append=${APPEND:-}
+[ -n "${RUN:-}" ] && append="$append run=\"$RUN\""
+
+die() { echo "qemu.sh: $*" >&2; exit 2; }
+
+# QEMU and U-Boot start flat Images: an ELF would enter at the wrong exception level and without a tree.
+image=${only_image:-$file}
+if [ "$(head -c 4 "$file" | tail -c 3)" = ELF ]; then
+    [ -n "$only_image" ] || image=$file.img
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    objcopy=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-objcopy
+    [ -x "$objcopy" ] || die "llvm-objcopy is missing: rustup component add llvm-tools"
+    "$objcopy" -O binary "$file" "$image" || die "objcopy failed"
+fi
+[ -n "$only_image" ] && { ls -l "$image"; exit; }
+
+# The Raspberry Pi machines make no tree of their own: a real one if set-up has it, else our fixture.
+tree() { # NAME-OF-REAL-TREE NAME-OF-FIXTURE
+    local real=$root/target/dtb/broadcom/$1.dtb fixture=$root/target/dtb/$2.dtb
+    if [ -n "${DTB-unset}" ] && [ "${DTB-unset}" != unset ]; then echo "$DTB"
+    elif [ -e "$real" ]; then echo "$real"
+    else
+        mkdir -p "$(dirname "$fixture")"
+        dtc -q -I dts -O dtb -o "$fixture" "$root/tests/fixtures/$2.dts" && echo "$fixture"
+    fi
+}
+
+console=stdio,id=console,mux=on,signal=off
+args=(-display none -nic none -no-reboot -monitor none -semihosting-config enable=on,target=native
+    -chardev "$console" -kernel "$image")
+case $board in
+virt)
+    mem=${MEM:-512M}
+    machine=virt
+    [ -n "${GIC:-}" ] && machine+=,gic-version=$GIC
+    [ "${EL2:-0}" = 1 ] && machine+=,virtualization=on
+    case ${QEMU_ARGS:-} in
+    *memory-backend*) ;;
+    *)  # Sparse: a guest may have more RAM than the host.
+        args+=(-object "memory-backend-ram,id=quire.ram,size=$mem,reserve=off")
+        machine+=,memory-backend=quire.ram ;;
+    esac
+    args+=(-M "$machine" -cpu "${CPU:-cortex-a72}" -m "$mem" -smp "${SMP:-1}" -serial chardev:console)
+    [ -n "${DTB:-}" ] && args+=(-dtb "$DTB")
+    ;;
+rpi4 | rpi3)
+    if [ "$board" = rpi4 ]; then machine=raspi4b dtb=$(tree bcm2711-rpi-4-b rpi4)
+    else machine=raspi3b dtb=$(tree bcm2837-rpi-3-b rpi3); fi
+    # Both UARTs share the terminal, so that whichever the tree chooses is seen. Keys go to the last one,
+    # the mini UART; if PL011 is asked for, it is the only one.
+    second=chardev:console
+    case " $append " in *" console=ttyAMA"*) second=null ;; esac
+    args+=(-M "$machine" -serial chardev:console -serial "$second")
+    [ "${DTB-unset}" = none ] || { [ -e "$dtb" ] || die "no device tree: DTB=$dtb"; args+=(-dtb "$dtb"); }
+    ;;
+*) die "BOARD is virt, rpi4 or rpi3, not $board" ;;
+esac
+[ -n "$append" ] && args+=(-append "${append# }")
+[ "${ICOUNT:-0}" != 0 ] && args+=(-icount shift=0,sleep=off)
+# shellcheck disable=SC2206 # split into words on purpose
+args+=(${QEMU_ARGS:-})
+
+command -v qemu-system-aarch64 >/dev/null || die "QEMU is missing: make setup"
+[ "${QUIET:-0}" = 1 ] || qemu-system-aarch64 --version | head -n 1 >&2
+
+log=$(mktemp)
+trap 'rm -f "$log"; [ -t 0 ] && stty sane' EXIT
+limit=()
+[ -n "${TIMEOUT:-}" ] && limit=(timeout --foreground -k 5 "$TIMEOUT")
+if [ -t 1 ]; then
+    "${limit[@]}" qemu-system-aarch64 "${args[@]}" | tee "$log"
+    status=${PIPESTATUS[0]}
+else
+    # No terminal: plain lines, as every other program prints them.
+    "${limit[@]}" qemu-system-aarch64 "${args[@]}" | sed -u 's/\r$//' | tee "$log"
+    status=${PIPESTATUS[0]}
+fi
+if [ "$status" = 124 ] || [ "$status" = 137 ]; then
+    echo "qemu.sh: no end within $TIMEOUT s; the last line was: $(tail -n 1 "$log")" >&2
+fi
+exit "$status"

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The real CPU: tables are reached at a constant offset from their physical address.
+
+use aarch64_cpu::asm::barrier;
+
+use super::Arch;
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+
+/// AArch64 at EL1 with a linear map of (at least) the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct AArch64 {
+    offset: u64,
+}
+
+impl AArch64 {
+    /// A CPU that sees physical address `pa` at virtual address `pa + offset`, modulo 2^64.
+    ///
+    /// # Safety
+    ///
+    /// Every frame that is used as a table through this value is mapped there as Normal write-back memory,
+    /// readable and writable, for as long as the value is used.
+    #[must_use]
+    pub const unsafe fn new(offset: u64) -> Self {
+        Self { offset }
+    }
+
+    /// Where this CPU sees `phys`.
+    #[must_use]
+    pub const fn virt(&self, phys: PhysAddr) -> VirtAddr {
+        VirtAddr::new(phys.as_raw().wrapping_add(self.offset))
+    }
+
+    fn entry(&self, table: PhysAddr, index: usize) -> *mut u64 {
+        core::ptr::with_exposed_provenance_mut::<u64>(self.virt(table).as_raw() as usize).wrapping_add(index & 511)
+    }
+}
+
+// SAFETY: (1) `entry` names eight aligned bytes inside the table, and volatile accesses of a u64 are single
+// LDR/STR instructions; (2) the loop below stays inside one frame; (3) the barriers are those of the contract.
+unsafe impl Arch for AArch64 {
+    unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
+        // SAFETY: the caller gives a reachable table, so the entry is mapped and aligned.
+        unsafe { self.entry(table, index).read_volatile() }
+    }
+
+    unsafe fn store_descriptor(&self, table: PhysAddr, index: usize, descriptor: u64) {
+        // SAFETY: the caller gives a reachable table, so the entry is mapped, writable and aligned.
+        unsafe { self.entry(table, index).write_volatile(descriptor) }
+    }
+
+    unsafe fn zero_table(&self, table: PhysAddr) {
+        let words = self.entry(table, 0);
+        // SAFETY: the frame is the caller's alone and mapped writable; 512 words are exactly one frame.
+        unsafe { words.write_bytes(0, PAGE_SIZE as usize / 8) }
+    }
+
+    fn publish_tables(&self) {
+        barrier::dsb(barrier::ISHST);
+        barrier::isb(barrier::SY);
+    }
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Runs the rings of tests, cheapest first, and sums them up. With arguments, only those rings:
+#   all.sh [check] [host] [trees] [miri] [fuzz] [target]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+target=aarch64-unknown-none-softfloat
+rings=("$@")
+[ $# -gt 0 ] || rings=(check host trees miri fuzz target)
+passed=0 failed=0 failures=()
+
+step() { # NAME COMMAND...
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name"
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        failures+=("$name")
+        echo "== $name: FAILED"
+    fi
+    echo "== $name: $((SECONDS - start)) s"
+}
+
+lint() { # also for the bare-metal target, whose code the host never compiles
+    cargo fmt --all --check &&
+        cargo clippy --quiet --workspace --all-targets -- -D warnings &&
+        cargo clippy --quiet --target $target -p mm -p bsp -p firmware -- -D warnings &&
+        cargo clippy --quiet --target $target -p tests --tests -- -D warnings &&
+        RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps &&
+        RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --target $target -p firmware --lib
+}
+
+trees() { # every tree that Debian ships is read without an error
+    local list
+    list=$(find target/dtb -name '*.dtb' -path '*/*/*' 2>/dev/null | sort)
+    [ -n "$list" ] || { echo "no trees were unpacked: skipped"; return 0; }
+    # shellcheck disable=SC2086 # one word a file
+    cargo run --quiet --release -p bsp --example memmap -- $list >target/memmap.jsonl &&
+        echo "$(wc -l <target/memmap.jsonl) trees read, $(grep -vc '"error":null' target/memmap.jsonl) in error" &&
+        [ "$(grep -vc '"error":null' target/memmap.jsonl)" = 0 ]
+}
+
+fuzz() {
+    local name
+    for name in tree cmdline; do
+        cargo +nightly fuzz run --fuzz-dir tests/fuzz "$name" -- -max_total_time="${FUZZ_SECONDS:-20}" -verbosity=0 -print_final_stats=1 || return 1
+    done
+}
+
+for ring in "${rings[@]}"; do
+    case $ring in
+    check) step "format, clippy, rustdoc" lint ;;
+    host) step "host tests" cargo test --quiet --workspace ;;
+    trees) step "real device trees" trees ;;
+    miri) step "Miri" env MIRIFLAGS=-Zmiri-strict-provenance cargo +nightly miri test --quiet -p mm ;;
+    fuzz) step "fuzzing" fuzz ;;
+    target)
+        step "on-target build" cargo build --quiet --release --target $target -p firmware
+        step "on-target test build" cargo test --quiet --release --target $target -p tests --no-run
+        # shellcheck source=tests/machines.sh
+        . tests/machines.sh
+        ;;
+    *) echo "all.sh: no such ring: $ring"; exit 2 ;;
+    esac
+done
+
+[ ${#failures[@]} -gt 0 ] && printf 'failed: %s\n' "${failures[@]}"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
