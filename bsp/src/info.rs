@@ -108,6 +108,8 @@ pub struct Uart {
     pub compatible: &'static str,
     /// CPU address of its registers.
     pub base: u64,
+    /// Bytes of them.
+    pub size: u64,
     /// Input clock, if the tree names a fixed one.
     pub clock_hz: Option<u32>,
     /// N of the alias `serialN` that names this port.
@@ -360,17 +362,19 @@ impl BootInfo {
 
     /// Notes an oddity; the first 16 are kept.
     pub(crate) fn note(&mut self, oddity: Oddity, node: &str) {
-        let problem = Problem { oddity, node: text(node.as_bytes()).0 };
+        let problem = Problem { oddity, node: name(node.as_bytes()) };
         if !self.problems.contains(&problem) {
             let _ = self.problems.try_push(problem);
         }
     }
 }
 
-/// Bytes as text, up to the first NUL. The flag says whether anything was cut or replaced.
-pub(crate) fn text<const N: usize>(bytes: &[u8]) -> (Text<N>, bool) {
+/// Sets `text` to these bytes, up to the first NUL. Tells whether anything was cut or replaced.
+///
+/// In place, since a command line is too large to pass through a small stack.
+pub(crate) fn set_text<const N: usize>(text: &mut Text<N>, bytes: &[u8]) -> bool {
+    text.clear();
     let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let mut text = Text::new();
     let mut changed = false;
     for chunk in bytes.utf8_chunks() {
         let replaced = (!chunk.invalid().is_empty()).then_some('\u{fffd}');
@@ -383,9 +387,16 @@ pub(crate) fn text<const N: usize>(bytes: &[u8]) -> (Text<N>, bool) {
             };
             changed |= printable == '?' && char != '?';
             if text.try_push(printable).is_err() {
-                return (text, true);
+                return true;
             }
         }
     }
-    (text, changed)
+    changed
+}
+
+/// A node's name as text: longer than the specification allows it is cut.
+pub(crate) fn name(bytes: &[u8]) -> Text<48> {
+    let mut name = Text::new();
+    set_text(&mut name, bytes);
+    name
 }

@@ -4,6 +4,7 @@
 //! The handler runs on the fault stack (SP_EL1); see `exception/vectors.S`. Interrupts stay masked.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{memory, output, power, println};
@@ -52,16 +53,23 @@ impl Cause {
     }
 }
 
-/// A fault that a test has announced: the cause (0 for none) and the address.
+/// A fault that a test has announced: the cause (0 for none), the first address and the one past the last.
 static EXPECTED_CAUSE: AtomicU32 = AtomicU32::new(0);
-static EXPECTED_ADDRESS: AtomicU64 = AtomicU64::new(0);
+static EXPECTED_START: AtomicU64 = AtomicU64::new(0);
+static EXPECTED_END: AtomicU64 = AtomicU64::new(0);
 /// Faults that are being reported; more than one means that the report itself failed.
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 
-/// Announces a fault: when it comes, the machine ends with status 0 instead of a report.
-pub fn expect(cause: Cause, address: u64) {
-    EXPECTED_ADDRESS.store(address, Ordering::Relaxed);
+/// Announces a fault in `addresses`: when it comes, the machine ends with status 0 instead of a report.
+pub fn expect(cause: Cause, addresses: Range<u64>) {
+    EXPECTED_START.store(addresses.start, Ordering::Relaxed);
+    EXPECTED_END.store(addresses.end, Ordering::Relaxed);
     EXPECTED_CAUSE.store(cause as u32, Ordering::Relaxed);
+}
+
+fn is_expected(cause: Cause, address: u64) -> bool {
+    let addresses = EXPECTED_START.load(Ordering::Relaxed)..EXPECTED_END.load(Ordering::Relaxed);
+    EXPECTED_CAUSE.load(Ordering::Relaxed) == cause as u32 && addresses.contains(&address)
 }
 
 /// Called by `exception/vectors.S`.
@@ -78,10 +86,7 @@ extern "C" fn exception_taken(entry: u64, frame: &Frame) {
     }
     // SAFETY: every path below ends the machine, and this is the only CPU that runs.
     unsafe { output::steal() };
-    if depth == 0
-        && EXPECTED_CAUSE.load(Ordering::Relaxed) == cause as u32
-        && EXPECTED_ADDRESS.load(Ordering::Relaxed) == frame.far
-    {
+    if depth == 0 && is_expected(cause, frame.far) {
         println!("expected: {}", Syndrome(frame.esr));
         println!("1 passed, 0 failed");
         power::exit(0);

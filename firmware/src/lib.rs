@@ -14,6 +14,8 @@
 /// The target that the firmware is built for.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 
+pub mod line;
+
 #[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]

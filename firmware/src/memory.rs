@@ -11,6 +11,7 @@
 //! Every byte of every bank is accounted for at the end: free, reserved, used (see `memory/account.rs`).
 
 mod account;
+mod iomem;
 mod kernel_map;
 mod owner;
 
@@ -270,6 +271,12 @@ fn near_image(memblock: &mut Memblock, image: Image, size: u64, owner: Owner) ->
 pub fn is_text(address: u64) -> bool {
     let [text, ..] = Image::at(PhysAddr::ZERO).sections();
     (IMAGE..text.virt.end().as_raw()).contains(&address)
+}
+
+/// Whether `blob` is a device tree in its most compact form.
+#[must_use]
+pub fn device_tree_is_compact(blob: &[u8]) -> bool {
+    dt::compact_size(blob).is_ok_and(|size| size == blob.len())
 }
 
 /// Prints what the kernel map says of `address`, for a fault report. Takes no lock that may be held.

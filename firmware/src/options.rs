@@ -34,6 +34,12 @@ impl<'a> Options<'a> {
         options
     }
 
+    /// The whole line.
+    #[must_use]
+    pub const fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Lists, once, what the command line has and this firmware does not know.
     pub fn report(&self) {
         println!("command line: {}", if self.text.is_empty() { "(empty)" } else { self.text });

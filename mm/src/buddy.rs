@@ -35,7 +35,7 @@ mod leaf;
 mod span;
 mod validate;
 
-use index::ChunkSets;
+use index::{Best, ChunkSets};
 use leaf::{Chunk, Class, Counts, LEAF_WORDS, View};
 use span::{SPAN_WORDS, Spans};
 pub use validate::Broken;
@@ -320,65 +320,114 @@ impl<'a> Buddy<'a> {
         Some(View { head: *self.heads.get(chunk)?, words: self.leaves.get(chunk)? })
     }
 
-    /// Takes the best block and returns its first frame.
+    /// Takes the best block and returns its first frame. Single frames, most of all requests, have a
+    /// copy of their own.
     fn take(&mut self, order: Order) -> Option<Pfn> {
-        let (class, chunk) = self.sets.best(order.as_usize() as u32)?;
-        let first_pfn = self.spans.first_pfn(chunk)?;
-        let offset = if class == Class::WHOLE {
-            self.take_from_whole(chunk, order)?;
-            0
-        } else {
-            let (head, words) = (self.heads.get_mut(chunk)?, self.leaves.get_mut(chunk)?);
-            let mut leaf = Chunk { head, words };
-            let (offset, left) = leaf.take(order.as_usize() as u32, &mut self.nr_free)?;
-            if left != class {
-                self.sets.change(chunk, class, left);
-            }
-            offset
+        if order == Order::ZERO { self.take_any(Order::ZERO) } else { self.take_any(order) }
+    }
+
+    #[inline(always)]
+    fn take_any(&mut self, order: Order) -> Option<Pfn> {
+        let at = order.as_usize() as u32;
+        let best = match self.sets.for_page {
+            Some(best) if at == 0 => best,
+            _ => self.find_best(at)?,
         };
+        let Best { class, chunk, first_pfn } = best;
+        if class == Class::WHOLE {
+            self.take_from_whole(chunk, order)?;
+            return Pfn::new(first_pfn);
+        }
+        let (head, words) = (self.heads.get_mut(chunk)?, self.leaves.get_mut(chunk)?);
+        let mut leaf = Chunk { head: *head, words };
+        let (offset, left) = leaf.take(at, &mut self.nr_free)?;
+        *head = leaf.head;
         self.free_pages -= order.pages();
+        if left != class {
+            self.sets.change(chunk, class, left);
+        }
         Pfn::new(first_pfn + u64::from(offset))
+    }
+
+    #[inline(never)]
+    fn find_best(&mut self, order: u32) -> Option<Best> {
+        let (class, chunk) = self.sets.best(order)?;
+        let best = Best { class, chunk, first_pfn: self.spans.first_pfn(chunk)? };
+        if order == 0 {
+            self.sets.for_page = Some(best);
+        }
+        Some(best)
     }
 
     /// Takes the first block of a chunk that is free as a whole.
     #[inline(never)]
     fn take_from_whole(&mut self, chunk: usize, order: Order) -> Option<()> {
         let (head, words) = (self.heads.get_mut(chunk)?, self.leaves.get_mut(chunk)?);
-        let mut leaf = Chunk { head, words };
-        self.nr_free.sub(MAX_ORDER as u32, 1);
+        let mut leaf = Chunk { head: *head, words };
         if order < Order::MAX {
             leaf.split_whole(order.as_usize() as u32, &mut self.nr_free);
         }
+        *head = leaf.head;
+        self.nr_free.sub(MAX_ORDER as u32, 1);
+        self.free_pages -= order.pages();
         self.sets.change(chunk, Class::WHOLE, leaf.view().class());
         Some(())
     }
 
     fn put(&mut self, pfn: Pfn, order: Order) -> Result<(), Refused> {
+        if order == Order::ZERO { self.put_any(pfn, Order::ZERO) } else { self.put_any(pfn, order) }
+    }
+
+    #[inline(always)]
+    fn put_any(&mut self, pfn: Pfn, order: Order) -> Result<(), Refused> {
+        let at = order.as_usize() as u32;
         let (chunk, offset) = self.locate(pfn, order)?;
         let head = self.heads.get_mut(chunk).ok_or(Refused::Foreign)?;
         let words = self.leaves.get_mut(chunk).ok_or(Refused::Foreign)?;
-        let mut leaf = Chunk { head, words };
-        let (at, whole_after) = (order.as_usize() as u32, leaf.view().completes(order));
-        let before = leaf.view().class();
-        if !leaf.view().is_split() {
-            if self.sets.contains(Class::WHOLE, chunk) {
-                return Err(Refused::AlreadyFree);
-            }
-            leaf.split_taken();
-        } else if leaf.view().any_free(offset, at) {
+        let mut leaf = Chunk { head: *head, words };
+        if !leaf.view().is_split() || leaf.view().completes(order) {
+            return self.put_rare(chunk, offset, order);
+        }
+        if leaf.view().any_free(offset, at) {
             return Err(Refused::AlreadyFree);
         }
-        let after = if whole_after {
+        let before = leaf.view().class();
+        let after = leaf.put(offset, at, &mut self.nr_free);
+        *head = leaf.head;
+        self.free_pages += order.pages();
+        if after != before {
+            self.sets.change(chunk, before, after);
+        }
+        Ok(())
+    }
+
+    /// Frees the first block of a chunk, or the last.
+    #[inline(never)]
+    fn put_rare(&mut self, chunk: usize, offset: u32, order: Order) -> Result<(), Refused> {
+        let at = order.as_usize() as u32;
+        let head = self.heads.get_mut(chunk).ok_or(Refused::Foreign)?;
+        let words = self.leaves.get_mut(chunk).ok_or(Refused::Foreign)?;
+        let mut leaf = Chunk { head: *head, words };
+        let already_free = if leaf.view().is_split() {
+            leaf.view().any_free(offset, at)
+        } else {
+            self.sets.contains(Class::WHOLE, chunk)
+        };
+        if already_free {
+            return Err(Refused::AlreadyFree);
+        }
+        let before = leaf.view().class();
+        let after = if leaf.view().completes(order) {
             leaf.join_whole(at, &mut self.nr_free);
             self.nr_free.add(MAX_ORDER as u32, 1);
             Class::WHOLE
         } else {
+            leaf.split_taken();
             leaf.put(offset, at, &mut self.nr_free)
         };
-        if after != before {
-            self.sets.change(chunk, before, after);
-        }
+        *head = leaf.head;
         self.free_pages += order.pages();
+        self.sets.change(chunk, before, after);
         Ok(())
     }
 

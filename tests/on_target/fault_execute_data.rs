@@ -18,7 +18,8 @@ mod on_target {
 
     pub(crate) fn main(_machine: &'static Machine) -> ! {
         let code = &raw mut CODE;
-        exception::expect(Cause::Fetch, code.addr() as u64);
+        let address = code.addr() as u64;
+        exception::expect(Cause::Fetch, address..address + 8);
         // SAFETY: none; the fetch must fault, and the machine ends in the handler.
         unsafe { core::arch::asm!("blr {}", in(reg) code, clobber_abi("C")) };
         tests::no_fault("execution of data")

@@ -14,7 +14,7 @@ mod on_target {
     use firmware::exception::{self, Cause};
 
     pub(crate) fn main(_machine: &'static Machine) -> ! {
-        exception::expect(Cause::Read, 8);
+        exception::expect(Cause::Read, 8..16);
         let null: *const u64 = core::hint::black_box(core::ptr::without_provenance(8));
         // SAFETY: none; the load must fault, and the machine ends in the handler.
         unsafe { null.read_volatile() };

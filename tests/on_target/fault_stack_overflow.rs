@@ -16,7 +16,7 @@ mod on_target {
     pub(crate) fn main(machine: &'static Machine) -> ! {
         let guard = machine.memory.image.sections().into_iter().find(|section| section.name == "guard page");
         let Some(guard) = guard else { tests::no_fault("image has a guard page") };
-        exception::expect_in(Cause::Write, guard.virt.start().as_raw()..guard.virt.end().as_raw());
+        exception::expect(Cause::Write, guard.virt.start().as_raw()..guard.virt.end().as_raw());
         recurse(0);
         tests::no_fault("stack overflow")
     }

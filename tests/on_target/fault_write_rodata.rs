@@ -17,7 +17,8 @@ mod on_target {
 
     pub(crate) fn main(_machine: &'static Machine) -> ! {
         let constant = (&raw const CONSTANT).cast_mut();
-        exception::expect(Cause::Write, constant.addr() as u64);
+        let address = constant.addr() as u64;
+        exception::expect(Cause::Write, address..address + 8);
         // SAFETY: none; the store must fault, and the machine ends in the handler.
         unsafe { core::hint::black_box(constant).write_volatile(0) };
         tests::no_fault("write to rodata")

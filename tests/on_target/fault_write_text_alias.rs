@@ -19,7 +19,8 @@ mod on_target {
         let text: *mut u64 = core::ptr::with_exposed_provenance_mut(alias as usize);
         // SAFETY: the direct map shows the first bytes of the image; reading them is fine.
         let header = unsafe { text.read_volatile() };
-        exception::expect(Cause::Write, alias);
+        let address = alias;
+        exception::expect(Cause::Write, address..address + 8);
         // SAFETY: none; the store must fault, and the machine ends in the handler.
         unsafe { text.write_volatile(header) };
         tests::no_fault("write to the alias of text")

@@ -16,7 +16,7 @@ use super::DtError;
 use super::place::{Level, Place};
 use super::values::{has, strings};
 use super::walk::{Name, Node, Visitor};
-use crate::info::{BootInfo, Conduit, Oddity, Psci, Text};
+use crate::info::{BootInfo, Conduit, Oddity, Psci, Text, set_text};
 
 /// What the children of a node of the first level are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,9 +33,9 @@ pub(super) struct Reader<'a, 'b> {
     /// The first-level node that the walk is in.
     section: Section,
     /// `/aliases`: name and path.
-    aliases: ArrayVec<(&'a str, &'a [u8]), 96>,
+    aliases: ArrayVec<(&'a str, &'a [u8]), 64>,
     /// The path of each of `info.uarts`, and the clock it refers to.
-    uarts: ArrayVec<(Text<192>, Option<u32>), 16>,
+    uarts: ArrayVec<(Text<96>, Option<u32>), 16>,
     clocks: Clocks,
     /// Names from the root down to the node at hand.
     path: ArrayVec<Name<'a>, 16>,
@@ -85,9 +85,12 @@ impl<'a, 'b> Reader<'a, 'b> {
     }
 
     fn root(&mut self, props: &Props<'a>) {
-        self.info.model = self.text(props.model.unwrap_or_default(), "/");
+        let mut changed = set_text(&mut self.info.model, props.model.unwrap_or_default());
         let first = props.compatible.and_then(|list| strings(list).next()).unwrap_or_default();
-        self.info.compatible = self.text(first, "/");
+        changed |= set_text(&mut self.info.compatible, first);
+        if changed {
+            self.info.note(Oddity::BadText, "/");
+        }
         let pi = |entry: &[u8]| {
             [&b"raspberrypi,"[..], b"brcm,bcm27", b"brcm,bcm28"].iter().any(|board| entry.starts_with(board))
         };
@@ -145,20 +148,11 @@ impl<'a, 'b> Reader<'a, 'b> {
     }
 
     /// Puts together what refers to each other, sorts, and adds the header's list.
-    pub(super) fn finish(mut self, reserve_map: &[u8]) {
+    pub(super) fn finish(&mut self, reserve_map: &[u8]) {
         self.reserve_map(reserve_map);
         self.connect_uarts();
         self.info.memory.sort_unstable();
         self.info.reserved.sort_unstable_by_key(|entry| (entry.range, entry.kind));
-    }
-
-    /// Text of a property, noting if it had to be changed.
-    fn text<const N: usize>(&mut self, bytes: &[u8], node: &str) -> Text<N> {
-        let (text, changed) = crate::info::text(bytes);
-        if changed {
-            self.info.note(Oddity::BadText, node);
-        }
-        text
     }
 }
 

@@ -63,12 +63,8 @@ fn buddyinfo(console: &mut Console, arguments: &str) -> Result<(), Failure> {
 
 fn free(console: &mut Console, arguments: &str) -> Result<(), Failure> {
     let unit = match arguments {
-        "" | "-k" => report::FreeUnit::Kibi,
-        "-b" => report::FreeUnit::Bytes,
-        "-m" => report::FreeUnit::Mebi,
-        "-g" => report::FreeUnit::Gibi,
-        "-h" => report::FreeUnit::Human,
-        _ => return Err("takes -b, -k, -m, -g or -h"),
+        "" => report::Unit::default(),
+        option => report::Unit::from_option(option).ok_or("takes -b, -k, -m, -g or -h")?,
     };
     written(report::free(&mut output::Console, &console.machine.memory.mem_info(), unit))
 }

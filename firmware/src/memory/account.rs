@@ -3,9 +3,11 @@
 
 use bsp::info::BootInfo;
 use mm::addr::PAGE_SIZE;
+use mm::report::MemInfo;
 
 use super::Memory;
 use super::owner::{self, Owner};
+use crate::layout::{VMALLOC_END, VMALLOC_START};
 use crate::{output, print, println};
 
 /// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
@@ -39,6 +41,24 @@ impl Memory {
             }
         }
         account
+    }
+
+    /// The figures of `meminfo` and `free`.
+    #[must_use]
+    pub fn mem_info(&self) -> MemInfo {
+        let zones = self.zones.lock();
+        let stacks =
+            self.image.sections().iter().filter(|part| part.name.ends_with("stack")).map(|part| part.virt.size()).sum();
+        MemInfo {
+            total_bytes: zones.managed_pages() * PAGE_SIZE,
+            free_bytes: zones.free_pages() * PAGE_SIZE,
+            // Nothing is held back from anybody yet, and nothing can be reclaimed.
+            available_bytes: zones.free_pages() * PAGE_SIZE,
+            kernel_stack_bytes: stacks,
+            page_tables_bytes: self.map.lock().table_bytes(),
+            vmalloc_total_bytes: VMALLOC_END - VMALLOC_START,
+            ..MemInfo::default()
+        }
     }
 
     /// The memory map in words.

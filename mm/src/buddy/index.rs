@@ -20,10 +20,20 @@ const LEVELS: usize = 3;
 /// Sets, of which one for each class above none is in use; a power of two.
 const SETS: usize = 16;
 
+/// The chunk that an allocation takes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Best {
+    pub(super) class: Class,
+    pub(super) chunk: usize,
+    pub(super) first_pfn: u64,
+}
+
 /// The sets of one allocator, kept in its metadata.
 #[derive(Debug)]
 pub(super) struct ChunkSets<'a> {
     words: &'a mut [u64],
+    /// The best chunk for a single frame, for as long as no chunk changes its set.
+    pub(super) for_page: Option<Best>,
     /// Where each level begins.
     levels: [usize; LEVELS],
     /// Bit `n`: the set of class `n` has a member.
@@ -48,11 +58,11 @@ impl<'a> ChunkSets<'a> {
     pub(super) fn new(nr_chunks: usize, words: &'a mut [u64]) -> Self {
         words.fill(0);
         let [bottom, middle, _] = level_words(nr_chunks);
-        Self { words, levels: [0, SETS * bottom, SETS * (bottom + middle)], populated: 0 }
+        Self { words, for_page: None, levels: [0, SETS * bottom, SETS * (bottom + middle)], populated: 0 }
     }
 
     /// The smallest class that has a block of `order`, and its lowest chunk.
-    #[inline]
+    #[inline(always)]
     pub(super) fn best(&self, order: u32) -> Option<(Class, usize)> {
         let class = self.populated >> order >> 1;
         if class == 0 {
@@ -67,7 +77,7 @@ impl<'a> ChunkSets<'a> {
         self.populated.checked_ilog2().and_then(|class| class.checked_sub(1)).map_or(Class::NONE, Class::of)
     }
 
-    #[inline]
+    #[inline(always)]
     fn first(&self, class: Class) -> Option<usize> {
         let [bottom, middle, top] = self.levels.map(|level| level + class.as_usize());
         let mut index = 0;
@@ -100,6 +110,7 @@ impl<'a> ChunkSets<'a> {
     /// Moves a chunk from one set to another.
     #[inline(never)]
     pub(super) fn change(&mut self, chunk: usize, from: Class, to: Class) {
+        self.for_page = None;
         if from != Class::NONE {
             self.remove(from, chunk);
         }
@@ -110,6 +121,7 @@ impl<'a> ChunkSets<'a> {
 
     /// Puts a run of chunks, which is not empty, in a set. O(chunks / 64).
     pub(super) fn insert_run(&mut self, class: Class, chunks: Range<usize>) {
+        self.for_page = None;
         let Range { mut start, mut end } = chunks;
         for level in self.levels {
             for (index, mask) in words_of(start..end) {
@@ -202,6 +214,7 @@ mod tests {
     const NR_CHUNKS: usize = 300_000;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many chunks")]
     fn the_lowest_chunk_of_the_smallest_class_is_found() {
         let mut words = vec![0x5a5a; ChunkSets::words(NR_CHUNKS)];
         let mut sets = ChunkSets::new(NR_CHUNKS, &mut words);
@@ -233,6 +246,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many chunks")]
     fn runs_are_set_in_all_levels() {
         for run in [0..1, 0..64, 1..63, 63..65, 100..10_000, 0..NR_CHUNKS] {
             let mut words = vec![0x5a5a; ChunkSets::words(NR_CHUNKS)];

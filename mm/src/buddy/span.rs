@@ -63,7 +63,7 @@ impl<'a> Spans<'a> {
 
     /// The chunk of `pfn` and the place in it, if that and the next frames, `pages` together, are
     /// RAM of one span. O(spans), of which a zone of a board has one to three.
-    #[inline]
+    #[inline(always)]
     pub(super) fn locate(&self, pfn: u64, pages: u64) -> Option<(usize, u32)> {
         let span = self.iter().find(|span| pfn < span.end)?;
         if pfn < span.start || pages > span.end - pfn {

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::{Buddy, Class};
+use super::{Best, Buddy, Class};
 use crate::addr::{MAX_ORDER, NR_ORDERS, Order, Pfn};
 
 /// An invariant that does not hold, with the number of the chunk or the order.
@@ -48,7 +48,11 @@ impl Buddy<'_> {
     ///
     /// The first that does not hold.
     pub fn validate(&self) -> Result<(), Broken> {
-        if !self.sets.is_consistent() {
+        let best = |remembered: Best| {
+            let Best { class, chunk, first_pfn } = remembered;
+            self.sets.best(0) == Some((class, chunk)) && self.spans.first_pfn(chunk) == Some(first_pfn)
+        };
+        if !self.sets.is_consistent() || !self.sets.for_page.is_none_or(best) {
             return Err(Broken::Summary);
         }
         for chunk in 0..self.heads.len() {

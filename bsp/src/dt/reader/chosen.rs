@@ -4,14 +4,17 @@
 use super::super::values::strings;
 use super::Reader;
 use super::props::Props;
-use crate::info::{Oddity, RawRange, Text};
+use crate::info::{Oddity, RawRange, Text, set_text};
 
 impl<'a> Reader<'a, '_> {
     /// The node `/chosen`.
     pub(super) fn chosen(&mut self, props: &Props<'a>) {
-        self.info.bootargs = self.text(props.bootargs.unwrap_or_default(), "chosen");
+        let mut changed = set_text(&mut self.info.bootargs, props.bootargs.unwrap_or_default());
         if let Some(path) = props.stdout_path.or(props.old_stdout_path) {
-            self.info.stdout = Some(self.text(path, "chosen"));
+            changed |= set_text(self.info.stdout.insert(Text::new()), path);
+        }
+        if changed {
+            self.info.note(Oddity::BadText, "chosen");
         }
         if let (Some(base), Some(end)) = (props.initrd_start, props.initrd_end) {
             match end.checked_sub(base) {
@@ -46,7 +49,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// The path of the node at hand.
-    pub(super) fn current_path(&self) -> Text<192> {
+    pub(super) fn current_path(&self) -> Text<96> {
         let mut text = Text::new();
         for name in &self.path {
             let parts = ["/", name.base, name.unit.map_or("", |_| "@"), name.unit.unwrap_or("")];

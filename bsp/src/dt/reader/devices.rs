@@ -7,7 +7,7 @@ use super::super::values::{has, number, word};
 use super::super::walk::Node;
 use super::props::Props;
 use super::{Reader, full_name};
-use crate::info::{Cpu, EnableMethod, IntcKind, InterruptController, Oddity, Timer, Uart, UartKind};
+use crate::info::{Cpu, EnableMethod, IntcKind, InterruptController, Oddity, RawRange, Timer, Uart, UartKind};
 
 const UARTS: [(&str, UartKind); 3] =
     [("arm,pl011", UartKind::Pl011), ("arm,sbsa-uart", UartKind::Pl011), ("brcm,bcm2835-aux-uart", UartKind::BcmAux)];
@@ -66,8 +66,9 @@ impl<'a> Reader<'a, '_> {
             self.info.note(Oddity::Unreachable, &name);
             return;
         };
-        let uart =
-            Uart { kind, compatible, base: range.base, clock_hz: props.clock_frequency, serial_index: None, name };
+        let RawRange { base, size } = range;
+        let clock_hz = props.clock_frequency;
+        let uart = Uart { kind, compatible, base, size, clock_hz, serial_index: None, name };
         if self.info.uarts.try_push(uart).is_err() {
             self.info.note(Oddity::TooMany, &name);
             return;

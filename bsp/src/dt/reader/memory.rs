@@ -48,7 +48,7 @@ impl<'a> Reader<'a, '_> {
         for entry in map.as_chunks::<16>().0 {
             let [base, size] = [0, 8].map(|at| entry.get(at..at + 8).and_then(number).unwrap_or(0));
             if size != 0 {
-                let name = crate::info::text(b"memreserve").0;
+                let name = crate::info::name(b"memreserve");
                 self.reserve(Reservation { range: RawRange { base, size }, kind: ReservedKind::MemReserve, name });
             }
         }

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The physical address map, as `/proc/iomem` shows it.
+//!
+//! As on arm64 Linux, RAM is `System RAM` with the kernel's code and data inside, and RAM that must not be mapped is
+//! `reserved` at the top level. Besides, every reservation has its owner's name below it.
+
+use core::fmt;
+
+use bsp::info::BootInfo;
+use mm::addr::{PAGE_SIZE, PhysRange};
+use mm::memblock::{Reservation, ReserveFlags, Tag};
+use mm::report;
+
+use super::Memory;
+use super::owner::{self, Owner};
+
+/// What a line says behind the colon.
+enum Label<'a> {
+    Words(&'a str),
+    Owner(&'a BootInfo, Tag),
+}
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => f.write_str(words),
+            Self::Owner(info, tag) => owner::write_name(info, *tag, f),
+        }
+    }
+}
+
+impl Memory {
+    /// Writes the map: banks, what is in them, and the serial ports, in order of address.
+    ///
+    /// # Errors
+    ///
+    /// Those of `w`.
+    pub fn write_iomem(&self, info: &BootInfo, w: &mut impl fmt::Write) -> fmt::Result {
+        let mut written = 0;
+        for bank in self.memblock.memory() {
+            write_devices(info, w, written, bank.range.start().as_raw())?;
+            self.write_bank(info, w, bank.range)?;
+            written = bank.range.end().as_raw();
+        }
+        write_devices(info, w, written, u64::MAX)
+    }
+
+    fn write_bank(&self, info: &BootInfo, w: &mut impl fmt::Write, bank: PhysRange) -> fmt::Result {
+        let mut start = bank.start();
+        for region in self.reserved_in(bank).filter(|region| region.flags.contains(ReserveFlags::NOMAP)) {
+            self.write_ram(info, w, PhysRange::new(start, region.range.start()).unwrap_or_default())?;
+            let name = Label::Owner(info, region.tag);
+            report::iomem(w, [(region.range, 0, Label::Words("reserved")), (region.range, 1, name)])?;
+            start = region.range.end();
+        }
+        self.write_ram(info, w, PhysRange::new(start, bank.end()).unwrap_or_default())
+    }
+
+    fn write_ram(&self, info: &BootInfo, w: &mut impl fmt::Write, ram: PhysRange) -> fmt::Result {
+        report::iomem(w, [(ram, 0, Label::Words("System RAM"))])?;
+        for region in self.reserved_in(ram) {
+            let group = match Owner::of(region.tag) {
+                Some(Owner::Section(index)) if index < 2 => "Kernel code",
+                Some(Owner::Section(_)) => "Kernel data",
+                _ => "reserved",
+            };
+            let name = Label::Owner(info, region.tag);
+            report::iomem(w, [(region.range, 1, Label::Words(group)), (region.range, 2, name)])?;
+        }
+        Ok(())
+    }
+
+    fn reserved_in(&self, range: PhysRange) -> impl Iterator<Item = Reservation> {
+        self.memblock
+            .reserved_memory()
+            .filter_map(move |region| Some(Reservation { range: region.range.intersection(range)?, ..region }))
+    }
+}
+
+/// The serial ports whose registers begin in `from..to`, lowest first.
+fn write_devices(info: &BootInfo, w: &mut impl fmt::Write, from: u64, to: u64) -> fmt::Result {
+    let mut next = from;
+    while let Some(uart) = info.uarts.iter().filter(|uart| (next..to).contains(&uart.base)).min_by_key(|uart| uart.base)
+    {
+        let size = if uart.size == 0 { PAGE_SIZE } else { uart.size };
+        let (range, _) = PhysRange::clipped(uart.base, size, mm::addr::PhysAddr::new_saturating(u64::MAX));
+        report::iomem(w, [(range, 0, &*uart.name)])?;
+        next = uart.base + 1;
+    }
+    Ok(())
+}
