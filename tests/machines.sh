@@ -1,61 +1,157 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Every machine that QEMU has for us, each with all on-target tests and the shipped image. Sourced by all.sh.
+# Every machine that QEMU has for us: all on-target tests, and the image that `make run` boots. Sourced by all.sh.
 
 export TIMEOUT=${TIMEOUT:-60} QUIET=1
+unset RUN APPEND DTB BOARD MEM CPU EL2 GIC SMP ICOUNT QEMU_ARGS
+elf=target/$target/release/firmware
+image=target/kernel8.img
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-# One cargo test boots every file of on_target/ once.
-boots() { cargo test --quiet --release --target $target -p tests; }
+# Every file of on_target/, one boot each.
+boots() { # [NAME=VALUE...]
+    local out
+    if out=$(env "$@" cargo test --quiet --release --target $target -p tests 2>&1 </dev/null); then
+        awk '/^[0-9]+ passed, 0 failed/ { boots++; cases += $1 } END { print boots " boots, " cases " cases passed" }' <<<"$out"
+    else
+        echo "$out"
+        return 1
+    fi
+}
 
-# The image that `make run` boots, with console commands; its output is in $said.
+# Boots the image with console commands; what it says is in $said.
 console() { # COMMANDS [NAME=VALUE...]
     local commands=$1
     shift
-    said=$(env RUN="$commands" "$@" firmware/tools/qemu.sh target/$target/release/firmware </dev/null 2>&1)
+    said=$(env RUN="$commands" "$@" firmware/tools/qemu.sh "${boot:-$elf}" </dev/null 2>&1)
 }
 
-reports() { # MEGABYTES [NAME=VALUE...]: the reports make sense and the status is 0
-    local megabytes=$1 total
-    shift
-    console "meminfo; buddyinfo; iomem; pgtables; free; exit" "$@" || { echo "$said"; return 1; }
-    total=$(awk '$1 == "MemTotal:" { print $2 }' <<<"$said")
-    # MemTotal is less than the RAM by the kernel itself: at most 1.5 % of 512 MiB, 1 MiB where there is less.
-    local least=$((megabytes * 1024 - (megabytes * 1024 * 15 / 1000 > 1024 ? megabytes * 1024 * 15 / 1000 : 1024)))
-    [ "${total:-0}" -ge "$least" ] && [ "$total" -le $((megabytes * 1024)) ] &&
-        ! grep -q BUG <<<"$said" || { echo "$said"; echo "MemTotal $total kB"; return 1; }
+complain() { echo "$said"; echo "FAILED: $*"; return 1; }
+
+# The reports make sense, nothing is lost, and the status is 0.
+reports() { # LEAST-MEMTOTAL-IN-KIB MOST [NAME=VALUE...]
+    local least=$1 most=$2 total
+    shift 2
+    console "meminfo; buddyinfo; iomem; pgtables; free; free -h; cat /proc/meminfo; exit" "$@" || { complain "status $?"; return; }
+    total=$(awk '$1 == "MemTotal:" { print $2; exit }' <<<"$said")
+    [ "${total:-0}" -ge "$least" ] && [ "$total" -le "$most" ] || { complain "MemTotal is $total kB, not $least to $most"; return; }
+    ! grep -q BUG <<<"$said" || { complain "the account does not add up"; return; }
+    echo "MemTotal $total kB; $(grep 'memory: [0-9]* bytes =' <<<"$said")"
 }
 
-# A boot that must fail: it says why and ends with status 1.
-refuses() { # TEXT [NAME=VALUE...]
-    local text=$1 status
-    shift
-    console "exit" "$@"
-    status=$?
-    [ $status = 1 ] && grep -q "quire: fatal: .*$text" <<<"$said" || { echo "$said"; echo "status $status"; return 1; }
+# A boot that must end with a status and say something.
+expects() { # STATUS TEXT COMMANDS [NAME=VALUE...]
+    local status=$1 text=$2
+    shift 2
+    console "$@"
+    local got=$?
+    [ $got = "$status" ] || { complain "status $got, not $status"; return; }
+    grep -qE "$text" <<<"$said" || { complain "it does not say: $text"; return; }
 }
 
-# A boot that must work and say something.
-says() { # TEXT [NAME=VALUE...]
-    local text=$1
-    shift
-    console "exit" "$@" && grep -q "$text" <<<"$said" || { echo "$said"; return 1; }
+# A tree that must be refused, by name of a file or fixture.
+refuses() { # TEXT TREE [NAME=VALUE...]
+    local text=$1 tree=$2
+    shift 2
+    tests/with_tree.sh $image "$tree" "$work/image" || return 1
+    boot=$work/image expects 1 "^quire: fatal: .*$text" "" "$@"
 }
 
-exits() { # STATUS COMMANDS
-    console "$2"
-    local status=$?
-    [ $status = "$1" ] || { echo "$said"; echo "status $status, not $1"; return 1; }
+compiled() { # FIXTURE: the blob
+    dtc -q -I dts -O dtb -o "$work/$1.dtb" "tests/fixtures/$1.dts" && echo "$work/$1.dtb"
 }
 
-hangs() { # the runner ends what does not end, and says where it stood
-    console "help" TIMEOUT=3
-    [ $? = 124 ] && grep -q 'no end within 3 s' <<<"$said" || { echo "$said"; return 1; }
+# A fixture that must boot with the given words in its log.
+boots_with() { # TEXT FIXTURE
+    tests/with_tree.sh $image "$(compiled "$2")" "$work/image" || return 1
+    said=$( (sleep 1; printf 'exit\r'; sleep 1) | QEMU_ARGS="${3:-}" firmware/tools/qemu.sh "$work/image" 2>&1)
+    local got=$?
+    [ $got = 0 ] && grep -qE "$1" <<<"$said" || complain "status $got"
 }
+
+# Bytes flipped where the tree is: whatever happens, it ends by itself or at the prompt, and says something.
+flipped() { # SEED
+    local at=$1 n offset
+    cp "$work/virt.dtb" "$work/bad.dtb"
+    for n in 1 2 3; do
+        at=$(((at * 1103515245 + 12345) & 0x7fffffff))
+        offset=$((at % 7000))
+        printf "\\x$(printf %02x $((at >> 16 & 255)))" | dd of="$work/bad.dtb" bs=1 seek=$offset conv=notrunc status=none
+    done
+    tests/with_tree.sh $image "$work/bad.dtb" "$work/image" || return 1
+    said=$( (sleep 1; printf 'exit\r'; sleep 1) | firmware/tools/qemu.sh "$work/image" 2>&1)
+    local got=$?
+    [ $got = 0 ] || [ $got = 1 ] || { complain "status $got with seed $1"; return; }
+    [ -n "$said" ] || complain "not a word with seed $1"
+}
+
+types() { # KEYS STATUS TEXT [NAME=VALUE...]: a person at the keyboard
+    local keys=$1 status=$2 text=$3
+    shift 3
+    said=$( (sleep 1; printf "$keys"; sleep 1) | env "$@" firmware/tools/qemu.sh $elf 2>&1)
+    local got=$?
+    [ $got = "$status" ] && grep -qE "$text" <<<"$said" || complain "status $got"
+}
+
+at_el3() { # no firmware, no tree, every core at once
+    said=$(timeout 20 qemu-system-aarch64 -M raspi4b -display none -nic none -monitor none -semihosting-config enable=on,target=native \
+        -serial stdio -device loader,file=$image,addr=0x200000,cpu-num=0 </dev/null 2>&1)
+    local got=$?
+    [ $got = 1 ] && grep -q 'fatal: no device tree: x0 is 0' <<<"$said" || complain "status $got"
+}
+
+firmware/tools/qemu.sh --image $elf $image >/dev/null
 
 for cpu in cortex-a53 cortex-a57 cortex-a72 cortex-a76 max; do
     for el2 in 0 1; do
-        step "virt $cpu EL$((el2 + 1))" env CPU=$cpu EL2=$el2 bash -c "$(declare -f boots); target=$target boots"
-        step "virt $cpu EL$((el2 + 1)): reports" reports 512 CPU=$cpu EL2=$el2
+        step "virt, $cpu, EL$((el2 + 1)): tests" boots CPU=$cpu EL2=$el2
+        step "virt, $cpu, EL$((el2 + 1)): reports" reports 516424 524288 CPU=$cpu EL2=$el2
     done
 done
-step "rpi4" env BOARD=rpi4 bash -c "$(declare -f boots); target=$target boots"
-step "rpi4: reports" reports 960 BOARD=rpi4
+step "virt, GICv3: tests" boots GIC=3
+step "rpi4: tests" boots BOARD=rpi4
+step "rpi4: reports" reports 900000 983040 BOARD=rpi4
+step "rpi4, PL011: reports" reports 900000 983040 BOARD=rpi4 APPEND=console=ttyAMA0
+step "rpi3: tests" boots BOARD=rpi3
+for board in rpi4 rpi3; do
+    step "$board, our own tree: reports" reports 900000 983040 BOARD=$board DTB="$(compiled $board)"
+done
+step "virt, 5 MiB" reports 4608 5120 MEM=5M
+step "virt, 8 MiB" reports 7680 8192 MEM=8M
+step "virt, 64 GiB" reports 67000000 67108864 MEM=64G
+step "virt, 200 GiB" reports 209500000 209715200 MEM=200G
+step "mem= holds back" reports 64000 65536 APPEND=mem=64M
+step "memblock=debug" expects 0 '^memblock: memory 0x20000000 bytes' exit APPEND=memblock=debug
+
+step "status of exit" expects 42 '' 'exit 42'
+step "status of a failed command" expects 1 'nonsense: unknown command' 'nonsense; exit'
+step "bad argument" expects 1 'exit: the status is a number' 'exit 1000; exit'
+step "without semihosting, PSCI by hvc" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off"
+step "without semihosting, PSCI by smc" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off" EL2=1
+step "without semihosting, watchdog" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off" BOARD=rpi4
+step "keyboard" types 'hexx\177\177lp\r\025exit 5\r' 5 'pgtables +the kernel'
+step "keyboard on the mini UART" types 'help\rexit 5\r' 5 'pgtables +the kernel' BOARD=rpi4
+step "a machine that hangs is ended" expects 124 'no end within 3 s; the last line was: quire>' help TIMEOUT=3
+
+step "no tree: ATAGs" expects 1 'fatal: no device tree: x0 points at ATAGs' exit BOARD=rpi4 DTB=none
+step "no tree: entered at EL3" at_el3
+: >"$work/empty"
+step "no tree: zeros" refuses 'no tree is there' "$work/empty"
+step "no tree: zeros, on a Pi" refuses 'no tree is there' "$work/empty" BOARD=rpi4
+# QEMU 10 writes its tree only for a machine with a kernel, since the command line goes into it.
+qemu-system-aarch64 -M virt,dumpdtb="$work/virt.dtb" -m 512M -nic none -kernel $image -append 'run="buddyinfo; exit"' 2>/dev/null
+head -c 3000 "$work/virt.dtb" >"$work/truncated.dtb"
+step "tree truncated" refuses 'bad device tree' "$work/truncated.dtb"
+cp "$work/virt.dtb" "$work/huge.dtb"
+printf '\xff' | dd of="$work/huge.dtb" bs=1 seek=4 conv=notrunc status=none
+step "tree of 4 GiB" refuses 'bad device tree: size' "$work/huge.dtb"
+step "no RAM in the tree" refuses 'names no RAM' "$(compiled no-memory)"
+step "reservations cover all RAM" refuses 'no free memory' "$(compiled covered)"
+step "banks overlap" boots_with 'overlaps others' overlap
+step "banks nobody can reach" boots_with 'cannot be reached' absurd
+step "two nodes" boots_with 'node 1 zone Normal' numa
+garbage=$(head -c 16384 /dev/urandom | tr -d '\0\n' | head -c 4000)
+step "garbage as command line" expects 0 'unknown or without sense' '' APPEND="run=\"exit\" $garbage"
+for seed in 1 2 3 4 5 6 7 8; do
+    step "tree with flipped bytes, seed $seed" flipped $seed
+done

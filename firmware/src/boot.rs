@@ -5,6 +5,7 @@
 //! goes to the serial port of the board that this seems to be (see `bsp::board`).
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MIDR_EL1};
 use bsp::console::choose_console;
@@ -76,6 +77,8 @@ unsafe extern "Rust" {
 
 static INFO: SpinMutex<BootInfo> = SpinMutex::new(BootInfo::new());
 static MACHINE: Once<Machine> = Once::new();
+/// Where the image was loaded, for whoever has to complain before the machine is up.
+static IMAGE_START: AtomicU64 = AtomicU64::new(0);
 
 /// The machine, once it is up.
 #[must_use]
@@ -93,15 +96,14 @@ pub fn uptime_ns() -> u64 {
 /// From `entry.S`: x0 as the loader left it, where the image was loaded, the exception level at entry.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_start(tree: u64, image: u64, level: u64) -> ! {
+    IMAGE_START.store(image, Ordering::Relaxed);
     let image = Image::at(PhysAddr::new_saturating(image));
     // SAFETY: we came here on the boot tables, and nothing else of Rust has run.
     let mut windows = unsafe { Windows::new(image) };
     let machine = match start(tree, image, level, &mut windows) {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => {
-            if !output::has_port() {
-                open_plain_uart(image, &mut windows);
-            }
+            open_last_resort();
             println!("quire: fatal: {error}");
             power::exit(FAILED)
         }
@@ -136,7 +138,7 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
 fn find_tree(tree: u64, windows: &mut Windows) -> Result<(&'static [u8], PhysRange), BootError> {
     let phys = match PhysAddr::new(tree) {
         // The boot protocol wants 8-byte alignment; anything else is no tree, and may be no RAM.
-        Some(phys) if tree != 0 && tree % 8 == 0 && tree < memory::phys_limit().as_raw() => phys,
+        Some(phys) if tree != 0 && tree.is_multiple_of(8) && tree < memory::phys_limit().as_raw() => phys,
         _ => return Err(BootError::NoTree(tree)),
     };
     let prefix = windows.device_tree(phys, dt::header::PREFIX as u64).map_err(|_| BootError::NoTree(tree))?;
@@ -172,6 +174,17 @@ fn open_uart(windows: &mut Windows, kind: bsp::info::UartKind, base: u64, clock_
         let mut port = unsafe { Port::new(kind, virt.as_raw() as usize) };
         port.start(clock_hz, baud);
         output::set_port(port);
+    }
+}
+
+/// Opens some console, if there is none, for the last lines of a machine that does not come up.
+pub(crate) fn open_last_resort() {
+    // Once the kernel's own map is live there is a console, or nobody to talk to.
+    if !output::has_port() && MACHINE.get().is_none() && !memory::is_mapped() {
+        let image = Image::at(PhysAddr::new_saturating(IMAGE_START.load(Ordering::Relaxed)));
+        // SAFETY: the boot tables are live; whoever used the windows before has failed and does not come back.
+        let mut windows = unsafe { Windows::new(image) };
+        open_plain_uart(image, &mut windows);
     }
 }
 

@@ -7,7 +7,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{memory, output, power, println};
+use crate::{boot, memory, output, power, println};
 
 core::arch::global_asm!(include_str!("exception/vectors.S"));
 
@@ -91,6 +91,7 @@ extern "C" fn exception_taken(entry: u64, frame: &Frame) {
         println!("1 passed, 0 failed");
         power::exit(0);
     }
+    boot::open_last_resort();
     report(entry, frame);
     power::exit(FAULT_STATUS);
 }

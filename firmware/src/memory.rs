@@ -28,6 +28,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tock_registers::interfaces::Readable;
 
 pub use self::kernel_map::KernelMap;
+pub(crate) use self::kernel_map::is_live as is_mapped;
 pub use self::owner::Owner;
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;

@@ -4,7 +4,7 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{output, power, println};
+use crate::{boot, output, power, println};
 
 /// The status that a panic ends QEMU with, as of every Rust program.
 const PANIC_STATUS: u32 = 101;
@@ -15,6 +15,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     if !PANICKING.swap(true, Ordering::Relaxed) {
         // SAFETY: whoever held the port has panicked or been interrupted for good; one CPU runs.
         unsafe { output::steal() };
+        boot::open_last_resort();
         println!("\nquire: {info}");
     }
     power::exit(PANIC_STATUS)

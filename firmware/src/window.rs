@@ -41,9 +41,13 @@ impl Windows {
 
     /// Maps the page that holds the device registers at `base`; tells where `base` is then.
     pub(crate) fn device(&mut self, base: u64) -> Result<VirtAddr, MapError> {
+        // Whoever opens the last-resort console does not know which pages were used before.
+        while self.tree.translate(VirtAddr::new(DEVICE_WINDOW + self.devices * PAGE_SIZE)).is_some() {
+            self.devices += 1;
+        }
         let virt = VirtAddr::new(DEVICE_WINDOW + self.devices * PAGE_SIZE);
         let phys = PhysAddr::new(base).ok_or(MapError::OutOfRange(virt))?;
-        if self.devices == DEVICE_PAGES {
+        if self.devices >= DEVICE_PAGES {
             return Err(MapError::NoTable);
         }
         self.tree.map(virt, phys.align_down(PAGE_SIZE), PAGE_SIZE, Attributes::DEVICE, &mut NoTables)?;

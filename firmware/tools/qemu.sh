@@ -22,7 +22,7 @@ die() { echo "qemu.sh: $*" >&2; exit 2; }
 
 # QEMU and U-Boot start flat Images: an ELF would enter at the wrong exception level and without a tree.
 image=${only_image:-$file}
-if [ "$(head -c 4 "$file" | tail -c 3)" = ELF ]; then
+if [ "$(head -c 4 "$file" | tail -c 3 | tr -d '\0')" = ELF ]; then
     [ -n "$only_image" ] || image=$file.img
     host=$(rustc -vV | sed -n 's/^host: //p')
     objcopy=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-objcopy

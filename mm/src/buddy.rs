@@ -24,17 +24,20 @@
 //! holds the [`Zone`](crate::zone::Zone)'s. *Invariants* ([`Buddy::validate`], `tests/buddy_model.rs`):
 //! no two free buddies stand side by side below the top order, the free blocks add up to
 //! [`Buddy::free_pages`], and every index says what the leaves say.
+#![forbid(unsafe_code)]
 
-use core::fmt;
 use core::mem;
 
 use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SHIFT, Pfn, PhysAddr, PhysRange};
 
+mod block;
 mod index;
 mod leaf;
 mod span;
 mod validate;
 
+use block::Refused;
+pub use block::{AllocError, FreeError, PageBlock, TooSmall};
 use index::{Best, ChunkSets};
 use leaf::{Chunk, Class, Counts, LEAF_WORDS, View};
 use span::{SPAN_WORDS, Spans};
@@ -42,108 +45,6 @@ pub use validate::Broken;
 
 /// Frames in a chunk: those of the largest block.
 const CHUNK_PAGES: u64 = Order::MAX.pages();
-
-/// A run of frames that its holder owns. Not `Copy`: giving it to [`Buddy::free`] ends it.
-#[derive(PartialEq, Eq, Debug)]
-#[must_use = "dropping a block leaks its frames"]
-pub struct PageBlock {
-    pfn: Pfn,
-    order: Order,
-}
-
-impl PageBlock {
-    /// A block whose number was kept elsewhere. That it is allocated, and by nobody else, is the
-    /// caller's claim; `free` refuses what it can tell to be wrong.
-    pub const fn from_raw(pfn: Pfn, order: Order) -> Self {
-        Self { pfn, order }
-    }
-
-    /// Frame and order, to be kept elsewhere.
-    #[must_use]
-    pub const fn into_raw(self) -> (Pfn, Order) {
-        (self.pfn, self.order)
-    }
-
-    /// The first frame.
-    #[must_use]
-    pub const fn pfn(&self) -> Pfn {
-        self.pfn
-    }
-
-    /// log2 of the number of frames.
-    #[must_use]
-    pub const fn order(&self) -> Order {
-        self.order
-    }
-
-    /// The addresses.
-    #[must_use]
-    pub fn range(&self) -> PhysRange {
-        let start = self.pfn.addr();
-        let end = PhysAddr::new_saturating(start.as_raw().saturating_add(self.order.bytes()));
-        PhysRange::new(start, end).unwrap_or_default()
-    }
-}
-
-/// Out of memory: no free block is large enough.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AllocError {
-    /// The order asked for.
-    pub order: Order,
-    /// Frames that are free, in smaller blocks.
-    pub free_pages: u64,
-    /// The largest free block there is.
-    pub largest_free_order: Option<Order>,
-}
-
-impl fmt::Display for AllocError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (order, free) = (self.order.as_usize(), self.free_pages);
-        write!(f, "out of memory: order {order}, free pages {free}, ")?;
-        match self.largest_free_order {
-            Some(largest) => write!(f, "largest free order {}", largest.as_usize()),
-            None => f.write_str("no free block"),
-        }
-    }
-}
-
-impl core::error::Error for AllocError {}
-
-/// A block that must not be freed. Nothing was changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FreeError {
-    /// Not, or not wholly, RAM of this allocator.
-    Foreign(Pfn, Order),
-    /// No block of this order begins at this frame.
-    Misaligned(Pfn, Order),
-    /// Free already: the block, one that holds it, or a part of it.
-    AlreadyFree(Pfn, Order),
-}
-
-impl fmt::Display for FreeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pfn, order, fault) = match *self {
-            Self::Foreign(pfn, order) => (pfn, order, "is no memory of this allocator"),
-            Self::Misaligned(pfn, order) => (pfn, order, "is misaligned for its order"),
-            Self::AlreadyFree(pfn, order) => (pfn, order, "is already free, in whole or in part"),
-        };
-        write!(f, "block {pfn:?} of order {} {fault}", order.as_usize())
-    }
-}
-
-impl core::error::Error for FreeError {}
-
-/// The metadata slice is too small: words needed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TooSmall(pub usize);
-
-impl fmt::Display for TooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "metadata is too small: {} words of 8 bytes are needed", self.0)
-    }
-}
-
-impl core::error::Error for TooSmall {}
 
 /// The allocator over one zone.
 #[derive(Debug)]
@@ -209,7 +110,7 @@ impl<'a> Buddy<'a> {
     #[inline]
     pub fn alloc(&mut self, order: Order) -> Result<PageBlock, AllocError> {
         match self.take(order) {
-            Some(pfn) => Ok(PageBlock { pfn, order }),
+            Some(pfn) => Ok(PageBlock::from_raw(pfn, order)),
             None => Err(self.out_of_memory(order)),
         }
     }
@@ -227,7 +128,7 @@ impl<'a> Buddy<'a> {
     /// [`FreeError`] if it cannot be a block that was allocated here.
     #[inline]
     pub fn free(&mut self, block: PageBlock) -> Result<(), FreeError> {
-        let PageBlock { pfn, order } = block;
+        let (pfn, order) = block.into_raw();
         self.put(pfn, order).map_err(|why| why.about(pfn, order))
     }
 
@@ -467,25 +368,6 @@ impl<'a> Buddy<'a> {
             let address = |pfn: u64| PhysAddr::new(pfn << PAGE_SHIFT);
             PhysRange::new(address(span.start)?, address(span.end)?)
         })
-    }
-}
-
-/// Why a block must not be freed.
-#[derive(Clone, Copy)]
-enum Refused {
-    Foreign,
-    Misaligned,
-    AlreadyFree,
-}
-
-impl Refused {
-    #[cold]
-    const fn about(self, pfn: Pfn, order: Order) -> FreeError {
-        match self {
-            Self::Foreign => FreeError::Foreign(pfn, order),
-            Self::Misaligned => FreeError::Misaligned(pfn, order),
-            Self::AlreadyFree => FreeError::AlreadyFree(pfn, order),
-        }
     }
 }
 

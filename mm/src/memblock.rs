@@ -21,6 +21,7 @@
 //! overlap themselves, and hold no two regions that could be one; the ledger adds up to the byte.
 //!
 //! After Linux's `mm/memblock.c`; unlike there, a reservation knows its owner.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

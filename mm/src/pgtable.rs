@@ -151,7 +151,7 @@ impl<A: Arch> PageTable<A> {
         attributes: Attributes,
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
-        if (virt.as_raw() | phys.as_raw() | size) % PAGE_SIZE != 0 {
+        if !(virt.as_raw() | phys.as_raw() | size).is_multiple_of(PAGE_SIZE) {
             return Err(MapError::Misaligned(virt));
         }
         if size == 0 {
@@ -274,7 +274,7 @@ pub fn max_tables(virt: VirtAddr, phys: PhysAddr, size: u64) -> u64 {
     let last = first.saturating_add(size - 1);
     let touched = |level: usize| last / level_size(level) - first / level_size(level) + 1;
     // Where both sides are congruent, only the slots at the two ends cannot be blocks.
-    let congruent = |level: usize| (first ^ phys.as_raw()) % level_size(level) == 0;
+    let congruent = |level: usize| (first ^ phys.as_raw()).is_multiple_of(level_size(level));
     let level2 = if congruent(1) { touched(1).min(2) } else { touched(1) };
     let level3 = if congruent(2) { touched(2).min(2) } else { touched(2) };
     touched(0) + level2 + level3

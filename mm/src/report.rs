@@ -6,6 +6,7 @@
 //! that are there have Linux's names, units and order.
 //!
 //! *Lock:* none; whoever collects the figures decides how consistent they are.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

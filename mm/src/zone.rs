@@ -19,6 +19,7 @@
 //! changes nothing. *Lock:* the caller's, one for all zones so far. *Invariants*
 //! (`tests/zone_model.rs`): every free frame of memblock is in exactly one zone, the one that its
 //! address and node say, and memory freed returns exactly.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

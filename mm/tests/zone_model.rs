@@ -220,7 +220,7 @@ fn apply(step: Step, zones: &mut Zones<'_>, model: &mut Model, held: &mut Vec<(P
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 1 } else { 300 },
+        cases: if cfg!(miri) { 1 } else { 200 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -86,7 +86,7 @@ mod on_target {
     }
 
     fn the_copied_tree_reads_the_same(machine: &'static Machine) -> Result<(), &'static str> {
-        let compact = firmware::memory::device_tree_is_compact(machine.memory.device_tree);
+        let compact = memory::device_tree_is_compact(machine.memory.device_tree);
         check(compact, "the copy is no compact device tree")
     }
 

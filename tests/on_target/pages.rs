@@ -42,7 +42,7 @@ mod on_target {
             // SAFETY: the frame is ours and in the direct map.
             unsafe { word(pfn).write_volatile(last) };
             // SAFETY: as above, the frame's last word.
-            unsafe { word(pfn).add(PAGE_SIZE as usize / 8 - 1).write_volatile(!pfn.as_raw()) };
+            unsafe { word(pfn).wrapping_add(PAGE_SIZE as usize / 8 - 1).write_volatile(!pfn.as_raw()) };
             last = pfn.as_raw();
             count += 1;
         }
@@ -59,7 +59,7 @@ mod on_target {
         while next != u64::MAX {
             let pfn = Pfn::new(next).ok_or("a frame does not hold what was written")?;
             // SAFETY: the frame is ours and in the direct map.
-            let tail = unsafe { word(pfn).add(PAGE_SIZE as usize / 8 - 1).read_volatile() };
+            let tail = unsafe { word(pfn).wrapping_add(PAGE_SIZE as usize / 8 - 1).read_volatile() };
             check(tail == !next, "two pages share their memory")?;
             // SAFETY: as above.
             next = unsafe { word(pfn).read_volatile() };

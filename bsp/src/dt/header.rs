@@ -75,7 +75,7 @@ pub fn check(blob: &[u8]) -> Result<Layout, DtError> {
     let field = |index: usize| word(blob, index * 4).ok_or(DtError::UnexpectedEnd { offset: index * 4 });
     let block = |name, offset: u32, size: u32, align: u32| {
         let range = offset as usize..offset as usize + size as usize;
-        let inside = range.start >= PREFIX && range.end <= total && offset % align == 0;
+        let inside = range.start >= PREFIX && range.end <= total && offset.is_multiple_of(align);
         if inside { Ok(range) } else { Err(DtError::BadBlock { block: name, offset }) }
     };
     let structure = block("structure block", field(2)?, field(9)?, 4)?;

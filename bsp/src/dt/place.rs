@@ -78,7 +78,7 @@ impl<'a> Place<'a> {
                 Some(ranges) => Bus::of(ranges),
             })?;
             // An end beyond 64 bits limits nobody.
-            Some(base.checked_add(number(size)?).unwrap_or(u64::MAX))
+            Some(base.saturating_add(number(size)?))
         });
         ends.max().filter(|end| *end != u64::MAX)
     }

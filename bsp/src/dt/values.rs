@@ -35,7 +35,7 @@ pub(super) fn has(value: &[u8], text: &str) -> bool {
 /// Entries of `cells` words each; the flag says whether a piece of one is left over.
 pub(super) fn entries(value: &[u8], cells: usize) -> (impl Iterator<Item = &[u8]>, bool) {
     let bytes = cells.max(1) * 4;
-    (value.chunks_exact(bytes), value.len() % bytes != 0)
+    (value.chunks_exact(bytes), !value.len().is_multiple_of(bytes))
 }
 
 /// Cuts the first `cells` words off.

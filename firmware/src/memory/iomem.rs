@@ -5,6 +5,7 @@
 //! `reserved` at the top level. Besides, every reservation has its owner's name below it.
 
 use core::fmt;
+use core::ops::Range;
 
 use bsp::info::BootInfo;
 use mm::addr::{PAGE_SIZE, PhysRange};
@@ -12,7 +13,10 @@ use mm::memblock::{Reservation, ReserveFlags, Tag};
 use mm::report;
 
 use super::Memory;
-use super::owner::{self, Owner};
+use super::owner;
+
+/// Linux's names for text with constants, and for data; the sections are numbered as in `Image::sections`.
+const CODE_AND_DATA: [(&str, Range<usize>); 2] = [("Kernel code", 0..2), ("Kernel data", 2..3)];
 
 /// What a line says behind the colon.
 enum Label<'a> {
@@ -59,15 +63,28 @@ impl Memory {
     fn write_ram(&self, info: &BootInfo, w: &mut impl fmt::Write, ram: PhysRange) -> fmt::Result {
         report::iomem(w, [(ram, 0, Label::Words("System RAM"))])?;
         for region in self.reserved_in(ram) {
-            let group = match Owner::of(region.tag) {
-                Some(Owner::Section(index)) if index < 2 => "Kernel code",
-                Some(Owner::Section(_)) => "Kernel data",
-                _ => "reserved",
-            };
-            let name = Label::Owner(info, region.tag);
-            report::iomem(w, [(region.range, 1, Label::Words(group)), (region.range, 2, name)])?;
+            match CODE_AND_DATA.iter().find(|(_, part)| self.image_part(part.clone()).contains(region.range.start())) {
+                // One line for each of the two, where it begins.
+                Some((words, part)) => {
+                    let part = self.image_part(part.clone());
+                    if part.start() == region.range.start() {
+                        report::iomem(w, [(part, 1, Label::Words(words))])?;
+                    }
+                }
+                None => report::iomem(w, [(region.range, 1, Label::Words("reserved"))])?,
+            }
+            report::iomem(w, [(region.range, 2, Label::Owner(info, region.tag))])?;
         }
         Ok(())
+    }
+
+    /// Where some neighbouring sections of the image are.
+    fn image_part(&self, part: Range<usize>) -> PhysRange {
+        let sections = self.image.sections();
+        let parts = sections.get(part).unwrap_or_default();
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return PhysRange::default() };
+        let start = self.image.phys_of(first.virt).start();
+        PhysRange::new(start, self.image.phys_of(last.virt).end()).unwrap_or_default()
     }
 
     fn reserved_in(&self, range: PhysRange) -> impl Iterator<Item = Reservation> {

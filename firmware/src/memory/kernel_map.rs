@@ -4,6 +4,8 @@
 //! Its tables and the compact copy of the device tree are written through windows of the boot tables, since
 //! there is no direct map yet. How many tables are needed is counted first, so they cannot run out.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{TCR_EL1, TTBR0_EL1};
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
@@ -133,7 +135,16 @@ unsafe extern "C" {
     fn replace_root(root: u64, offset: u64);
 }
 
+/// Whether the kernel's own map is live, and the boot tables may be gone.
+static IS_LIVE: AtomicBool = AtomicBool::new(false);
+
+/// See [`IS_LIVE`].
+pub(crate) fn is_live() -> bool {
+    IS_LIVE.load(Ordering::Relaxed)
+}
+
 fn make_live(root: PhysAddr, image: Image) {
+    IS_LIVE.store(true, Ordering::Relaxed);
     // SAFETY: the new tree maps the image, this stack included, and the console as the old one does; interrupts
     // are masked, no other CPU runs, and TTBR0 still maps the trampoline to itself.
     unsafe { replace_root(root.as_raw(), image.offset()) };
