@@ -42,11 +42,16 @@ pub fn compact(blob: &[u8], out: &mut [u8]) -> Result<usize, DtError> {
         layout.strings.len() as u32,
         layout.structure.len() as u32,
     ];
-    let header = fields.iter().flat_map(|field| field.to_be_bytes());
-    let parts = [layout.reserve_map, layout.structure, layout.strings];
-    let body = parts.into_iter().flat_map(|part| blob.get(part).unwrap_or_default().iter().copied());
-    for (slot, byte) in out.iter_mut().zip(header.chain(body)) {
-        *slot = byte;
+    let (header, body) = out.split_at_mut_checked(PREFIX).ok_or(DtError::NoRoom { needed })?;
+    for (slot, field) in header.as_chunks_mut().0.iter_mut().zip(fields) {
+        *slot = u32::to_be_bytes(field);
+    }
+    let mut rest = body;
+    for part in [layout.reserve_map, layout.structure, layout.strings] {
+        let part = blob.get(part).unwrap_or_default();
+        let (slot, behind) = rest.split_at_mut_checked(part.len()).ok_or(DtError::NoRoom { needed })?;
+        slot.copy_from_slice(part);
+        rest = behind;
     }
     Ok(needed)
 }

@@ -133,7 +133,7 @@ fn check_structure(blob: &[u8], structure: Range<usize>, strings: &[u8]) -> Resu
                 at = (at + 8 + length).next_multiple_of(4);
                 // There is always an end token behind a property.
                 let fits = at < structure.end;
-                if !fits || text(strings, name).is_none_or(str::is_empty) {
+                if !fits || text(strings, name).is_none_or(<[u8]>::is_empty) {
                     return Err(DtError::BadName { offset });
                 }
             }
@@ -147,7 +147,8 @@ fn check_structure(blob: &[u8], structure: Range<usize>, strings: &[u8]) -> Resu
 }
 
 /// The terminated printable ASCII text at `offset`.
-fn text(bytes: &[u8], offset: usize) -> Option<&str> {
-    let text = core::ffi::CStr::from_bytes_until_nul(bytes.get(offset..)?).ok()?.to_str().ok()?;
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~')).then_some(text)
+fn text(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+    let bytes = bytes.get(offset..)?;
+    let end = bytes.iter().position(|byte| !matches!(byte, b' '..=b'~'))?;
+    (bytes.get(end) == Some(&0)).then_some(bytes.get(..end)?)
 }
