@@ -149,7 +149,7 @@ step "no RAM in the tree" refuses 'names no RAM' "$(compiled no-memory)"
 step "reservations cover all RAM" refuses 'no free memory' "$(compiled covered)"
 step "banks overlap" boots_with 'overlaps others' overlap
 step "banks nobody can reach" boots_with 'cannot be reached' absurd
-step "two nodes" boots_with 'node 1 zone Normal' numa
+step "two nodes" boots_with 'zone +Normal on node 1' numa
 garbage=$(head -c 16384 /dev/urandom | tr -d '\0\n' | head -c 4000)
 step "garbage as command line" expects 0 'unknown or without sense' '' APPEND="run=\"exit\" $garbage"
 for seed in 1 2 3 4 5 6 7 8; do

@@ -209,8 +209,8 @@ fn banner(info: &BootInfo, tree: u64, image: Image, level: u64) {
         if info.model.is_empty() { "a board without a name" } else { &info.model }
     );
     println!(
-        "boot: entered at EL{level}, image at {:?} ({} bytes in the file), device tree at {tree:#x}, MIDR {:#x}",
-        image.range().start(),
+        "boot: entered at EL{level}, image at {:#x} ({} bytes in the file), device tree at {tree:#x}, MIDR {:#x}",
+        image.range().start().as_raw(),
         image.file_size(),
         MIDR_EL1.get()
     );

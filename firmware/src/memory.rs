@@ -20,7 +20,7 @@ use core::fmt;
 use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
 use bsp::dt;
 use bsp::info::{BootInfo, RawRange, ReservedKind};
-use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::memblock::{Direction, Memblock, MemblockError, Request, ReserveFlags};
 use mm::pgtable::MapError;
 use mm::zone::{ZoneError, Zones};
@@ -128,7 +128,7 @@ pub(crate) fn start(
     reserve_own(&mut memblock, info, image, blob_range)?;
     reserve_tree(&mut memblock, info, limit)?;
     if let Some(bytes) = options.mem {
-        held_back += memblock.limit(bytes, image.range(), |_| ())?;
+        held_back += memblock.limit(bytes - bytes % PAGE_SIZE, image.range(), |_| ())?;
     }
     if options.memblock_debug {
         // The console never fails.
@@ -151,6 +151,9 @@ pub(crate) fn start(
 
     let dma_limit = info.dma_limit.map(PhysAddr::new_saturating);
     let size = Zones::metadata_bytes(&memblock, dma_limit);
+    if size == 0 {
+        return Err(MemoryError::NoRam);
+    }
     let metadata = near_image(&mut memblock, image, size, Owner::PageAllocator)?;
     // SAFETY: the frames are ours, free, and in the direct map; nobody else refers to them. Any bits are a u64.
     let metadata =
@@ -202,7 +205,7 @@ fn add_banks(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) -> Resul
         lost += beyond;
         let overlap = memblock.add(range, bank.node)?.overlap_bytes;
         if overlap != 0 {
-            println!("memory: bank {range:?} overlaps others by {overlap:#x} bytes, which count once");
+            println!("memory: bank {range} overlaps others by {overlap:#x} bytes, which count once");
         }
     }
     if memblock.memory().is_empty() { Err(MemoryError::NoRam) } else { Ok(lost) }

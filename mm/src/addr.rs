@@ -378,6 +378,13 @@ impl fmt::Debug for PhysRange {
     }
 }
 
+/// As Linux writes resources: hexadecimal, the last address inclusive.
+impl fmt::Display for PhysRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:08x}", self.start.0, self.end.0.saturating_sub(1))
+    }
+}
+
 impl fmt::Debug for VirtRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}..{:?}", self.start, self.end)

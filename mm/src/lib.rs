@@ -1,5 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory manager.
+//! Memory management as Linux taught it: the core, with no I/O, no board, and no globals.
+//!
+//! Everything is a value that its user makes, gives memory to, and keeps; so a firmware has one of each, and a
+//! host test as many as it likes. The hardware is behind one small trait, [`arch::Arch`].
+//!
+//! The way of RAM, from the loader to a page in hand:
+//!
+//! 1. [`memblock`]: while booting, who owns which byte
+//! 2. [`pgtable`]: translation tables; the kernel's own map is the first
+//! 3. [`zone`]: RAM by node and by what devices reach, with fallback
+//! 4. [`buddy`]: pages in blocks of 1 to 1024, state outside the pages
+//!
+//! [`report`] says how things stand, in the formats that Linux users know.
+//!
+//! ```
+//! use mm::addr::{Order, PhysAddr, PhysRange};
+//! use mm::memblock::Memblock;
+//! use mm::zone::{ZoneKind, Zones};
+//!
+//! // 64 MiB of RAM at 1 GiB, all of it free.
+//! let range = |start, end| PhysRange::new(PhysAddr::new(start)?, PhysAddr::new(end)?);
+//! let mut memblock = Memblock::new();
+//! memblock.add(range(0x4000_0000, 0x4400_0000).ok_or("bad range")?, 0)?;
+//! let mut metadata = vec![0; Zones::metadata_bytes(&memblock, None) as usize / 8];
+//! let mut zones = Zones::build(&memblock, None, &mut metadata)?;
+//!
+//! let block = zones.alloc(Order::ZERO, ZoneKind::Normal, 0)?;
+//! assert_eq!(zones.free_pages(), 16384 - 1);
+//! zones.free(block)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;

@@ -3,6 +3,7 @@
 
 use bsp::info::BootInfo;
 use mm::addr::PAGE_SIZE;
+use mm::memblock::ReserveFlags;
 use mm::report::MemInfo;
 
 use super::Memory;
@@ -64,25 +65,25 @@ impl Memory {
     /// The memory map in words.
     pub(super) fn print_account(&self, info: &BootInfo) {
         for region in self.memblock.memory() {
-            println!("memory: bank {:?}, {} KiB, node {}", region.range, region.range.size() / 1024, region.node);
+            println!("memory: bank      {} {:>12} bytes  node {}", region.range, region.range.size(), region.node);
         }
         for region in self.memblock.reserved_memory() {
             let kind = match Owner::of(region.tag) {
                 Some(owner) if owner.is_own() => "used",
-                _ if region.flags.contains(mm::memblock::ReserveFlags::NOMAP) => "reserved, not mapped",
-                _ if region.flags.contains(mm::memblock::ReserveFlags::REUSABLE) => "reserved, reusable",
+                _ if region.flags.contains(ReserveFlags::NOMAP) => "no-map",
+                _ if region.flags.contains(ReserveFlags::REUSABLE) => "reusable",
                 _ => "reserved",
             };
-            print!("memory:   {:?} {:>8} bytes {kind}: ", region.range, region.range.size());
+            print!("memory: {kind:<9} {} {:>12} bytes  ", region.range, region.range.size());
             // The console never fails.
             let _ = owner::write_name(info, region.tag, &mut output::Console);
             println!();
         }
         for zone in self.zones.lock().iter() {
             println!(
-                "memory: node {} zone {:<6} {} pages, of them {} free",
-                zone.node(),
+                "memory: zone      {} on node {}: {} pages, {} of them free",
                 zone.kind().name(),
+                zone.node(),
                 zone.present_pages(),
                 zone.buddy().free_pages()
             );
