@@ -55,7 +55,7 @@ for ring in "${rings[@]}"; do
     check) step "format, clippy, rustdoc" lint ;;
     host) step "host tests" cargo test --quiet --workspace ;;
     trees) step "real device trees" trees ;;
-    miri) step "Miri" env MIRIFLAGS=-Zmiri-strict-provenance cargo +nightly miri test --quiet -p mm ;;
+    miri) step "Miri" env CARGO_PROFILE_DEV_OPT_LEVEL=0 MIRIFLAGS=-Zmiri-strict-provenance cargo +nightly miri test --quiet -p mm ;;
     fuzz) step "fuzzing" fuzz ;;
     target)
         step "on-target build" cargo build --quiet --release --target $target -p firmware

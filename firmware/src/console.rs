@@ -13,9 +13,9 @@ const PROMPT: &str = "quire> ";
 /// Why a command failed.
 pub type Failure = &'static str;
 
-/// A console at work.
+/// Somebody at the console.
 #[derive(Debug)]
-pub struct Console {
+pub struct Session {
     machine: &'static Machine,
     /// What a bare `exit` returns: 1 once a command has failed.
     status: u32,
@@ -23,11 +23,11 @@ pub struct Console {
 
 /// Runs the commands of `run=`, then those that are typed, until `exit`.
 pub fn run(machine: &'static Machine) -> ! {
-    let mut console = Console { machine, status: 0 };
+    let mut session = Session { machine, status: 0 };
     if let Some(commands) = machine.options.run {
         for command in commands.split(';').map(str::trim).filter(|command| !command.is_empty()) {
             println!("{PROMPT}{command}");
-            console.execute(command);
+            session.execute(command);
         }
     } else {
         println!("Type help for a list of commands.");
@@ -39,12 +39,12 @@ pub fn run(machine: &'static Machine) -> ! {
         println!();
         let command = line.take();
         if !command.trim().is_empty() {
-            console.execute(command.trim());
+            session.execute(command.trim());
         }
     }
 }
 
-impl Console {
+impl Session {
     fn execute(&mut self, line: &str) {
         let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let result = match commands::find(name) {

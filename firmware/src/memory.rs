@@ -19,7 +19,7 @@ use core::fmt;
 
 use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
 use bsp::dt;
-use bsp::info::{BootInfo, RawRange, ReservedKind};
+use bsp::info::{BootInfo, EnableMethod, RawRange, ReservedKind};
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::memblock::{Direction, Memblock, MemblockError, Request, ReserveFlags};
 use mm::pgtable::MapError;
@@ -127,12 +127,14 @@ pub(crate) fn start(
     let mut held_back = add_banks(&mut memblock, info, limit)?;
     reserve_own(&mut memblock, info, image, blob_range)?;
     reserve_tree(&mut memblock, info, limit)?;
+    report_conflicts(info, image, limit);
     if let Some(bytes) = options.mem {
         held_back += memblock.limit(bytes - bytes % PAGE_SIZE, image.range(), |_| ())?;
     }
+    place_dynamic(&mut memblock, info, limit);
     if options.memblock_debug {
         // The console never fails.
-        let _ = memblock.dump(&mut output::Console, |tag, w| owner::write_name(info, tag, w));
+        let _ = memblock.dump(&mut output::Sink, |tag, w| owner::write_name(info, tag, w));
     }
 
     let copy_size = dt::compact_size(blob).map_err(MemoryError::Tree)? as u64;
@@ -228,22 +230,40 @@ fn reserve_own(memblock: &mut Memblock, info: &BootInfo, image: Image, blob: Phy
     Ok(())
 }
 
-/// The tree's reservations: `no-map` ones first, then the others, then those that we may place.
+/// The tree's reservations: `no-map` ones first, since the first owner of a byte keeps it.
 fn reserve_tree(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) -> Result<(), MemoryError> {
     for no_map in [true, false] {
         for (index, reservation) in info.reserved.iter().enumerate() {
-            if (reservation.kind == ReservedKind::NoMap) != no_map {
-                continue;
+            if (reservation.kind == ReservedKind::NoMap) == no_map {
+                let (range, _) = PhysRange::clipped(reservation.range.base, reservation.range.size, limit);
+                memblock.reserve(range, Owner::Tree(index as u16).tag(), flags_of(reservation.kind))?;
             }
-            let (range, _) = PhysRange::clipped(reservation.range.base, reservation.range.size, limit);
-            memblock.reserve(range, Owner::Tree(index as u16).tag(), flags_of(reservation.kind))?;
         }
     }
+    // Cores that wait in a spin table run there, whether or not the tree remembers to reserve it.
+    for cpu in &info.cpus {
+        if let EnableMethod::SpinTable { release } = cpu.method {
+            let frame = PhysRange::clipped(release, 8, limit).0.frames_touched();
+            memblock.reserve(frame, Owner::SpinTable.tag(), ReserveFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// Says which reservations want bytes that the kernel is in: it stays there, as in Linux.
+fn report_conflicts(info: &BootInfo, image: Image, limit: PhysAddr) {
+    for entry in &info.reserved {
+        let (range, _) = PhysRange::clipped(entry.range.base, entry.range.size, limit);
+        if range.intersection(image.range()).is_some() {
+            println!("memory: reservation {} at {range} overlaps the kernel image, which stays", entry.name);
+        }
+    }
+}
+
+/// The reservations that the tree leaves us to place.
+fn place_dynamic(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) {
     for (index, wish) in info.dynamic.iter().enumerate() {
         let owner = Owner::Dynamic(index as u16).tag();
-        if memblock.reserved().iter().any(|region| region.tag == owner) {
-            continue;
-        }
         let mut request = Request::new(wish.size, owner).flags(flags_of(wish.kind)).align(wish.align.max(1));
         if let Some(within) = wish.within {
             request = request.within(PhysRange::clipped(within.base, within.size, limit).0);
@@ -252,7 +272,6 @@ fn reserve_tree(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) -> Re
             println!("memory: {} could not be placed: {error}", wish.name);
         }
     }
-    Ok(())
 }
 
 const fn flags_of(kind: ReservedKind) -> ReserveFlags {

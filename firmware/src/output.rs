@@ -68,9 +68,9 @@ pub unsafe fn steal() {
 
 /// A sink for report writers.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Console;
+pub struct Sink;
 
-impl Write for Console {
+impl Write for Sink {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         write_fmt(format_args!("{text}"));
         Ok(())

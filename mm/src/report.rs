@@ -11,17 +11,17 @@
 use core::fmt;
 
 use crate::addr::PhysRange;
-use crate::zone::Zones;
+use crate::zone::ZoneInfo;
 
 /// `/proc/buddyinfo`: free blocks of each order, a zone a line. The space at its end is Linux's.
 ///
 /// # Errors
 ///
 /// Those of `w`.
-pub fn buddyinfo<W: fmt::Write>(w: &mut W, zones: &Zones<'_>) -> fmt::Result {
-    for zone in zones.iter() {
-        write!(w, "Node {}, zone {:>8} ", zone.node(), zone.kind().name())?;
-        for nr_free in zone.buddy().nr_free() {
+pub fn buddyinfo<W: fmt::Write>(w: &mut W, zones: impl IntoIterator<Item = ZoneInfo>) -> fmt::Result {
+    for zone in zones {
+        write!(w, "Node {}, zone {:>8} ", zone.node, zone.kind.name())?;
+        for nr_free in zone.nr_free {
             write!(w, "{nr_free:>6} ")?;
         }
         w.write_char('\n')?;
@@ -218,6 +218,7 @@ mod tests {
     use super::*;
     use crate::addr::PhysAddr;
     use crate::memblock::Memblock;
+    use crate::zone::Zones;
 
     fn r(start: u64, end: u64) -> PhysRange {
         PhysRange::new(PhysAddr::new(start).unwrap(), PhysAddr::new(end).unwrap()).unwrap()
@@ -232,7 +233,7 @@ mod tests {
         let mut metadata = vec![!0; Zones::metadata_bytes(&memblock, limit) as usize / 8];
         let zones = Zones::build(&memblock, limit, &mut metadata).unwrap();
         let mut text = String::new();
-        buddyinfo(&mut text, &zones).unwrap();
+        buddyinfo(&mut text, zones.info().into_iter().flatten()).unwrap();
         assert_eq!(
             text,
             "Node 0, zone      DMA      1      1      1      1      1      1      1      1      1      1    191 \n\

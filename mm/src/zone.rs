@@ -23,7 +23,7 @@
 
 use core::fmt;
 
-use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use crate::buddy::{AllocError, Broken, Buddy, FreeError, PageBlock, TooSmall};
 use crate::memblock::{Memblock, MemoryRegion};
 
@@ -97,7 +97,37 @@ pub struct Zone<'a> {
     buddy: Buddy<'a>,
 }
 
+/// The figures of a zone at one moment, to be printed when its lock is open again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ZoneInfo {
+    /// DMA or Normal.
+    pub kind: ZoneKind,
+    /// Its node.
+    pub node: u32,
+    /// Frames of RAM, reserved ones included.
+    pub present_pages: u64,
+    /// Frames under management.
+    pub managed_pages: u64,
+    /// Free frames.
+    pub free_pages: u64,
+    /// Free blocks of each order.
+    pub nr_free: [u64; NR_ORDERS],
+}
+
 impl<'a> Zone<'a> {
+    /// All figures. O(ranges of RAM).
+    #[must_use]
+    pub fn info(&self) -> ZoneInfo {
+        ZoneInfo {
+            kind: self.kind,
+            node: self.node,
+            present_pages: self.present_pages(),
+            managed_pages: self.buddy.managed_pages(),
+            free_pages: self.buddy.free_pages(),
+            nr_free: self.buddy.nr_free(),
+        }
+    }
+
     /// DMA or Normal.
     #[must_use]
     pub const fn kind(&self) -> ZoneKind {
@@ -296,6 +326,12 @@ impl<'a> Zones<'a> {
             left = PhysRange::new(end, left.end()).ok_or(foreign)?;
         }
         Ok(pages)
+    }
+
+    /// The figures of all zones.
+    #[must_use]
+    pub fn info(&self) -> [Option<ZoneInfo>; MAX_ZONES] {
+        self.zones.each_ref().map(|zone| zone.as_ref().map(Zone::info))
     }
 
     /// The zones, node by node, DMA before Normal.

@@ -5,7 +5,7 @@ use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::pgtable::Leaf;
 use mm::report;
 
-use super::{Console, Failure};
+use super::{Failure, Session};
 use crate::{output, power, println};
 
 /// A command of the console.
@@ -14,7 +14,7 @@ pub(super) struct Command {
     arguments: &'static str,
     help: &'static str,
     /// Runs with what was typed behind the name.
-    pub(super) run: fn(&mut Console, &str) -> Result<(), Failure>,
+    pub(super) run: fn(&mut Session, &str) -> Result<(), Failure>,
 }
 
 static COMMANDS: [Command; 8] = [
@@ -43,7 +43,7 @@ fn written(result: core::fmt::Result) -> Result<(), Failure> {
     result.map_err(|_| "cannot be written")
 }
 
-fn help(_: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn help(_: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
     for command in &COMMANDS {
         println!("{:<10} {:<17} {}", command.name, command.arguments, command.help);
@@ -51,27 +51,27 @@ fn help(_: &mut Console, arguments: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn meminfo(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn meminfo(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
-    written(report::meminfo(&mut output::Console, &console.machine.memory.mem_info()))
+    written(report::meminfo(&mut output::Sink, &session.machine.memory.mem_info()))
 }
 
-fn buddyinfo(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn buddyinfo(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
-    written(report::buddyinfo(&mut output::Console, &console.machine.memory.zones.lock()))
+    written(report::buddyinfo(&mut output::Sink, session.machine.memory.zone_info()))
 }
 
-fn free(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn free(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     let unit = match arguments {
         "" => report::Unit::default(),
         option => report::Unit::from_option(option).ok_or("takes -b, -k, -m, -g or -h")?,
     };
-    written(report::free(&mut output::Console, &console.machine.memory.mem_info(), unit))
+    written(report::free(&mut output::Sink, &session.machine.memory.mem_info(), unit))
 }
 
-fn iomem(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn iomem(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
-    written(console.machine.memory.write_iomem(console.machine.info, &mut output::Console))
+    written(session.machine.memory.write_iomem(session.machine.info, &mut output::Sink))
 }
 
 /// A run of leaves that go on from each other.
@@ -103,9 +103,9 @@ impl Run {
     }
 }
 
-fn pgtables(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn pgtables(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
-    let map = console.machine.memory.map.lock();
+    let map = session.machine.memory.map.lock();
     println!("{:<37} {:>14} {:>12} {:>6}", "virtual addresses", "physical", "size", "pages");
     let mut run: Option<Run> = None;
     for leaf in map.tree().leaves() {
@@ -129,13 +129,13 @@ fn pgtables(console: &mut Console, arguments: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cat(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn cat(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     match arguments {
-        "/proc/meminfo" => meminfo(console, ""),
-        "/proc/buddyinfo" => buddyinfo(console, ""),
-        "/proc/iomem" => iomem(console, ""),
+        "/proc/meminfo" => meminfo(session, ""),
+        "/proc/buddyinfo" => buddyinfo(session, ""),
+        "/proc/iomem" => iomem(session, ""),
         "/proc/cmdline" => {
-            println!("{}", console.machine.options.text());
+            println!("{}", session.machine.options.text());
             Ok(())
         }
         "" => Err("which file?"),
@@ -143,9 +143,9 @@ fn cat(console: &mut Console, arguments: &str) -> Result<(), Failure> {
     }
 }
 
-fn exit(console: &mut Console, arguments: &str) -> Result<(), Failure> {
+fn exit(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     if arguments.is_empty() {
-        power::exit(console.status);
+        power::exit(session.status);
     }
     match arguments.parse::<u8>() {
         Ok(status) => power::exit(u32::from(status)),

@@ -5,6 +5,7 @@ use bsp::info::BootInfo;
 use mm::addr::PAGE_SIZE;
 use mm::memblock::ReserveFlags;
 use mm::report::MemInfo;
+use mm::zone::ZoneInfo;
 
 use super::Memory;
 use super::owner::{self, Owner};
@@ -44,6 +45,12 @@ impl Memory {
         account
     }
 
+    /// The figures of every zone, taken under the lock and handed out without it.
+    pub fn zone_info(&self) -> impl Iterator<Item = ZoneInfo> {
+        let info = self.zones.lock().info();
+        info.into_iter().flatten()
+    }
+
     /// The figures of `meminfo` and `free`.
     #[must_use]
     pub fn mem_info(&self) -> MemInfo {
@@ -76,16 +83,16 @@ impl Memory {
             };
             print!("memory: {kind:<9} {} {:>12} bytes  ", region.range, region.range.size());
             // The console never fails.
-            let _ = owner::write_name(info, region.tag, &mut output::Console);
+            let _ = owner::write_name(info, region.tag, &mut output::Sink);
             println!();
         }
-        for zone in self.zones.lock().iter() {
+        for zone in self.zone_info() {
             println!(
                 "memory: zone      {} on node {}: {} pages, {} of them free",
-                zone.kind().name(),
-                zone.node(),
-                zone.present_pages(),
-                zone.buddy().free_pages()
+                zone.kind.name(),
+                zone.node,
+                zone.present_pages,
+                zone.free_pages
             );
         }
         let account = self.account();
@@ -99,7 +106,8 @@ impl Memory {
         if account.total != account.free + account.reserved + account.used {
             println!("memory: BUG: the sum is wrong");
         }
-        match self.zones.lock().iter().filter_map(|zone| zone.buddy().largest_free_order()).max() {
+        let largest = self.zones.lock().iter().filter_map(|zone| zone.buddy().largest_free_order()).max();
+        match largest {
             Some(order) => println!("memory: largest free block {} KiB", order.bytes() / 1024),
             None => println!("memory: nothing is free: reservations and the kernel cover all RAM"),
         }

@@ -23,6 +23,8 @@ pub enum Owner {
     PageAllocator,
     /// The initial ram disk.
     Initrd,
+    /// Where cores wait for their entry point.
+    SpinTable,
     /// A static reservation of the tree, by its number in [`BootInfo::reserved`].
     Tree(u16),
     /// A reservation that the tree leaves us to place, by its number in [`BootInfo::dynamic`].
@@ -43,6 +45,7 @@ impl Owner {
             Self::Tables => 3,
             Self::PageAllocator => 4,
             Self::Initrd => 5,
+            Self::SpinTable => 6,
             Self::Section(index) => SECTIONS + index,
             Self::Tree(index) => TREE + index,
             Self::Dynamic(index) => DYNAMIC + index,
@@ -58,6 +61,7 @@ impl Owner {
             3 => Self::Tables,
             4 => Self::PageAllocator,
             5 => Self::Initrd,
+            6 => Self::SpinTable,
             SECTIONS..TREE => Self::Section(tag.0 - SECTIONS),
             TREE..DYNAMIC => Self::Tree(tag.0 - TREE),
             DYNAMIC.. => Self::Dynamic(tag.0 - DYNAMIC),
@@ -68,7 +72,7 @@ impl Owner {
     /// Whether the firmware itself needs the bytes, rather than the tree wanting them left alone.
     #[must_use]
     pub const fn is_own(self) -> bool {
-        !matches!(self, Self::Tree(_) | Self::Dynamic(_) | Self::Initrd)
+        !matches!(self, Self::Tree(_) | Self::Dynamic(_) | Self::Initrd | Self::SpinTable)
     }
 }
 
@@ -85,6 +89,7 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         Some(Owner::Tables) => w.write_str("translation tables"),
         Some(Owner::PageAllocator) => w.write_str("page allocator"),
         Some(Owner::Initrd) => w.write_str("initrd"),
+        Some(Owner::SpinTable) => w.write_str("spin table"),
         Some(Owner::Tree(index)) => w.write_str(info.reserved.get(usize::from(index)).map_or("?", |entry| &entry.name)),
         Some(Owner::Dynamic(index)) => {
             w.write_str(info.dynamic.get(usize::from(index)).map_or("?", |entry| &entry.name))

@@ -101,10 +101,13 @@ fn the_last_page_of_the_address_space_can_be_mapped() {
 
 #[test]
 fn max_tables_is_never_too_few() {
-    let sizes = [0x1000, 0x1_0000, 0x20_0000, 0x20_1000, 0x4000_0000, 0x4020_1000];
+    let sizes: &[u64] = match cfg!(miri) {
+        true => &[0x1000, 0x1_0000],
+        false => &[0x1000, 0x1_0000, 0x20_0000, 0x20_1000, 0x4000_0000, 0x4020_1000],
+    };
     for start in [0, 0x1000, 0x1f_f000, 0x3fff_f000, 0x7f_c000_0000] {
         for shift in [0, 0x1000, 0x20_0000] {
-            for size in sizes {
+            for &size in sizes {
                 let bound = max_tables(va(DIRECT + start), pa(start + shift), size);
                 with_tree(bound + 1, |tree, frames| {
                     let result = tree.map(va(DIRECT + start), pa(start + shift), size, Attributes::DATA, frames);
