@@ -21,6 +21,8 @@ pub mod boot;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
+pub mod cpu;
+#[cfg(target_os = "none")]
 pub mod exception;
 #[cfg(target_os = "none")]
 pub mod layout;

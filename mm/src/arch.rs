@@ -6,11 +6,23 @@
 //! physical addresses.
 
 use crate::addr::PhysAddr;
+use crate::sync::Rank;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod aarch64;
 #[cfg(not(target_os = "none"))]
 pub mod host;
+
+/// Most CPUs that the memory manager keeps data for: numbers from 0 to this less one.
+pub const MAX_CPUS: usize = 64;
+
+/// The interrupt mask of a CPU as it was: what [`Arch::restore_interrupts`] brings back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the mask must be restored"]
+pub struct IrqState(
+    /// In the back end's own encoding; DAIF on AArch64.
+    pub u64,
+);
 
 /// The hardware under the memory manager.
 ///
@@ -22,7 +34,35 @@ pub mod host;
 ///    as one single-copy atomic access.
 /// 2. [`zero_table`](Arch::zero_table) clears that frame and nothing else.
 /// 3. [`publish_tables`](Arch::publish_tables) does what it says on every CPU that uses the tables.
-pub unsafe trait Arch {
+/// 4. [`cpu`](Arch::cpu) is below [`MAX_CPUS`]; between [`mask_interrupts`](Arch::mask_interrupts) and the
+///    matching restore it does not change, and no other context has the same number.
+/// 5. [`direct_map`](Arch::direct_map) gives a pointer that is valid for reads and writes of all of that RAM.
+pub unsafe trait Arch: Sync {
+    /// The number of the CPU that runs this, from 0 up. While interrupts are not masked the caller may be
+    /// elsewhere by the time it looks: then it is a hint.
+    fn cpu(&self) -> usize;
+
+    /// Masks interrupts on this CPU. Nests: each call is undone by its own restore, the latest first.
+    fn mask_interrupts(&self) -> IrqState;
+
+    /// Undoes the matching [`mask_interrupts`](Arch::mask_interrupts).
+    ///
+    /// # Safety
+    ///
+    /// `state` comes from the latest mask on this CPU that has not been undone.
+    unsafe fn restore_interrupts(&self, state: IrqState);
+
+    /// A lock of this rank was taken by this CPU, interrupts masked: for lock-order checks and measurements.
+    #[inline(always)]
+    fn lock_taken(&self, _rank: Rank) {}
+
+    /// A lock of this rank is about to be released.
+    #[inline(always)]
+    fn lock_released(&self, _rank: Rank) {}
+
+    /// Where the CPU sees the RAM at `phys`. Makes a pointer, touches nothing.
+    fn direct_map(&self, phys: PhysAddr) -> *mut u8;
+
     /// Reads entry `index` (0 to 511) of the translation table at `table`.
     ///
     /// # Safety

@@ -35,7 +35,9 @@
 pub mod addr;
 pub mod arch;
 pub mod buddy;
+pub mod gfp;
 pub mod memblock;
 pub mod pgtable;
 pub mod report;
+pub mod sync;
 pub mod zone;

@@ -267,6 +267,8 @@ high:
     msr     spsel, #0
     ldr     x2, =__stack_end
     mov     sp, x2
+    ldr     x2, =BOOT_CPU               // cpu.rs
+    msr     tpidr_el1, x2
     ldr     x2, =exception_vectors
     msr     vbar_el1, x2
     isb

@@ -3,7 +3,7 @@
 
 use aarch64_cpu::asm::barrier;
 
-use super::Arch;
+use super::{Arch, IrqState, MAX_CPUS};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 /// AArch64 at EL1 with a linear map of (at least) the tables.
@@ -17,8 +17,10 @@ impl AArch64 {
     ///
     /// # Safety
     ///
-    /// Every frame that is used as a table through this value is mapped there as Normal write-back memory,
-    /// readable and writable, for as long as the value is used.
+    /// 1. Every frame that is used as a table or handed out as RAM through this value is mapped there as
+    ///    Normal write-back memory, readable and writable, for as long as the value is used.
+    /// 2. On every CPU that uses it, TPIDR_EL1 points to data of that CPU alone, whose first eight bytes hold
+    ///    its number, below [`MAX_CPUS`].
     #[must_use]
     pub const unsafe fn new(offset: u64) -> Self {
         Self { offset }
@@ -36,8 +38,44 @@ impl AArch64 {
 }
 
 // SAFETY: (1) `entry` names eight aligned bytes inside the table, and volatile accesses of a u64 are single
-// LDR/STR instructions; (2) the loop below stays inside one frame; (3) the barriers are those of the contract.
+// LDR/STR instructions; (2) the loop below stays inside one frame; (3) the barriers are those of the contract;
+// (4) `new` was promised what TPIDR_EL1 says, and only the CPU itself runs while its interrupts are masked;
+// (5) `new` was promised the mapping.
 unsafe impl Arch for AArch64 {
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        let number: u64;
+        // SAFETY: TPIDR_EL1 points to readable data whose first eight bytes are the number, by `new`. Not
+        // `pure`: a thread may go on elsewhere.
+        unsafe {
+            core::arch::asm!("mrs {0}, tpidr_el1", "ldr {0}, [{0}]", out(reg) number, options(nostack, readonly, preserves_flags));
+        }
+        // SAFETY: below MAX_CPUS by `new`; saves every user a bounds check.
+        unsafe { core::hint::assert_unchecked(number < MAX_CPUS as u64) };
+        number as usize
+    }
+
+    #[inline(always)]
+    fn mask_interrupts(&self) -> IrqState {
+        let daif: u64;
+        // SAFETY: changes PSTATE.I alone. Without `nomem`, the compiler moves no access across it.
+        unsafe {
+            core::arch::asm!("mrs {}, daif", "msr daifset, #2", out(reg) daif, options(nostack, preserves_flags))
+        };
+        IrqState(daif)
+    }
+
+    #[inline(always)]
+    unsafe fn restore_interrupts(&self, state: IrqState) {
+        // SAFETY: brings back what `mask_interrupts` found, which the caller promises; a barrier to the compiler.
+        unsafe { core::arch::asm!("msr daif, {}", in(reg) state.0, options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(self.virt(phys).as_raw() as usize)
+    }
+
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
         // SAFETY: the caller gives a reachable table, so the entry is mapped and aligned.
         unsafe { self.entry(table, index).read_volatile() }

@@ -1,54 +1,104 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A plain host: "physical memory" is an array of words, and there is no walker to be ordered against.
+//! A plain host: "physical memory" is an array of words, threads are CPUs, and there is no walker to be ordered
+//! against and no interrupt to be masked.
 //!
-//! Good for testing what tables say. What the barriers do is not tested here.
+//! Good for testing what structures say, and for measuring what code costs. What the barriers do is not tested
+//! here.
 
-use core::cell::UnsafeCell;
+extern crate std;
 
-use super::Arch;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::thread_local;
+
+use super::{Arch, IrqState, MAX_CPUS};
 use crate::addr::PhysAddr;
 
 /// Physical memory from `base` upwards, in words that the caller provides.
 #[derive(Debug)]
 pub struct Host<'a> {
     base: PhysAddr,
-    words: &'a [UnsafeCell<u64>],
+    words: &'a [AtomicU64],
 }
 
 impl<'a> Host<'a> {
-    /// Physical memory that begins at `base`, a multiple of the page size.
+    /// Physical memory that begins at `base`, a multiple of the page size. Without words, no frame may be
+    /// touched; frames that are only counted need none.
     #[must_use]
     pub fn new(base: PhysAddr, words: &'a mut [u64]) -> Self {
         let words: *mut [u64] = words;
-        // SAFETY: `UnsafeCell<u64>` has the layout of u64, and the exclusive borrow is given up to the result.
-        let words = unsafe { &*(words as *const [UnsafeCell<u64>]) };
+        // SAFETY: `AtomicU64` has the layout of u64 on every host that this runs on, and the exclusive borrow is
+        // given up to the result.
+        let words = unsafe { &*(words as *const [AtomicU64]) };
         Self { base, words }
     }
 
-    fn word(&self, table: PhysAddr, index: usize) -> &UnsafeCell<u64> {
+    fn word(&self, table: PhysAddr, index: usize) -> &AtomicU64 {
         let first = (table.as_raw() - self.base.as_raw()) as usize / 8;
         #[expect(clippy::indexing_slicing, reason = "a table outside the given memory is a bug of the test")]
         &self.words[first + (index & 511)]
     }
 }
 
-// SAFETY: (1), (2) every access goes through a bounds-checked cell of the right word; one thread only, as
-// the cells make this type !Sync; (3) there is no other observer.
+/// The numbers that threads have claimed, a bit each.
+static CLAIMED: AtomicU64 = AtomicU64::new(0);
+const _: () = assert!(MAX_CPUS == u64::BITS as usize);
+
+/// A thread's number, its own until it ends.
+struct Number(usize);
+
+impl Number {
+    fn claim() -> Self {
+        let first_free = |claimed: u64| Some(claimed | (claimed + 1)).filter(|_| claimed != u64::MAX);
+        match CLAIMED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first_free) {
+            Ok(claimed) => Self(claimed.trailing_ones() as usize),
+            #[expect(clippy::panic, reason = "a host program with more threads than CPUs is a bug of the program")]
+            Err(_) => panic!("more than {MAX_CPUS} threads use the memory manager at once"),
+        }
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        CLAIMED.fetch_and(!(1 << self.0), Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    static NUMBER: Number = Number::claim();
+}
+
+// SAFETY: (1), (2) every access goes through a bounds-checked atomic of the right word; (3) there is no other
+// observer; (4) a thread keeps its number, below MAX_CPUS, until it ends, and no signal handler comes here;
+// (5) the words are borrowed for as long as this value lives, and a cell may be written through a shared borrow.
 unsafe impl Arch for Host<'_> {
+    fn cpu(&self) -> usize {
+        NUMBER.with(|number| number.0)
+    }
+
+    #[inline(always)]
+    fn mask_interrupts(&self) -> IrqState {
+        IrqState(0)
+    }
+
+    #[inline(always)]
+    unsafe fn restore_interrupts(&self, _: IrqState) {}
+
+    fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
+        let offset = phys.as_raw().wrapping_sub(self.base.as_raw()) as usize;
+        self.words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset)
+    }
+
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
-        // SAFETY: no reference into a cell is ever kept.
-        unsafe { *self.word(table, index).get() }
+        self.word(table, index).load(Ordering::Relaxed)
     }
 
     unsafe fn store_descriptor(&self, table: PhysAddr, index: usize, descriptor: u64) {
-        // SAFETY: no reference into a cell is ever kept.
-        unsafe { *self.word(table, index).get() = descriptor }
+        self.word(table, index).store(descriptor, Ordering::Relaxed);
     }
 
     unsafe fn zero_table(&self, table: PhysAddr) {
         for index in 0..512 {
-            // SAFETY: as above; the caller owns the frame.
-            unsafe { self.store_descriptor(table, index, 0) }
+            self.word(table, index).store(0, Ordering::Relaxed);
         }
     }
 

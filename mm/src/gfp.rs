@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How an allocation may go about it: Linux's GFP flags ("get free pages"), as a type.
+//!
+//! The words are Linux's, so that whoever knows them is at home. `NOFAIL` is not offered: out of memory is an
+//! error value, always.
+#![forbid(unsafe_code)]
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// What a caller allows, and what it wants besides the memory itself.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct Gfp: u32 {
+        /// Only memory that every device reaches: zone DMA, below the limit of the tree's `dma-ranges`.
+        const DMA = 1 << 0;
+        /// The owner can move it (it has registered how): keep it among its like.
+        const MOVABLE = 1 << 1;
+        /// It can be given back on request, as caches can: keep it among its like.
+        const RECLAIMABLE = 1 << 2;
+        /// May dip into the reserves below the minimum watermark.
+        const HIGH = 1 << 3;
+        /// May wake background reclaim.
+        const KSWAPD_RECLAIM = 1 << 4;
+        /// May wait while memory is reclaimed: never in interrupt context or with a lock held.
+        const DIRECT_RECLAIM = 1 << 5;
+        /// The memory comes filled with zeros.
+        const ZERO = 1 << 6;
+        /// A failure is not worth a line in the log.
+        const NOWARN = 1 << 7;
+        /// Fail rather than try hard.
+        const NORETRY = 1 << 8;
+        /// From the node asked for, or not at all.
+        const THISNODE = 1 << 9;
+
+        /// Both kinds of reclaim.
+        const RECLAIM = Self::KSWAPD_RECLAIM.bits() | Self::DIRECT_RECLAIM.bits();
+        /// The ordinary case: may wait.
+        const KERNEL = Self::RECLAIM.bits();
+        /// From anywhere, interrupt context included: never waits, and may dip into the reserves.
+        const ATOMIC = Self::HIGH.bits() | Self::KSWAPD_RECLAIM.bits();
+        /// Never waits, and leaves the reserves alone.
+        const NOWAIT = Self::KSWAPD_RECLAIM.bits();
+        /// Pages of user programs.
+        const USER = Self::KERNEL.bits() | Self::MOVABLE.bits();
+    }
+}
+
+impl Gfp {
+    /// Whether the caller may be made to wait.
+    #[must_use]
+    pub const fn may_wait(self) -> bool {
+        self.contains(Self::DIRECT_RECLAIM)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_ordinary_case_waits() {
+        assert!(Gfp::KERNEL.may_wait() && Gfp::USER.may_wait());
+        assert!(!Gfp::ATOMIC.may_wait() && !Gfp::NOWAIT.may_wait());
+        assert!(Gfp::ATOMIC.contains(Gfp::HIGH) && !Gfp::NOWAIT.contains(Gfp::HIGH));
+    }
+}

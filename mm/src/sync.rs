@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The lock of this crate: a spin lock that masks interrupts, so that a handler can take it too.
+//!
+//! Locks have a [`Rank`], and a CPU takes them in ascending order only; then no two CPUs can wait for each
+//! other. The [`Arch`] hears of each taking and release, and may check the order and measure the time.
+//!
+//! *Order:* vmalloc space, translation tables, slab, zone, per-CPU data; then whatever a firmware adds.
+//! Nothing is printed, zeroed or flushed under the last two.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+use crate::arch::{Arch, IrqState};
+
+/// A lock's place in the order: higher ones are taken later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Rank(u8);
+
+impl Rank {
+    /// The vmalloc address space.
+    pub const SPACE: Self = Self(8);
+    /// A translation tree.
+    pub const PAGE_TABLE: Self = Self(16);
+    /// A slab cache.
+    pub const SLAB: Self = Self(24);
+    /// A zone of the page allocator.
+    pub const ZONE: Self = Self(32);
+    /// Data of one CPU that others may look into.
+    pub const PER_CPU: Self = Self(40);
+
+    /// A rank of the user's own: 0 to 63, between, before or behind those above.
+    #[must_use]
+    pub const fn new(rank: u8) -> Option<Self> {
+        if rank < 64 { Some(Self(rank)) } else { None }
+    }
+
+    /// 0 to 63.
+    #[must_use]
+    pub const fn as_u8(self) -> u8 {
+        self.0
+    }
+}
+
+/// A value behind a spin lock that is held with interrupts masked.
+pub struct IrqSpinLock<T> {
+    rank: Rank,
+    inner: SpinMutex<T>,
+}
+
+impl<T> IrqSpinLock<T> {
+    /// An open lock.
+    #[must_use]
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: SpinMutex::new(value) }
+    }
+
+    /// Masks interrupts, then waits for the lock. Guards of one CPU are dropped in reverse order.
+    #[inline]
+    pub fn lock<'a, A: Arch>(&'a self, arch: &'a A) -> IrqGuard<'a, T, A> {
+        let state = arch.mask_interrupts();
+        let inner = self.inner.lock();
+        IrqGuard::new(inner, self.rank, arch, state)
+    }
+
+    /// Takes the lock if it is open.
+    #[inline]
+    pub fn try_lock<'a, A: Arch>(&'a self, arch: &'a A) -> Option<IrqGuard<'a, T, A>> {
+        let state = arch.mask_interrupts();
+        match self.inner.try_lock() {
+            Some(inner) => Some(IrqGuard::new(inner, self.rank, arch, state)),
+            None => {
+                // SAFETY: the state was taken above.
+                unsafe { arch.restore_interrupts(state) };
+                None
+            }
+        }
+    }
+
+    /// The value, while nobody else can have it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
+    }
+
+    /// Opens the lock by force, for a machine that is about to end.
+    ///
+    /// # Safety
+    ///
+    /// The holder never runs again.
+    pub unsafe fn force_unlock(&self) {
+        // SAFETY: the caller's promise is the one that this asks for.
+        unsafe { self.inner.force_unlock() };
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for IrqSpinLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IrqSpinLock").field("rank", &self.rank).field("inner", &self.inner).finish()
+    }
+}
+
+/// Opens its lock and then restores the interrupt mask, when dropped. It stays on the CPU that took the lock.
+#[derive(Debug)]
+pub struct IrqGuard<'a, T, A: Arch> {
+    inner: ManuallyDrop<SpinMutexGuard<'a, T>>,
+    rank: Rank,
+    arch: &'a A,
+    state: IrqState,
+    on_this_cpu: PhantomData<*const ()>,
+}
+
+impl<'a, T, A: Arch> IrqGuard<'a, T, A> {
+    #[inline]
+    fn new(inner: SpinMutexGuard<'a, T>, rank: Rank, arch: &'a A, state: IrqState) -> Self {
+        arch.lock_taken(rank);
+        Self { inner: ManuallyDrop::new(inner), rank, arch, state, on_this_cpu: PhantomData }
+    }
+}
+
+impl<T, A: Arch> Deref for IrqGuard<'_, T, A> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T, A: Arch> DerefMut for IrqGuard<'_, T, A> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T, A: Arch> Drop for IrqGuard<'_, T, A> {
+    #[inline]
+    fn drop(&mut self) {
+        self.arch.lock_released(self.rank);
+        // SAFETY: dropped here and nowhere else; the value is not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
+        // SAFETY: the state is that of this lock's mask, on this CPU; guards drop in reverse order.
+        unsafe { self.arch.restore_interrupts(self.state) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::PhysAddr;
+    use crate::arch::host::Host;
+
+    static COUNT: IrqSpinLock<u64> = IrqSpinLock::new(Rank::ZONE, 0);
+
+    #[test]
+    fn a_value_is_changed_by_one_thread_at_a_time() {
+        let rounds = if cfg!(miri) { 20 } else { 10_000 };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let host = Host::new(PhysAddr::ZERO, &mut []);
+                    (0..rounds).for_each(|_| *COUNT.lock(&host) += 1);
+                });
+            }
+        });
+        let host = Host::new(PhysAddr::ZERO, &mut []);
+        assert_eq!(*COUNT.lock(&host), 2 * rounds);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_not_taken_again() {
+        let host = Host::new(PhysAddr::ZERO, &mut []);
+        let lock = IrqSpinLock::new(Rank::SLAB, ());
+        let guard = lock.lock(&host);
+        assert!(lock.try_lock(&host).is_none());
+        drop(guard);
+        assert!(lock.try_lock(&host).is_some());
+    }
+
+    #[test]
+    fn ranks_are_ordered_as_the_locks_are_taken() {
+        let order = [Rank::SPACE, Rank::PAGE_TABLE, Rank::SLAB, Rank::ZONE, Rank::PER_CPU];
+        assert!(order.is_sorted());
+        assert_eq!(Rank::new(63).map(Rank::as_u8), Some(63));
+        assert_eq!(Rank::new(64), None);
+    }
+}
