@@ -4,11 +4,11 @@
 //! The boot order, and the file that tells each step:
 //!
 //! 1. `boot/entry.S`: Image header, EL3/EL2 to EL1, boot tables, MMU on, `.bss` cleared
-//! 2. [`boot`]: find and read the device tree, open the console, then the rest in order
-//! 3. [`memory`]: RAM from the tree, the kernel's own map, the page allocator
-//! 4. [`console`]: commands from `run=` and from the keyboard
+//! 2. `boot.rs`: find and read the device tree, open the console, then the rest in order
+//! 3. `memory.rs`: RAM from the tree, the kernel's own map, the page allocator
+//! 4. `console.rs`: commands from `run=` and from the keyboard
 //!
-//! A program gives its main function to [`entry!`].
+//! A program gives its main function to `entry!`, in `boot.rs`.
 #![cfg_attr(target_os = "none", no_std)]
 
 /// The target that the firmware is built for.
