@@ -32,10 +32,12 @@ pub(super) fn has(value: &[u8], text: &str) -> bool {
     strings(value).any(|entry| entry == text.as_bytes())
 }
 
-/// Entries of `cells` words each; the flag says whether a piece of one is left over.
+/// Entries of `cells` words each; the flag says whether a piece of one is left over. Of no words there are none.
 pub(super) fn entries(value: &[u8], cells: usize) -> (impl Iterator<Item = &[u8]>, bool) {
-    let bytes = cells.max(1) * 4;
-    (value.chunks_exact(bytes), !value.len().is_multiple_of(bytes))
+    let bytes = cells.saturating_mul(4);
+    let whole = value.len().checked_div(bytes).map_or(0, |count| count * bytes);
+    let (entries, rest) = value.split_at(whole);
+    (entries.chunks_exact(bytes.max(1)), !rest.is_empty())
 }
 
 /// Cuts the first `cells` words off.
