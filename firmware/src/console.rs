@@ -2,7 +2,9 @@
 //! The console: commands from `run=` first, then from the serial line.
 
 mod commands;
+mod session;
 
+pub use self::session::{Failure, Session};
 use crate::boot::Machine;
 use crate::line::{Event, Line};
 use crate::{output, print, println};
@@ -10,20 +12,9 @@ use crate::{output, print, println};
 /// Shown before each command.
 const PROMPT: &str = "quire> ";
 
-/// Why a command failed.
-pub type Failure = &'static str;
-
-/// Somebody at the console.
-#[derive(Debug)]
-pub struct Session {
-    machine: &'static Machine,
-    /// What a bare `exit` returns: 1 once a command has failed.
-    status: u32,
-}
-
 /// Runs the commands of `run=`, then those that are typed, until `exit`.
 pub fn run(machine: &'static Machine) -> ! {
-    let mut session = Session { machine, status: 0 };
+    let mut session = Session::new(machine);
     if let Some(commands) = machine.options.run {
         for command in commands.split(';').map(str::trim).filter(|command| !command.is_empty()) {
             println!("{PROMPT}{command}");
@@ -40,20 +31,6 @@ pub fn run(machine: &'static Machine) -> ! {
         let command = line.take();
         if !command.trim().is_empty() {
             session.execute(command.trim());
-        }
-    }
-}
-
-impl Session {
-    fn execute(&mut self, line: &str) {
-        let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let result = match commands::find(name) {
-            Some(command) => (command.run)(self, arguments.trim()),
-            None => Err("unknown command; try help"),
-        };
-        if let Err(failure) = result {
-            println!("{name}: {failure}");
-            self.status = 1;
         }
     }
 }
