@@ -25,7 +25,7 @@ step() { # NAME COMMAND...
 }
 
 lint() { # also for the bare-metal target, whose code the host never compiles
-    cargo fmt --all --check &&
+    cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check &&
         cargo clippy --quiet --workspace --all-targets -- -D warnings &&
         cargo clippy --quiet --target $target -p mm -p bsp -p firmware -- -D warnings &&
         cargo clippy --quiet --target $target -p tests --tests -- -D warnings &&
@@ -35,7 +35,7 @@ lint() { # also for the bare-metal target, whose code the host never compiles
 
 trees() { # every tree that Debian ships is read without an error
     local list
-    list=$(find target/dtb -name '*.dtb' -path '*/*/*' 2>/dev/null | sort)
+    list=$(find target/dtb/ -name '*.dtb' -path '*/*/*' 2>/dev/null | sort)
     [ -n "$list" ] || { echo "no trees were unpacked: skipped"; return 0; }
     # shellcheck disable=SC2086 # one word a file
     cargo run --quiet --release -p bsp --example memmap -- $list >target/memmap.jsonl &&
