@@ -21,7 +21,7 @@ use crate::layout::Image;
 use crate::memory::{self, Memory};
 use crate::options::Options;
 use crate::window::Windows;
-use crate::{output, power, println};
+use crate::{output, power, pr_emerg, pr_info, pr_warn};
 
 core::arch::global_asm!(
     include_str!("boot/entry.S"),
@@ -104,7 +104,7 @@ extern "C" fn kernel_start(tree: u64, image: u64, level: u64) -> ! {
         Ok(machine) => MACHINE.call_once(|| machine),
         Err(error) => {
             open_last_resort();
-            println!("quire: fatal: {error}");
+            pr_emerg!("quire: fatal: {error}");
             power::exit(FAILED)
         }
     };
@@ -119,9 +119,10 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
     // The lock is never opened again: from here on nobody writes.
     let info: &'static BootInfo = SpinMutexGuard::leak(guard);
     power::configure(info);
+    let options = Options::read(&info.bootargs);
+    options.configure_log();
     open_console(info, image, windows);
     banner(info, tree, image, level);
-    let options = Options::read(&info.bootargs);
     options.report();
     if let Some(base) = info.watchdog
         && let Ok(virt) = windows.device(base)
@@ -130,7 +131,7 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
         unsafe { power::set_watchdog(virt.as_raw()) };
     }
     let memory = memory::start(info, &options, image, blob, blob_range, windows).map_err(BootError::Memory)?;
-    println!("boot: {} ns since the counter started", uptime_ns());
+    pr_info!("boot: {} ns since the counter started", uptime_ns());
     Ok(Machine { info, options, memory })
 }
 
@@ -199,29 +200,29 @@ fn open_plain_uart(image: Image, windows: &mut Windows) {
         uart = uart.on_the_pins(unsafe { gpfsel1.read_volatile() });
     }
     open_uart(windows, uart.kind, uart.base, None, None);
-    println!("quire: this looks like a {}", uart.board);
+    pr_info!("quire: this looks like a {}", uart.board);
 }
 
 fn banner(info: &BootInfo, tree: u64, image: Image, level: u64) {
-    println!(
+    pr_info!(
         "Quire {} on {}",
         env!("CARGO_PKG_VERSION"),
         if info.model.is_empty() { "a board without a name" } else { &info.model }
     );
-    println!(
+    pr_info!(
         "boot: entered at EL{level}, image at {:#x} ({} bytes in the file), device tree at {tree:#x}, MIDR {:#x}",
         image.range().start().as_raw(),
         image.file_size(),
         MIDR_EL1.get()
     );
     if level == 3 {
-        println!("boot: no firmware ran before us: interrupts and PSCI are not set up");
+        pr_warn!("boot: no firmware ran before us: interrupts and PSCI are not set up");
     }
     if let Some(uart) = choose_console(info, &info.bootargs) {
-        println!("console: {} at {:#x} ({})", uart.compatible, uart.base, uart.name);
+        pr_info!("console: {} at {:#x} ({})", uart.compatible, uart.base, uart.name);
     }
     for problem in &info.problems {
-        println!("device tree: {problem}");
+        pr_warn!("device tree: {problem}");
     }
 }
 

@@ -7,7 +7,7 @@ mod session;
 pub use self::session::{Failure, Session};
 use crate::boot::Machine;
 use crate::line::{Event, Line};
-use crate::{output, print, println};
+use crate::output;
 
 /// Shown before each command.
 const PROMPT: &str = "quire> ";
@@ -17,17 +17,17 @@ pub fn run(machine: &'static Machine) -> ! {
     let mut session = Session::new(machine);
     if let Some(commands) = machine.options.run {
         for command in commands.split(';').map(str::trim).filter(|command| !command.is_empty()) {
-            println!("{PROMPT}{command}");
+            output::show(format_args!("{PROMPT}{command}\n"));
             session.execute(command);
         }
     } else {
-        println!("Type help for a list of commands.");
+        output::show(format_args!("Type help for a list of commands.\n"));
     }
     let mut line = Line::new();
     loop {
-        print!("{PROMPT}");
+        output::show(format_args!("{PROMPT}"));
         read(&mut line);
-        println!();
+        output::show(format_args!("\n"));
         let command = line.take();
         if !command.trim().is_empty() {
             session.execute(command.trim());
@@ -44,10 +44,10 @@ fn read(line: &mut Line) {
         };
         match line.feed(key) {
             Event::Nothing => {}
-            Event::Echo(byte) => print!("{}", char::from(byte)),
-            Event::Erase(count) => (0..count).for_each(|_| print!("\x08 \x08")),
-            Event::Full => print!("\x07"),
-            Event::Cancelled => print!("^C\n{PROMPT}"),
+            Event::Echo(byte) => output::show(format_args!("{}", char::from(byte))),
+            Event::Erase(count) => (0..count).for_each(|_| output::show(format_args!("\x08 \x08"))),
+            Event::Full => output::show(format_args!("\x07")),
+            Event::Cancelled => output::show(format_args!("^C\n{PROMPT}")),
             Event::Done => return,
         }
     }

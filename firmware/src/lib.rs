@@ -15,6 +15,7 @@
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 
 pub mod line;
+pub mod log;
 
 #[cfg(target_os = "none")]
 pub mod boot;

@@ -33,7 +33,7 @@ pub use self::owner::Owner;
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
 use crate::window::Windows;
-use crate::{boot, output, println};
+use crate::{boot, output, pr_warn, println};
 
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
@@ -189,7 +189,7 @@ fn direct_ptr(phys: PhysAddr) -> *mut u8 {
 fn reachable(what: &str, range: RawRange, limit: PhysAddr) -> (PhysRange, u64) {
     let (kept, lost) = PhysRange::clipped(range.base, range.size, limit);
     if lost != 0 {
-        println!(
+        pr_warn!(
             "memory: {what} at {:#x}, size {:#x}: {lost:#x} bytes from {:#x} on cannot be reached",
             range.base,
             range.size,
@@ -207,7 +207,7 @@ fn add_banks(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) -> Resul
         lost += beyond;
         let overlap = memblock.add(range, bank.node)?.overlap_bytes;
         if overlap != 0 {
-            println!("memory: bank {range} overlaps others by {overlap:#x} bytes, which count once");
+            pr_warn!("memory: bank {range} overlaps others by {overlap:#x} bytes, which count once");
         }
     }
     if memblock.memory().is_empty() { Err(MemoryError::NoRam) } else { Ok(lost) }
@@ -225,7 +225,7 @@ fn reserve_own(memblock: &mut Memblock, info: &BootInfo, image: Image, blob: Phy
         memblock.reserve(range, Owner::Initrd.tag(), none)?;
     }
     if !memblock.is_memory(image.range().start()) {
-        println!("memory: the image at {:?} lies in no bank of the device tree", image.range().start());
+        pr_warn!("memory: the image at {:?} lies in no bank of the device tree", image.range().start());
     }
     Ok(())
 }
@@ -255,7 +255,7 @@ fn report_conflicts(info: &BootInfo, image: Image, limit: PhysAddr) {
     for entry in &info.reserved {
         let (range, _) = PhysRange::clipped(entry.range.base, entry.range.size, limit);
         if range.intersection(image.range()).is_some() {
-            println!("memory: reservation {} at {range} overlaps the kernel image, which stays", entry.name);
+            pr_warn!("memory: reservation {} at {range} overlaps the kernel image, which stays", entry.name);
         }
     }
 }
@@ -269,7 +269,7 @@ fn place_dynamic(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) {
             request = request.within(PhysRange::clipped(within.base, within.size, limit).0);
         }
         if let Err(error) = memblock.alloc(request) {
-            println!("memory: {} could not be placed: {error}", wish.name);
+            pr_warn!("memory: {} could not be placed: {error}", wish.name);
         }
     }
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line, understood: parameters as Linux spells them where Linux has them.
 
+use core::fmt;
+
 use bsp::cmdline::{self, Param};
 
-use crate::{print, println};
+use crate::log::{self, Threshold};
+use crate::pr_info;
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -11,6 +14,10 @@ pub struct Options<'a> {
     text: &'a str,
     /// `mem=SIZE`: use no more than this many bytes of RAM.
     pub mem: Option<u64>,
+    /// `loglevel=N`, `quiet`, `debug`: what the console shows.
+    pub threshold: Option<Threshold>,
+    /// `ignore_loglevel`: the console shows everything.
+    pub ignore_threshold: bool,
     /// `memblock=debug`: list the boot-time memory regions.
     pub memblock_debug: bool,
     /// `run="command; command"`: console commands to run first.
@@ -27,6 +34,10 @@ impl<'a> Options<'a> {
             match param.value {
                 Some(value) if param.is("mem") => options.mem = cmdline::parse_size(value).or(options.mem),
                 Some("debug") if param.is("memblock") => options.memblock_debug = true,
+                Some(value) if param.is("loglevel") => options.threshold = threshold(value).or(options.threshold),
+                None if param.is("quiet") => options.threshold = Some(Threshold::QUIET),
+                None if param.is("debug") => options.threshold = Some(Threshold::DEBUG),
+                None if param.is("ignore_loglevel") => options.ignore_threshold = true,
                 Some(value) if param.is("run") => options.run = Some(value),
                 _ => {}
             }
@@ -40,28 +51,56 @@ impl<'a> Options<'a> {
         self.text
     }
 
-    /// Lists, once, what the command line has and this firmware does not know.
-    pub fn report(&self) {
-        println!("command line: {}", if self.text.is_empty() { "(empty)" } else { self.text });
-        let mut unknown = cmdline::params(self.text).filter(|param| !is_known(param)).peekable();
-        if unknown.peek().is_some() {
-            print!("command line: unknown or without sense:");
-            for param in unknown {
-                match param.value {
-                    Some(value) => print!(" {}={value}", param.key),
-                    None => print!(" {}", param.key),
-                }
-            }
-            println!();
+    /// Sets the log up as the command line wants it.
+    pub fn configure_log(&self) {
+        if let Some(threshold) = self.threshold {
+            log::set_threshold(threshold);
+        }
+        if self.ignore_threshold {
+            log::ignore_threshold();
         }
     }
+
+    /// Lists, once, what the command line has and this firmware does not know.
+    pub fn report(&self) {
+        pr_info!("command line: {}", if self.text.is_empty() { "(empty)" } else { self.text });
+        if Unknown(self.text).params().next().is_some() {
+            pr_info!("command line: unknown or without sense:{}", Unknown(self.text));
+        }
+    }
+}
+
+/// The parameters of a command line that nobody reads.
+struct Unknown<'a>(&'a str);
+
+impl<'a> Unknown<'a> {
+    fn params(&self) -> impl Iterator<Item = Param<'a>> {
+        cmdline::params(self.0).filter(|param| !is_known(param))
+    }
+}
+
+impl fmt::Display for Unknown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for param in self.params() {
+            match param.value {
+                Some(value) => write!(f, " {}={value}", param.key)?,
+                None => write!(f, " {}", param.key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn threshold(value: &str) -> Option<Threshold> {
+    value.parse().ok().map(Threshold::new)
 }
 
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
     match param.value {
         Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
+        Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
-        None => false,
+        None => param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
     }
 }

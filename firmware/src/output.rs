@@ -1,72 +1,215 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one serial line: where text goes and where keys come from.
+//! The one serial line: where text goes and where keys come from; and the log, which keeps what is said there.
 //!
-//! *Lock:* the port, for one call. A panic or fault while it is held must still be read, so
-//! [`steal`] breaks it open; nothing returns from there.
+//! *Lock:* port and log have one, held for one message. A CPU that holds it already (a fault or a `Display` that
+//! prints while a message is printed) does not wait for itself: that message is lost, and the loss is
+//! logged. What must be read all the same, a panic or the report of a fault, breaks the lock open by
+//! [`steal`]; nothing returns from there.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use bsp::uart::Port;
-use spin::mutex::SpinMutex;
+use mm::arch::Arch;
+use mm::sync::{IrqSpinLock, Rank};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-static PORT: SpinMutex<Option<Port>> = SpinMutex::new(None);
+use crate::boot::uptime_ns;
+use crate::cpu::hardware;
+use crate::log::ring::{Cursor, MAX_TEXT, Ring};
+use crate::log::{self, Level};
 
-/// Prints to the console.
+/// Bytes of log that are kept.
+const LOG_BYTES: usize = 32 * 1024;
+
+/// What [`print!`](crate::print) is kept as.
+const PRINT_LEVEL: Level = Level::Info;
+
+struct Output {
+    port: Option<Port>,
+    /// There from the first message on.
+    log: Option<Ring<'static, LOG_BYTES>>,
+    /// Whether the cursor of the terminal stands behind text.
+    in_line: bool,
+}
+
+/// Taken under any other lock, and takes none itself.
+const RANK: Rank = match Rank::new(63) {
+    Some(rank) => rank,
+    None => Rank::PER_CPU,
+};
+
+/// Apart, so that it is not in the file of the image.
+static LOG: SpinMutex<[u8; LOG_BYTES]> = SpinMutex::new([0; LOG_BYTES]);
+static OUTPUT: IrqSpinLock<Output> = IrqSpinLock::new(RANK, Output { port: None, log: None, in_line: false });
+/// The number of the CPU that holds the lock, plus 1; 0 while it is open.
+static OWNER: AtomicUsize = AtomicUsize::new(0);
+/// Messages that came while their own CPU held the lock.
+static LOST: AtomicU32 = AtomicU32::new(0);
+/// Messages shown on the console.
+static SHOWN: AtomicU32 = AtomicU32::new(0);
+
+/// Prints to the console and the log.
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => { $crate::output::write_fmt(format_args!($($arg)*)) };
 }
 
-/// Prints a line to the console.
+/// Prints a line to the console and the log.
 #[macro_export]
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($arg:tt)*) => { $crate::output::write_fmt(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
-/// Makes `port` the console; the one before it, if any, is dropped.
+/// Runs `action` under the lock; `None` if this CPU is inside already.
+fn with<R>(action: impl FnOnce(&mut Output) -> R) -> Option<R> {
+    // Masked before the number is read: a thread could go on elsewhere, and take another CPU for itself.
+    let state = hardware().mask_interrupts();
+    let me = hardware().cpu() + 1;
+    let result = (OWNER.load(Ordering::Relaxed) != me).then(|| {
+        let mut output = OUTPUT.lock(hardware());
+        OWNER.store(me, Ordering::Relaxed);
+        let result = action(&mut output);
+        OWNER.store(0, Ordering::Relaxed);
+        result
+    });
+    // SAFETY: the state is that of the mask above, on this CPU, and the lock's own is undone.
+    unsafe { hardware().restore_interrupts(state) };
+    result
+}
+
+/// As [`with`], for a message.
+fn message(action: impl FnOnce(&mut Output)) {
+    let done = with(|output| {
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if lost != 0 {
+            output.log(Level::Warn, format_args!("log: {lost} messages from inside a message were lost\n"));
+        }
+        action(output);
+    });
+    if done.is_none() {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes `port` the console; the one before it, if any, is dropped. The first one shows what was logged so far.
 pub fn set_port(port: Port) {
-    *PORT.lock() = Some(port);
+    with(|output| {
+        if output.port.replace(port).is_none() {
+            output.replay();
+        }
+    });
 }
 
 /// Whether there is a console.
 #[must_use]
 pub fn has_port() -> bool {
-    PORT.lock().is_some()
+    with(|output| output.port.is_some()).unwrap_or(true)
 }
 
 /// Prints; see [`print!`](crate::print).
 pub fn write_fmt(arguments: fmt::Arguments<'_>) {
-    if let Some(port) = PORT.lock().as_mut() {
-        // The writer below never fails.
-        let _ = Text(port).write_fmt(arguments);
+    SHOWN.fetch_add(1, Ordering::Relaxed);
+    message(|output| output.write(true, Some(PRINT_LEVEL), arguments));
+}
+
+/// Shows text on the console and does not keep it: what a command writes, and what the terminal needs.
+pub fn show(arguments: fmt::Arguments<'_>) {
+    message(|output| output.write(true, None, arguments));
+}
+
+/// Logs a line, and shows it if its level is of interest. It begins a line of its own.
+pub(crate) fn log(level: Level, arguments: fmt::Arguments<'_>) {
+    if log::shows(level) {
+        SHOWN.fetch_add(1, Ordering::Relaxed);
     }
+    message(|output| output.log(level, arguments));
+}
+
+/// How many messages the console has shown that nobody at it asked for; wraps around. A prompt that was on the
+/// screen before the last one is not there any more.
+#[must_use]
+pub fn nr_shown() -> u32 {
+    SHOWN.load(Ordering::Relaxed)
+}
+
+/// Lets `action` look into the log.
+pub(crate) fn with_log<R>(action: impl FnOnce(&mut Ring<'static, LOG_BYTES>) -> R) -> Option<R> {
+    with(|output| action(output.ring()))
 }
 
 /// The next key, if one was pressed.
 #[must_use]
 pub fn key() -> Option<u8> {
-    PORT.lock().as_mut()?.receive()
+    with(|output| output.port.as_mut()?.receive())?
 }
 
 /// Waits until everything printed has left the wire.
 pub fn drain() {
-    if let Some(port) = PORT.lock().as_mut() {
-        port.drain();
-    }
+    with(|output| {
+        if let Some(port) = &mut output.port {
+            port.drain();
+        }
+    });
 }
 
-/// Frees the port from whoever held it when the machine failed.
+/// Frees the console from whoever held it when the machine failed.
 ///
 /// # Safety
 ///
 /// The holder never runs again: the caller is about to end the machine, and no other CPU prints.
 pub unsafe fn steal() {
     // SAFETY: the caller's promise is the one that `force_unlock` asks for.
-    unsafe { PORT.force_unlock() };
+    unsafe { OUTPUT.force_unlock() };
+    OWNER.store(0, Ordering::Relaxed);
 }
 
-/// A sink for report writers.
+impl Output {
+    fn ring(&mut self) -> &mut Ring<'static, LOG_BYTES> {
+        self.log.get_or_insert_with(|| Ring::new(SpinMutexGuard::leak(LOG.lock())))
+    }
+
+    fn write(&mut self, shown: bool, kept: Option<Level>, arguments: fmt::Arguments<'_>) {
+        let kept = kept.map(|level| (level, uptime_ns()));
+        // The writer never fails.
+        let _ = Writer { output: self, shown, kept }.write_fmt(arguments);
+    }
+
+    fn log(&mut self, level: Level, arguments: fmt::Arguments<'_>) {
+        let shown = log::shows(level);
+        self.ring().end_line();
+        if shown && self.in_line {
+            self.send("\n");
+        }
+        self.write(shown, Some(level), arguments);
+    }
+
+    /// Shows what was logged before there was a console.
+    fn replay(&mut self) {
+        let (mut cursor, mut buffer) = (Cursor::default(), [0; MAX_TEXT]);
+        while let Some(record) = self.ring().read(&mut cursor, &mut buffer) {
+            if log::shows(record.level) {
+                self.send(record.text);
+                self.send("\n");
+            }
+        }
+    }
+
+    fn send(&mut self, text: &str) {
+        let Some(port) = &mut self.port else { return };
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                // Terminals want a carriage return before each line feed.
+                port.send(b'\r');
+            }
+            port.send(byte);
+            self.in_line = byte != b'\n';
+        }
+    }
+}
+
+/// A sink for report writers that are no commands: to the console and the log.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Sink;
 
@@ -77,16 +220,21 @@ impl Write for Sink {
     }
 }
 
-/// Terminals want a carriage return before each line feed.
-struct Text<'a>(&'a mut Port);
+/// Where the pieces of one message go.
+struct Writer<'a> {
+    output: &'a mut Output,
+    shown: bool,
+    /// With this level and time.
+    kept: Option<(Level, u64)>,
+}
 
-impl Write for Text<'_> {
+impl Write for Writer<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            if byte == b'\n' {
-                self.0.send(b'\r');
-            }
-            self.0.send(byte);
+        if let Some((level, time_ns)) = self.kept {
+            self.output.ring().write(time_ns, level, text);
+        }
+        if self.shown {
+            self.output.send(text);
         }
         Ok(())
     }

@@ -19,13 +19,14 @@
 //! }
 //! ```
 
+mod log;
 mod memory;
 mod shell;
 
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 2] = [shell::TABLE, memory::TABLE];
+static TABLES: [Table; 3] = [shell::TABLE, memory::TABLE, log::TABLE];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::commands;
 use crate::boot::Machine;
-use crate::{output, println};
+use crate::output;
 
 /// Why a command failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ impl Session {
             None => Err(Failure::Because("unknown command; try help")),
         };
         if let Err(Failure::Because(why)) = result {
-            println!("{name}: {why}");
+            output::show(format_args!("{name}: {why}\n"));
             self.status = 1;
         }
     }
@@ -69,6 +69,7 @@ impl Session {
 
 impl fmt::Write for Session {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        output::Sink.write_str(text)
+        output::show(format_args!("{text}"));
+        Ok(())
     }
 }

@@ -8,9 +8,9 @@ use mm::report::MemInfo;
 use mm::zone::ZoneInfo;
 
 use super::Memory;
-use super::owner::{self, Owner};
+use super::owner::{Owner, OwnerName};
 use crate::layout::{VMALLOC_END, VMALLOC_START};
-use crate::{output, print, println};
+use crate::{pr_err, pr_info, pr_warn};
 
 /// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ impl Memory {
     /// The memory map in words.
     pub(super) fn print_account(&self, info: &BootInfo) {
         for region in self.memblock.memory() {
-            println!("memory: bank      {} {:>12} bytes  node {}", region.range, region.range.size(), region.node);
+            pr_info!("memory: bank      {} {:>12} bytes  node {}", region.range, region.range.size(), region.node);
         }
         for region in self.memblock.reserved_memory() {
             let kind = match Owner::of(region.tag) {
@@ -81,13 +81,11 @@ impl Memory {
                 _ if region.flags.contains(ReserveFlags::REUSABLE) => "reusable",
                 _ => "reserved",
             };
-            print!("memory: {kind:<9} {} {:>12} bytes  ", region.range, region.range.size());
-            // The console never fails.
-            let _ = owner::write_name(info, region.tag, &mut output::Sink);
-            println!();
+            let (range, name) = (region.range, OwnerName(info, region.tag));
+            pr_info!("memory: {kind:<9} {range} {:>12} bytes  {name}", range.size());
         }
         for zone in self.zone_info() {
-            println!(
+            pr_info!(
                 "memory: zone      {} on node {}: {} pages, {} of them free",
                 zone.kind.name(),
                 zone.node,
@@ -97,19 +95,22 @@ impl Memory {
         }
         let account = self.account();
         if self.held_back_bytes != 0 {
-            println!("memory: {} bytes are held back and not counted below", self.held_back_bytes);
+            pr_info!("memory: {} bytes are held back and not counted below", self.held_back_bytes);
         }
-        println!(
+        pr_info!(
             "memory: {} bytes = {} free + {} reserved + {} used",
-            account.total, account.free, account.reserved, account.used
+            account.total,
+            account.free,
+            account.reserved,
+            account.used
         );
         if account.total != account.free + account.reserved + account.used {
-            println!("memory: BUG: the sum is wrong");
+            pr_err!("memory: BUG: the sum is wrong");
         }
         let largest = self.zones.lock().iter().filter_map(|zone| zone.buddy().largest_free_order()).max();
         match largest {
-            Some(order) => println!("memory: largest free block {} KiB", order.bytes() / 1024),
-            None => println!("memory: nothing is free: reservations and the kernel cover all RAM"),
+            Some(order) => pr_info!("memory: largest free block {} KiB", order.bytes() / 1024),
+            None => pr_warn!("memory: nothing is free: reservations and the kernel cover all RAM"),
         }
     }
 }

@@ -97,3 +97,12 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         None => write!(w, "tag {}", tag.0),
     }
 }
+
+/// The name of a tag's owner, to be printed.
+pub(crate) struct OwnerName<'a>(pub(crate) &'a BootInfo, pub(crate) Tag);
+
+impl fmt::Display for OwnerName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_name(self.0, self.1, f)
+    }
+}
