@@ -24,7 +24,7 @@
 use core::fmt;
 
 use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use crate::buddy::{AllocError, Broken, Buddy, FreeError, PageBlock, TooSmall};
+use crate::buddy::{AllocError, Broken, Buddy, FreeError, Mobility, PageBlock, TooSmall};
 use crate::memblock::{Memblock, MemoryRegion};
 
 /// Most zones: four nodes with two each.
@@ -283,7 +283,7 @@ impl<'a> Zones<'a> {
             let Some(zone) = zone.filter(|zone| zone.kind <= highest) else {
                 continue;
             };
-            match zone.buddy.alloc(order) {
+            match zone.buddy.alloc(order, Mobility::Unmovable) {
                 Ok(block) => return Ok(block),
                 Err(error) => {
                     failed.free_pages += error.free_pages;

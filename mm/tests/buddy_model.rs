@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::slice;
 
 use mm::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use mm::buddy::{AllocError, Buddy, FreeError, PageBlock};
+use mm::buddy::{AllocError, Buddy, FreeError, Mobility, PageBlock};
 use proptest::prelude::*;
 
 const CHUNK: u64 = 1024;
@@ -165,7 +165,7 @@ impl<'a> Pair<'a> {
     }
 
     fn alloc(&mut self, want: usize) {
-        match (self.buddy.alloc(order(want)), self.model.best(want)) {
+        match (self.buddy.alloc(order(want), Mobility::Unmovable), self.model.best(want)) {
             (Ok(block), Some(start)) => {
                 assert_eq!((block.pfn().as_raw() - BASE, block.order().as_usize()), (start, want));
                 let (pfn, order) = block.into_raw();
@@ -344,7 +344,7 @@ proptest! {
             }
         }
         pair.check();
-        prop_assert_eq!(pair.buddy.alloc(Order::ZERO).unwrap_err().largest_free_order, None);
+        prop_assert_eq!(pair.buddy.alloc(Order::ZERO, Mobility::Unmovable).unwrap_err().largest_free_order, None);
         let mut state = seed | 1;
         while !pair.held.is_empty() {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);

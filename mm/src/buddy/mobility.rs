@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mobility: which allocations may be moved or given back, and so share a chunk with their like.
+//!
+//! Every chunk of 1024 frames has a type. An allocation takes from chunks of its own type, then makes a
+//! chunk that is free as a whole its own, and only then *falls back* to chunks of another type. So
+//! pages that stay for ever gather in few chunks, and the others can become whole again.
+
+/// The type of an allocation, and of a chunk; in the order of Linux's `pagetypeinfo`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(u8)]
+pub enum Mobility {
+    /// Stays where it is until it is freed: what the kernel itself uses.
+    #[default]
+    Unmovable,
+    /// Its owner can move it to other frames.
+    Movable,
+    /// Its owner can give it back when asked: caches.
+    Reclaimable,
+    /// A reserve: only requests for this type take from such chunks.
+    HighAtomic,
+    /// Set aside: nothing is allocated there, and what is freed stays there.
+    Isolate,
+}
+
+impl Mobility {
+    /// Number of types.
+    pub const COUNT: usize = 5;
+    /// All types.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Isolate];
+
+    /// As Linux's `pagetypeinfo` spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unmovable => "Unmovable",
+            Self::Movable => "Movable",
+            Self::Reclaimable => "Reclaimable",
+            Self::HighAtomic => "HighAtomic",
+            Self::Isolate => "Isolate",
+        }
+    }
+
+    /// As an index into [`Mobility::ALL`].
+    #[must_use]
+    pub const fn as_usize(self) -> usize {
+        self as usize
+    }
+
+    /// Whether requests of this type share the chunks that are free as a whole, and fall back.
+    #[must_use]
+    pub const fn is_ordinary(self) -> bool {
+        matches!(self, Self::Unmovable | Self::Movable | Self::Reclaimable)
+    }
+
+    /// Where requests of this type fall back to, the most like first (Linux's table).
+    #[expect(dead_code, reason = "used by the grouping that follows")]
+    pub(super) const fn fallbacks(self) -> &'static [Self] {
+        match self {
+            Self::Unmovable => &[Self::Reclaimable, Self::Movable],
+            Self::Movable => &[Self::Reclaimable, Self::Unmovable],
+            Self::Reclaimable => &[Self::Unmovable, Self::Movable],
+            Self::HighAtomic | Self::Isolate => &[],
+        }
+    }
+}
