@@ -147,6 +147,8 @@ printf '\xff' | dd of="$work/huge.dtb" bs=1 seek=4 conv=notrunc status=none
 step "tree of 4 GiB" refuses 'bad device tree: size' "$work/huge.dtb"
 step "no RAM in the tree" refuses 'names no RAM' "$(compiled no-memory)"
 step "reservations cover all RAM" refuses 'no free memory' "$(compiled covered)"
+step "RAM where there is none" refuses 'the image at pa:.* lies in no bank' "$(compiled elsewhere)"
+step "console in RAM" boots_with 'is out of reach, or in RAM' console-in-ram
 step "banks overlap" boots_with 'overlaps others' overlap
 step "banks nobody can reach" boots_with 'cannot be reached' absurd
 step "two nodes" boots_with 'zone +Normal on node 1' numa

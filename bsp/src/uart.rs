@@ -7,6 +7,7 @@
 mod bcm_aux;
 mod pl011;
 
+use core::cell::Cell;
 use core::convert::Infallible;
 
 pub use bcm_aux::BcmAux;
@@ -16,6 +17,35 @@ use crate::info::UartKind;
 
 /// Line speed when nobody names one.
 pub const DEFAULT_BAUD: u32 = 115_200;
+
+/// How often a port that is not ready is asked: for at least 50 ms, as a register of a device is not read in less than
+/// 50 ns. Even at 300 baud a byte has left by then.
+const MOST_POLLS: u32 = 1 << 20;
+
+/// Waits for a port, but not for ever: one that never gets ready (the tree names a wrong address, or the other side
+/// holds the line) must not stop the machine.
+#[derive(Debug)]
+struct Patience {
+    is_lost: Cell<bool>,
+}
+
+impl Patience {
+    const fn new() -> Self {
+        Self { is_lost: Cell::new(false) }
+    }
+
+    /// Waits until `ready`, and tells whether it came to that. A port that has once let us down is asked only once,
+    /// until it is ready again.
+    fn wait(&self, mut ready: impl FnMut() -> bool) -> bool {
+        let polls = if self.is_lost.get() { 1 } else { MOST_POLLS };
+        let is_ready = (0..polls).any(|_| {
+            core::hint::spin_loop();
+            ready()
+        });
+        self.is_lost.set(!is_ready);
+        is_ready
+    }
+}
 
 /// A serial port of any supported kind.
 #[derive(Debug)]
@@ -52,7 +82,7 @@ impl Port {
         }
     }
 
-    /// Sends one byte; waits while the FIFO is full.
+    /// Sends one byte; waits while the FIFO is full. A port that stays full for too long loses it.
     pub fn send(&mut self, byte: u8) {
         match self {
             Self::Pl011(port) => port.send(byte),
@@ -120,5 +150,35 @@ impl embedded_io::Read for Port {
         };
         let more = rest.iter_mut().map_while(|slot| self.receive().map(|byte| *slot = byte)).count();
         Ok(1 + more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_POLLS, Patience};
+
+    #[test]
+    fn a_port_that_never_gets_ready_is_waited_for_once() {
+        let patience = Patience::new();
+        let mut polls = 0;
+        let mut never = || {
+            polls += 1;
+            false
+        };
+        assert!(!patience.wait(&mut never));
+        assert!((0..1000).all(|_| !patience.wait(&mut never)));
+        assert_eq!(polls, MOST_POLLS + 1000);
+    }
+
+    #[test]
+    fn a_port_that_comes_back_is_trusted_again() {
+        let patience = Patience::new();
+        assert!(!patience.wait(|| false));
+        assert!(patience.wait(|| true));
+        let mut left = 1000;
+        assert!(patience.wait(|| {
+            left -= 1;
+            left == 0
+        }));
     }
 }

@@ -121,8 +121,8 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
     power::configure(info);
     let options = Options::read(&info.bootargs);
     options.configure_log();
-    open_console(info, image, windows);
-    banner(info, tree, image, level);
+    let console = open_console(info, image, windows);
+    banner(info, tree, image, level, console);
     options.report();
     if let Some(base) = info.watchdog
         && let Ok(virt) = windows.device(base)
@@ -158,24 +158,42 @@ fn is_atags(prefix: &[u8]) -> bool {
     prefix.get(4..8) == Some(&0x5441_0001_u32.to_le_bytes())
 }
 
-fn open_console(info: &BootInfo, image: Image, windows: &mut Windows) {
-    match choose_console(info, &info.bootargs) {
-        Some(&Uart { kind, base, clock_hz, .. }) => open_uart(windows, kind, base, clock_hz, info.stdout_baud),
-        // The tree knows no port that we can drive. Only a board that says its name is written to.
-        None if info.is_raspberry_pi() || info.compatible.starts_with("linux,dummy-virt") => {
-            open_plain_uart(image, windows)
-        }
-        None => {}
+/// Opens the port that command line or tree choose; if that cannot be, another one of the tree's. Tells which.
+fn open_console<'a>(info: &'a BootInfo, image: Image, windows: &mut Windows) -> Option<&'a Uart> {
+    let chosen = choose_console(info, &info.bootargs);
+    let opened = chosen.into_iter().chain(&info.uarts).find(|uart| {
+        is_device(info, uart.base) && open_uart(windows, uart.kind, uart.base, uart.clock_hz, info.stdout_baud)
+    });
+    // The tree knows no port that we can drive. Only a board that says its name is written to.
+    if opened.is_none() && (info.is_raspberry_pi() || info.compatible.starts_with("linux,dummy-virt")) {
+        open_plain_uart(image, windows);
     }
+    if let Some(uart) = chosen.filter(|_| opened != chosen) {
+        println!("console: {} at {:#x} is out of reach, or in RAM", uart.name, uart.base);
+    }
+    opened
 }
 
-fn open_uart(windows: &mut Windows, kind: bsp::info::UartKind, base: u64, clock_hz: Option<u32>, baud: Option<u32>) {
-    if let Ok(virt) = windows.device(base) {
-        // SAFETY: the whole page of the port is mapped as Device memory, for good, and only here.
-        let mut port = unsafe { Port::new(kind, virt.as_raw() as usize) };
-        port.start(clock_hz, baud);
-        output::set_port(port);
-    }
+/// Whether there can be registers at `base`: what is RAM, or our own image, must not be written to as a device.
+fn is_device(info: &BootInfo, base: u64) -> bool {
+    let in_ram = info.memory.iter().any(|bank| base.wrapping_sub(bank.range.base) < bank.range.size);
+    base < memory::phys_limit().as_raw() && !in_ram
+}
+
+/// Tells whether the registers could be mapped.
+fn open_uart(
+    windows: &mut Windows,
+    kind: bsp::info::UartKind,
+    base: u64,
+    clock_hz: Option<u32>,
+    baud: Option<u32>,
+) -> bool {
+    let Ok(virt) = windows.device(base) else { return false };
+    // SAFETY: the whole page of the port is mapped as Device memory, for good, and only here.
+    let mut port = unsafe { Port::new(kind, virt.as_raw() as usize) };
+    port.start(clock_hz, baud);
+    output::set_port(port);
+    true
 }
 
 /// Opens some console, if there is none, for the last lines of a machine that does not come up.
@@ -203,7 +221,7 @@ fn open_plain_uart(image: Image, windows: &mut Windows) {
     pr_info!("quire: this looks like a {}", uart.board);
 }
 
-fn banner(info: &BootInfo, tree: u64, image: Image, level: u64) {
+fn banner(info: &BootInfo, tree: u64, image: Image, level: u64, console: Option<&Uart>) {
     pr_info!(
         "Quire {} on {}",
         env!("CARGO_PKG_VERSION"),
@@ -218,7 +236,7 @@ fn banner(info: &BootInfo, tree: u64, image: Image, level: u64) {
     if level == 3 {
         pr_warn!("boot: no firmware ran before us: interrupts and PSCI are not set up");
     }
-    if let Some(uart) = choose_console(info, &info.bootargs) {
+    if let Some(uart) = console {
         pr_info!("console: {} at {:#x} ({})", uart.compatible, uart.base, uart.name);
     }
     for problem in &info.problems {

@@ -57,6 +57,8 @@ pub struct Memory {
 pub enum MemoryError {
     /// The tree names no RAM.
     NoRam,
+    /// The image runs where the tree has no RAM: nothing it says of RAM can be believed.
+    ImageOutside(PhysAddr),
     /// The tree has more banks or reservations than there is room for, so that some would be lost.
     TooMany,
     /// The boot-time allocator is out of space or slots.
@@ -73,6 +75,7 @@ impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRam => f.write_str("the device tree names no RAM that can be used"),
+            Self::ImageOutside(at) => write!(f, "the image at {at:?} lies in no bank of RAM of the device tree"),
             Self::TooMany => f.write_str("the device tree has more banks or reservations than this build can hold"),
             Self::Memblock(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
@@ -224,10 +227,10 @@ fn reserve_own(memblock: &mut Memblock, info: &BootInfo, image: Image, blob: Phy
         let (range, _) = PhysRange::clipped(initrd.base, initrd.size, PhysAddr::new_saturating(u64::MAX));
         memblock.reserve(range, Owner::Initrd.tag(), none)?;
     }
-    if !memblock.is_memory(image.range().start()) {
-        pr_warn!("memory: the image at {:?} lies in no bank of the device tree", image.range().start());
+    match memblock.is_memory(image.range().start()) {
+        true => Ok(()),
+        false => Err(MemoryError::ImageOutside(image.range().start())),
     }
-    Ok(())
 }
 
 /// The tree's reservations: `no-map` ones first, since the first owner of a byte keeps it.

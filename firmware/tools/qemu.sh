@@ -58,6 +58,7 @@ virt)
         machine+=,memory-backend=quire.ram ;;
     esac
     args+=(-M "$machine" -cpu "${CPU:-cortex-a72}" -m "$mem" -smp "${SMP:-1}" -serial chardev:console)
+    [ "${DTB:-}" = none ] && die "virt makes a tree of its own: DTB=none is for the Raspberry Pis"
     [ -n "${DTB:-}" ] && args+=(-dtb "$DTB")
     ;;
 rpi4 | rpi3)

@@ -8,6 +8,8 @@ use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
 
+use super::Patience;
+
 register_bitfields! {u32,
     Enables [
         MINI_UART OFFSET(0) NUMBITS(1) []
@@ -54,6 +56,7 @@ const CLEAR_FIFOS: u32 = 0xc6;
 #[derive(Debug)]
 pub struct BcmAux {
     base: usize,
+    patience: Patience,
 }
 
 impl BcmAux {
@@ -64,7 +67,7 @@ impl BcmAux {
     /// As [`Port::new`](super::Port::new).
     #[must_use]
     pub const unsafe fn new(base: usize) -> Self {
-        Self { base: base.wrapping_sub(UART_OFFSET) }
+        Self { base: base.wrapping_sub(UART_OFFSET), patience: Patience::new() }
     }
 
     fn registers(&self) -> &Registers {
@@ -92,12 +95,12 @@ impl BcmAux {
         registers.control.write(Control::TX_ENABLE::SET + Control::RX_ENABLE::SET);
     }
 
-    /// Sends one byte; waits while the FIFO is full.
+    /// Sends one byte; waits while the FIFO is full. A port that stays full for too long loses it.
     pub fn send(&mut self, byte: u8) {
-        while !self.registers().line_status.is_set(LineStatus::TX_EMPTY) {
-            core::hint::spin_loop();
+        let registers = self.registers();
+        if self.patience.wait(|| registers.line_status.is_set(LineStatus::TX_EMPTY)) {
+            registers.io.set(u32::from(byte));
         }
-        self.registers().io.set(u32::from(byte));
     }
 
     /// The next received byte, if there is one.
@@ -111,11 +114,10 @@ impl BcmAux {
         self.registers().line_status.is_set(LineStatus::DATA_READY)
     }
 
-    /// Waits until the last bit has left.
+    /// Waits until the last bit has left, but not for too long.
     pub fn drain(&mut self) {
-        while !self.registers().line_status.is_set(LineStatus::TX_IDLE) {
-            core::hint::spin_loop();
-        }
+        let registers = self.registers();
+        self.patience.wait(|| registers.line_status.is_set(LineStatus::TX_IDLE));
     }
 }
 

@@ -5,6 +5,8 @@ use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
 
+use super::Patience;
+
 register_bitfields! {u32,
     Flags [
         TXFF OFFSET(5) NUMBITS(1) [],
@@ -44,6 +46,7 @@ register_structs! {
 #[derive(Debug)]
 pub struct Pl011 {
     base: usize,
+    patience: Patience,
 }
 
 impl Pl011 {
@@ -54,7 +57,7 @@ impl Pl011 {
     /// As [`Port::new`](super::Port::new).
     #[must_use]
     pub const unsafe fn new(base: usize) -> Self {
-        Self { base }
+        Self { base, patience: Patience::new() }
     }
 
     fn registers(&self) -> &Registers {
@@ -81,12 +84,12 @@ impl Pl011 {
         registers.control.write(Control::UARTEN::SET + Control::TXE::SET + Control::RXE::SET);
     }
 
-    /// Sends one byte; waits while the FIFO is full.
+    /// Sends one byte; waits while the FIFO is full. A port that stays full for too long loses it.
     pub fn send(&mut self, byte: u8) {
-        while self.registers().flags.is_set(Flags::TXFF) {
-            core::hint::spin_loop();
+        let registers = self.registers();
+        if self.patience.wait(|| !registers.flags.is_set(Flags::TXFF)) {
+            registers.data.set(u32::from(byte));
         }
-        self.registers().data.set(u32::from(byte));
     }
 
     /// The next received byte, if there is one.
@@ -101,11 +104,10 @@ impl Pl011 {
         !self.registers().flags.is_set(Flags::RXFE)
     }
 
-    /// Waits until the last bit has left.
+    /// Waits until the last bit has left, but not for too long.
     pub fn drain(&mut self) {
-        while self.registers().flags.is_set(Flags::BUSY) {
-            core::hint::spin_loop();
-        }
+        let registers = self.registers();
+        self.patience.wait(|| !registers.flags.is_set(Flags::BUSY));
     }
 }
 
