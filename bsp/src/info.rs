@@ -114,6 +114,8 @@ pub struct Uart {
     pub clock_hz: Option<u32>,
     /// N of the alias `serialN` that names this port.
     pub serial_index: Option<u32>,
+    /// Its interrupt, if it leads to a controller that there is a driver for.
+    pub interrupt: Option<Interrupt>,
     /// The node's name.
     pub name: Text<48>,
 }
@@ -172,21 +174,47 @@ pub enum IntcKind {
     BcmArmctrl,
 }
 
+/// An interrupt, as the node of a device names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Interrupt {
+    /// Index of its controller in [`BootInfo::intcs`].
+    pub controller: usize,
+    /// The specifier; what the cells mean is the controller's affair. Cells behind the first three are left out.
+    pub cells: [u32; 3],
+}
+
 /// An interrupt controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InterruptController {
     /// Which.
     pub kind: IntcKind,
     /// Its register blocks, in the binding's order.
-    pub regs: ArrayVec<RawRange, 4>,
+    pub regs: ArrayVec<RawRange, 8>,
+    /// Where it passes its own interrupts on, if that is another controller.
+    pub parent: Option<Interrupt>,
+    /// Number of blocks with redistributors; they follow the distributor (GICv3).
+    pub redistributor_regions: usize,
 }
 
 /// The generic timer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Timer {
-    /// `interrupts` as the tree has it: for secure, non-secure, virtual and hypervisor timer, as many cells each
-    /// as the interrupt controller wants.
-    pub interrupts: ArrayVec<u32, 16>,
+    /// Of the secure, non-secure physical, virtual and hypervisor timer, in this order, as far as the tree goes.
+    pub interrupts: ArrayVec<Interrupt, 5>,
+}
+
+impl Timer {
+    /// The non-secure physical timer's.
+    #[must_use]
+    pub fn physical(&self) -> Option<Interrupt> {
+        self.interrupts.get(1).copied()
+    }
+
+    /// The virtual timer's.
+    #[must_use]
+    pub fn virtual_(&self) -> Option<Interrupt> {
+        self.interrupts.get(2).copied()
+    }
 }
 
 /// What is odd about a tree, but no reason to give up.

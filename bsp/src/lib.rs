@@ -3,7 +3,7 @@
 //!
 //! - [`dt`] reads the device tree into plain data, [`info::BootInfo`]; the only place where a tree is parsed.
 //! - [`cmdline`] takes the command line apart, [`console`] chooses the serial port.
-//! - [`uart`] drives it, behind the traits of `embedded-io`.
+//! - [`uart`] drives it, behind the traits of `embedded-io`; [`irq`] drives the interrupt controller.
 //! - [`board`] knows what little can be said of a board that comes without a tree.
 //!
 //! Everything but the drivers runs on the host: `cargo run -p bsp --example memmap -- FILE.dtb`.
@@ -14,4 +14,5 @@ pub mod cmdline;
 pub mod console;
 pub mod dt;
 pub mod info;
+pub mod irq;
 pub mod uart;

@@ -21,6 +21,8 @@ pub(super) struct Level<'a> {
     pub(super) enabled: bool,
     pub(super) ranges: Option<&'a [u8]>,
     pub(super) dma_ranges: Option<&'a [u8]>,
+    /// The phandle of the controller that its interrupts, and those below it, go to (2.4.1).
+    pub(super) interrupt_parent: Option<u32>,
 }
 
 /// The nodes from the root down to the one at hand.

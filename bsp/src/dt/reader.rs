@@ -5,12 +5,14 @@
 
 mod chosen;
 mod devices;
+mod interrupts;
 mod memory;
 mod props;
 
 use arrayvec::ArrayVec;
 
 use self::devices::Clocks;
+use self::interrupts::Interrupts;
 use self::props::Props;
 use super::DtError;
 use super::place::{Level, Place};
@@ -37,6 +39,7 @@ pub(super) struct Reader<'a, 'b> {
     /// The path of each of `info.uarts`, and the clock it refers to.
     uarts: ArrayVec<(Text<96>, Option<u32>), 16>,
     clocks: Clocks,
+    interrupts: Interrupts<'a>,
     /// Names from the root down to the node at hand.
     path: ArrayVec<Name<'a>, 16>,
 }
@@ -56,6 +59,7 @@ impl<'a> Visitor<'a> for Reader<'a, '_> {
             enabled: self.place.is_enabled() && props.is_enabled(),
             ranges: props.ranges,
             dma_ranges: props.dma_ranges,
+            interrupt_parent: props.interrupt_parent.or(self.place.parent().and_then(|parent| parent.interrupt_parent)),
         };
         match depth {
             0 => self.root(&props),
@@ -80,6 +84,7 @@ impl<'a, 'b> Reader<'a, 'b> {
             aliases: ArrayVec::new(),
             uarts: ArrayVec::new(),
             clocks: Clocks::default(),
+            interrupts: Interrupts::default(),
             path: ArrayVec::new(),
         }
     }
@@ -143,7 +148,7 @@ impl<'a, 'b> Reader<'a, 'b> {
             self.info.psci = conduit.map(|conduit| Psci { conduit });
         }
         if props.compatible.is_some() {
-            self.device(node, props);
+            self.device(node, props, level);
         }
     }
 
@@ -151,6 +156,7 @@ impl<'a, 'b> Reader<'a, 'b> {
     pub(super) fn finish(&mut self, reserve_map: &[u8]) {
         self.reserve_map(reserve_map);
         self.connect_uarts();
+        self.interrupts.connect(self.info);
         self.info.memory.sort_unstable();
         self.info.reserved.sort_unstable_by_key(|entry| (entry.range, entry.kind));
     }

@@ -3,8 +3,10 @@
 
 use arrayvec::ArrayVec;
 
+use super::super::place::Level;
 use super::super::values::{has, number, word};
 use super::super::walk::Node;
+use super::interrupts::Wire;
 use super::props::Props;
 use super::{Reader, full_name};
 use crate::info::{Cpu, EnableMethod, IntcKind, InterruptController, Oddity, RawRange, Timer, Uart, UartKind};
@@ -47,20 +49,27 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// An enabled node with a `compatible`.
-    pub(super) fn device(&mut self, node: &Node<'a>, props: &Props<'a>) {
+    pub(super) fn device(&mut self, node: &Node<'a>, props: &Props<'a>, level: &Level<'a>) {
         if let Some((compatible, kind)) = UARTS.into_iter().find(|entry| props.is_compatible(entry.0)) {
-            self.uart(node, props, compatible, kind);
+            self.uart(node, props, level, compatible, kind);
         } else if let Some((_, kind)) = INTCS.into_iter().find(|entry| props.is_compatible(entry.0)) {
-            self.interrupt_controller(props, kind);
+            self.interrupt_controller(node, props, level, kind);
         } else if self.info.timer.is_none() && TIMERS.iter().any(|name| props.is_compatible(name)) {
-            let interrupts = props.interrupts.unwrap_or_default().as_chunks::<4>().0.iter().take(16);
-            self.info.timer = Some(Timer { interrupts: interrupts.map(|cell| u32::from_be_bytes(*cell)).collect() });
+            self.info.timer = Some(Timer::default());
+            self.interrupts.timer = Wire::of(props, level);
         } else if self.info.watchdog.is_none() && WATCHDOGS.iter().any(|name| props.is_compatible(name)) {
             self.info.watchdog = props.reg.and_then(|reg| self.place.cpu_range(reg, 0)).map(|range| range.base);
         }
     }
 
-    fn uart(&mut self, node: &Node<'a>, props: &Props<'a>, compatible: &'static str, kind: UartKind) {
+    fn uart(
+        &mut self,
+        node: &Node<'a>,
+        props: &Props<'a>,
+        level: &Level<'a>,
+        compatible: &'static str,
+        kind: UartKind,
+    ) {
         let name = full_name(node.name);
         let Some(range) = props.reg.and_then(|reg| self.place.cpu_range(reg, 0)) else {
             self.info.note(Oddity::Unreachable, &name);
@@ -68,7 +77,7 @@ impl<'a> Reader<'a, '_> {
         };
         let RawRange { base, size } = range;
         let clock_hz = props.clock_frequency;
-        let uart = Uart { kind, compatible, base, size, clock_hz, serial_index: None, name };
+        let uart = Uart { kind, compatible, base, size, clock_hz, serial_index: None, interrupt: None, name };
         if self.info.uarts.try_push(uart).is_err() {
             self.info.note(Oddity::TooMany, &name);
             return;
@@ -76,13 +85,21 @@ impl<'a> Reader<'a, '_> {
         let clock = props.clocks.and_then(|clocks| word(clocks.get(..4)?));
         // As long as the list above, which had room.
         let _ = self.uarts.try_push((self.current_path(), clock));
+        let _ = self.interrupts.uarts.try_push(Wire::of(props, level));
     }
 
-    fn interrupt_controller(&mut self, props: &Props<'a>, kind: IntcKind) {
+    fn interrupt_controller(&mut self, node: &Node<'a>, props: &Props<'a>, level: &Level<'a>, kind: IntcKind) {
         let reg = props.reg.unwrap_or_default();
-        let regs = (0..4).map_while(|index| self.place.cpu_range(reg, index)).collect();
-        // Boards have one or two; chained ones of other makes are not in the list.
-        let _ = self.info.intcs.try_push(InterruptController { kind, regs });
+        let regs = (0..8).map_while(|index| self.place.cpu_range(reg, index)).collect();
+        let redistributor_regions = props.redistributor_regions.unwrap_or(1) as usize;
+        let controller = InterruptController { kind, regs, parent: None, redistributor_regions };
+        if self.info.intcs.try_push(controller).is_err() {
+            // Boards have one or two; chained ones of other makes are not in the list.
+            self.info.note(Oddity::TooMany, &full_name::<48>(node.name));
+            return;
+        }
+        // As long as the list above, which had room.
+        let _ = self.interrupts.controllers.try_push((props.phandle, props.interrupt_cells, Wire::of(props, level)));
     }
 }
 
