@@ -6,7 +6,7 @@
 //! physical addresses.
 
 use crate::addr::PhysAddr;
-use crate::sync::Rank;
+use crate::sync::LockId;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
 pub mod aarch64;
@@ -52,13 +52,22 @@ pub unsafe trait Arch: Sync {
     /// `state` comes from the latest mask on this CPU that has not been undone.
     unsafe fn restore_interrupts(&self, state: IrqState);
 
-    /// A lock of this rank was taken by this CPU, interrupts masked: for lock-order checks and measurements.
+    /// This CPU is about to wait for a lock, interrupts masked: the moment to check the order.
     #[inline(always)]
-    fn lock_taken(&self, _rank: Rank) {}
+    fn lock_wanted(&self, _lock: LockId) {}
 
-    /// A lock of this rank is about to be released.
+    /// Somebody else holds the lock; called over and over while this CPU waits with interrupts masked, so that it
+    /// can still do what others wait for. `round` counts the calls of one wait from 0.
     #[inline(always)]
-    fn lock_released(&self, _rank: Rank) {}
+    fn lock_waiting(&self, _lock: LockId, _round: u64) {}
+
+    /// This CPU took the lock.
+    #[inline(always)]
+    fn lock_taken(&self, _lock: LockId) {}
+
+    /// The lock is about to be released.
+    #[inline(always)]
+    fn lock_released(&self, _lock: LockId) {}
 
     /// Where the CPU sees the RAM at `phys`. Makes a pointer, touches nothing.
     fn direct_map(&self, phys: PhysAddr) -> *mut u8;

@@ -2,7 +2,8 @@
 //! The lock of this crate: a spin lock that masks interrupts, so that a handler can take it too.
 //!
 //! Locks have a [`Rank`], and a CPU takes them in ascending order only; then no two CPUs can wait for each
-//! other. The [`Arch`] hears of each taking and release, and may check the order and measure the time.
+//! other. The [`Arch`] hears of each wish, taking and release, and may check the order and measure the time;
+//! while a lock is waited for, it may do what others wait for this CPU to do.
 //!
 //! *Order:* vmalloc space, translation tables, slab, zone, per-CPU data; then whatever a firmware adds.
 //! Nothing is printed, zeroed or flushed under the last two.
@@ -45,6 +46,15 @@ impl Rank {
     }
 }
 
+/// One particular lock, for whoever watches over them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockId {
+    /// Its rank.
+    pub rank: Rank,
+    /// Its address, which tells it from others of that rank.
+    pub address: usize,
+}
+
 /// A value behind a spin lock that is held with interrupts masked.
 pub struct IrqSpinLock<T> {
     rank: Rank,
@@ -62,8 +72,32 @@ impl<T> IrqSpinLock<T> {
     #[inline]
     pub fn lock<'a, A: Arch>(&'a self, arch: &'a A) -> IrqGuard<'a, T, A> {
         let state = arch.mask_interrupts();
-        let inner = self.inner.lock();
-        IrqGuard::new(inner, self.rank, arch, state)
+        arch.lock_wanted(self.id());
+        let inner = match self.inner.try_lock() {
+            Some(inner) => inner,
+            None => self.wait(arch),
+        };
+        IrqGuard::new(inner, self.id(), arch, state)
+    }
+
+    #[cold]
+    fn wait(&self, arch: &impl Arch) -> SpinMutexGuard<'_, T> {
+        let mut round = 0;
+        loop {
+            // Only looks until the lock is open: a write would take the cache line from the holder.
+            while self.inner.is_locked() {
+                arch.lock_waiting(self.id(), round);
+                round += 1;
+                core::hint::spin_loop();
+            }
+            if let Some(inner) = self.inner.try_lock() {
+                return inner;
+            }
+        }
+    }
+
+    fn id(&self) -> LockId {
+        LockId { rank: self.rank, address: (&raw const self.inner).addr() }
     }
 
     /// Takes the lock if it is open.
@@ -71,7 +105,7 @@ impl<T> IrqSpinLock<T> {
     pub fn try_lock<'a, A: Arch>(&'a self, arch: &'a A) -> Option<IrqGuard<'a, T, A>> {
         let state = arch.mask_interrupts();
         match self.inner.try_lock() {
-            Some(inner) => Some(IrqGuard::new(inner, self.rank, arch, state)),
+            Some(inner) => Some(IrqGuard::new(inner, self.id(), arch, state)),
             None => {
                 // SAFETY: the state was taken above.
                 unsafe { arch.restore_interrupts(state) };
@@ -106,7 +140,7 @@ impl<T: fmt::Debug> fmt::Debug for IrqSpinLock<T> {
 #[derive(Debug)]
 pub struct IrqGuard<'a, T, A: Arch> {
     inner: ManuallyDrop<SpinMutexGuard<'a, T>>,
-    rank: Rank,
+    id: LockId,
     arch: &'a A,
     state: IrqState,
     on_this_cpu: PhantomData<*const ()>,
@@ -114,9 +148,9 @@ pub struct IrqGuard<'a, T, A: Arch> {
 
 impl<'a, T, A: Arch> IrqGuard<'a, T, A> {
     #[inline]
-    fn new(inner: SpinMutexGuard<'a, T>, rank: Rank, arch: &'a A, state: IrqState) -> Self {
-        arch.lock_taken(rank);
-        Self { inner: ManuallyDrop::new(inner), rank, arch, state, on_this_cpu: PhantomData }
+    fn new(inner: SpinMutexGuard<'a, T>, id: LockId, arch: &'a A, state: IrqState) -> Self {
+        arch.lock_taken(id);
+        Self { inner: ManuallyDrop::new(inner), id, arch, state, on_this_cpu: PhantomData }
     }
 }
 
@@ -137,7 +171,7 @@ impl<T, A: Arch> DerefMut for IrqGuard<'_, T, A> {
 impl<T, A: Arch> Drop for IrqGuard<'_, T, A> {
     #[inline]
     fn drop(&mut self) {
-        self.arch.lock_released(self.rank);
+        self.arch.lock_released(self.id);
         // SAFETY: dropped here and nowhere else; the value is not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.inner) };
         // SAFETY: the state is that of this lock's mask, on this CPU; guards drop in reverse order.
@@ -176,6 +210,75 @@ mod tests {
         assert!(lock.try_lock(&host).is_none());
         drop(guard);
         assert!(lock.try_lock(&host).is_some());
+    }
+
+    /// A host that opens `CONTENDED` when somebody waits for it, and writes down what it hears.
+    struct Listener {
+        heard: std::sync::Mutex<Vec<(&'static str, u8)>>,
+        host: Host<'static>,
+    }
+
+    static CONTENDED: IrqSpinLock<u64> = IrqSpinLock::new(Rank::SLAB, 7);
+
+    impl Listener {
+        fn hear(&self, what: &'static str, lock: LockId) {
+            self.heard.lock().unwrap().push((what, lock.rank.as_u8()));
+        }
+    }
+
+    // SAFETY: as `Host`, to which all that counts is passed on.
+    unsafe impl Arch for Listener {
+        fn cpu(&self) -> usize {
+            self.host.cpu()
+        }
+        fn mask_interrupts(&self) -> IrqState {
+            self.host.mask_interrupts()
+        }
+        unsafe fn restore_interrupts(&self, state: IrqState) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.host.restore_interrupts(state) }
+        }
+        fn lock_wanted(&self, lock: LockId) {
+            self.hear("wanted", lock);
+        }
+        fn lock_waiting(&self, lock: LockId, _: u64) {
+            self.hear("waiting", lock);
+            // SAFETY: the holder below forgot its guard.
+            unsafe { CONTENDED.force_unlock() };
+        }
+        fn lock_taken(&self, lock: LockId) {
+            self.hear("taken", lock);
+        }
+        fn lock_released(&self, lock: LockId) {
+            self.hear("released", lock);
+        }
+        fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
+            self.host.direct_map(phys)
+        }
+        unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.host.load_descriptor(table, index) }
+        }
+        unsafe fn store_descriptor(&self, table: PhysAddr, index: usize, descriptor: u64) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.host.store_descriptor(table, index, descriptor) }
+        }
+        unsafe fn zero_table(&self, table: PhysAddr) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.host.zero_table(table) }
+        }
+        fn publish_tables(&self) {
+            self.host.publish_tables();
+        }
+    }
+
+    #[test]
+    fn the_arch_hears_what_happens_to_a_lock() {
+        let arch = Listener { heard: Default::default(), host: Host::new(PhysAddr::ZERO, &mut []) };
+        core::mem::forget(CONTENDED.try_lock(&arch));
+        assert_eq!(*CONTENDED.lock(&arch), 7);
+        let heard = ["taken", "wanted", "waiting", "taken", "released"].map(|what| (what, Rank::SLAB.as_u8()));
+        assert_eq!(*arch.heard.lock().unwrap(), heard);
     }
 
     #[test]
