@@ -169,7 +169,7 @@ fn open_console<'a>(info: &'a BootInfo, image: Image, windows: &mut Windows) -> 
         open_plain_uart(image, windows);
     }
     if let Some(uart) = chosen.filter(|_| opened != chosen) {
-        println!("console: {} at {:#x} is out of reach, or in RAM", uart.name, uart.base);
+        pr_warn!("console: {} at {:#x} is out of reach, or in RAM", uart.name, uart.base);
     }
     opened
 }

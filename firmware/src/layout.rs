@@ -41,6 +41,8 @@ pub const SCRATCH_PAGES: u64 = 6 * 512 - 528 - DEVICE_PAGES;
 unsafe extern "C" {
     static __image_start: u8;
     static __text_end: u8;
+    static __symbols_start: u8;
+    static __symbols_end: u8;
     static __rodata_end: u8;
     static __file_end: u8;
     static __data_end: u8;
@@ -135,6 +137,15 @@ impl Image {
         // Both ends move by the same offset, so the range cannot be inverted.
         PhysRange::new(at(virt.start()), at(virt.end())).unwrap_or_default()
     }
+}
+
+/// The room for the names of functions ([`crate::symbols`]); zeros where `mkimage` did not fill it.
+#[must_use]
+pub fn symbols() -> &'static [u8] {
+    let room = between(&raw const __symbols_start, &raw const __symbols_end);
+    let first = core::ptr::with_exposed_provenance(room.start().as_raw() as usize);
+    // SAFETY: the linker script puts the room among the constants, which are mapped and never change.
+    unsafe { core::slice::from_raw_parts(first, room.size() as usize) }
 }
 
 /// The range between two linker symbols.

@@ -16,6 +16,7 @@ pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 
 pub mod line;
 pub mod log;
+pub mod symbols;
 
 #[cfg(target_os = "none")]
 pub mod boot;

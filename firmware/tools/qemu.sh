@@ -24,10 +24,9 @@ die() { echo "qemu.sh: $*" >&2; exit 2; }
 image=${only_image:-$file}
 if [ "$(head -c 4 "$file" | tail -c 3 | tr -d '\0')" = ELF ]; then
     [ -n "$only_image" ] || image=$file.img
-    host=$(rustc -vV | sed -n 's/^host: //p')
-    objcopy=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-objcopy
-    [ -x "$objcopy" ] || die "llvm-objcopy is missing: rustup component add llvm-tools"
-    "$objcopy" -O binary "$file" "$image" || die "objcopy failed"
+    # Cargo tells its runners about the target; this is for the host.
+    env -u CARGO_BUILD_TARGET cargo run --quiet --manifest-path "$root/firmware/tools/Cargo.toml" --bin mkimage -- \
+        "$file" "$image" || die "no image could be made"
 fi
 [ -n "$only_image" ] && { ls -l "$image"; exit; }
 

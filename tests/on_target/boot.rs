@@ -12,7 +12,7 @@ firmware::entry!(on_target::main);
 mod on_target {
     use firmware::boot::{self, Machine};
     use firmware::layout::{DIRECT_MAP, VMALLOC_START};
-    use firmware::memory;
+    use firmware::{memory, symbols};
     use mm::addr::{PAGE_SIZE, VirtAddr};
     use tests::check;
 
@@ -28,6 +28,7 @@ mod on_target {
                 ("the copy of the device tree reads as the original", the_copied_tree_reads_the_same),
                 ("the lower half is empty", the_lower_half_is_empty),
                 ("time goes on", time_goes_on),
+                ("functions know their names", functions_know_their_names),
             ],
         )
     }
@@ -98,5 +99,14 @@ mod on_target {
     fn time_goes_on(_: &'static Machine) -> Result<(), &'static str> {
         let before = boot::uptime_ns();
         check((0..1_000_000).any(|_| boot::uptime_ns() > before), "the counter stands still")
+    }
+
+    fn functions_know_their_names(_: &'static Machine) -> Result<(), &'static str> {
+        let this: fn(&'static Machine) -> Result<(), &'static str> = functions_know_their_names;
+        let start = this as usize as u64;
+        let symbol = symbols::lookup(start + 4).ok_or("this function is not in the table")?;
+        check(symbol.name == *"boot::on_target::functions_know_their_names", "it has another name")?;
+        check(symbol.offset == 4 && symbol.size > 4, "it is at another place")?;
+        check(symbols::lookup(DIRECT_MAP).is_none(), "data has the name of a function")
     }
 }
