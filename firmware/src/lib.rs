@@ -14,6 +14,7 @@
 /// The target that the firmware is built for.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 
+pub mod fault;
 pub mod line;
 pub mod log;
 pub mod symbols;
