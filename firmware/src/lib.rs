@@ -17,6 +17,7 @@ pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 pub mod fault;
 pub mod line;
 pub mod log;
+pub mod pipe;
 pub mod symbols;
 
 #[cfg(target_os = "none")]

@@ -1,157 +1,248 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A line of input, byte by byte: what the terminal shows back and when the line is whole.
+//! A line of input: bytes from the terminal go in, an edited line comes out, and the terminal shows it meanwhile.
 //!
-//! No I/O here, so that it runs in host tests. Bytes that are no text are ignored: a console must survive noise
-//! on the wire.
+//! ```text
+//!   byte --[keys]--> key --[text]--> line and cursor --[screen]--> what to send to the terminal
+//!                      |--[history]--^
+//!                      '--[complete]-^
+//! ```
+//!
+//! Keys and what they do are readline's. No I/O, no allocation and no waiting here, so that host tests and a
+//! fuzzer run it: a console must survive any noise on the wire.
+
+mod complete;
+mod history;
+mod keys;
+mod screen;
+mod text;
+
+use core::fmt;
+
+pub use self::complete::Candidates;
+use self::complete::Completion;
+pub use self::history::History;
+pub use self::keys::{ASK_SIZE, Decoder, Key, Size};
+use self::screen::Screen;
+pub use self::text::Text;
 
 /// Longest line, in bytes.
 pub const CAPACITY: usize = 256;
 
+/// Rings the terminal's bell.
+const BELL: &str = "\x07";
+/// Cursor to the upper left corner, then all from there on erased (ECMA-48 8.3.21, 8.3.39).
+pub const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
+
 /// What a byte did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// Nothing to show.
+    /// Nothing that anybody else must know.
     Nothing,
-    /// Show this character.
-    Echo(u8),
-    /// Take this many characters off the screen.
-    Erase(usize),
-    /// The line is full: ring the bell.
-    Full,
-    /// The line was given up (Ctrl-C).
+    /// The line was given up (Ctrl-C) and is empty; the terminal's cursor is at the start of a line.
     Cancelled,
-    /// Enter: take the line with [`Line::take`].
+    /// Enter: take the line with [`Line::take`]. The terminal's cursor is at the start of a line.
     Done,
+    /// The terminal has told its size.
+    Size(Size),
 }
 
-/// The line being typed.
+/// The line being typed, those before it, and the terminal that shows it.
 #[derive(Debug)]
 pub struct Line {
-    bytes: [u8; CAPACITY],
-    length: usize,
-    /// Terminals send CR, files LF, and some both: an LF right behind a CR is no second Enter.
-    after_return: bool,
-    /// How far into an escape sequence (an arrow key, say) the input is.
-    escape: Escape,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Escape {
-    None,
-    Begun,
-    Parameters,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self::new()
-    }
+    decoder: Decoder,
+    text: Text,
+    screen: Screen,
+    history: History,
+    /// How many lines back in the history we are, and the line that was being typed when we went there.
+    back: usize,
+    aside: Text,
+    candidates: Candidates,
+    /// Whether the key before was a Tab that found several words.
+    after_tab: bool,
 }
 
 impl Line {
-    /// An empty line.
+    /// An empty line behind `prompt`, printable ASCII, on a terminal of unknown size.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { bytes: [0; CAPACITY], length: 0, after_return: false, escape: Escape::None }
+    pub const fn new(prompt: &'static str, candidates: Candidates) -> Self {
+        Self {
+            decoder: Decoder::new(),
+            text: Text::new(),
+            screen: Screen::new(prompt),
+            history: History::new(),
+            back: 0,
+            aside: Text::new(),
+            candidates,
+            after_tab: false,
+        }
     }
 
-    /// The next byte of input.
-    pub fn feed(&mut self, byte: u8) -> Event {
-        const CTRL_C: u8 = 0x03;
-        const CTRL_U: u8 = 0x15;
-        const ESCAPE: u8 = 0x1b;
-        let after_return = core::mem::replace(&mut self.after_return, byte == b'\r');
-        if self.swallow_escape(byte) {
-            return Event::Nothing;
+    /// The lines before.
+    #[must_use]
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The line as it stands.
+    #[must_use]
+    pub const fn text(&self) -> &Text {
+        &self.text
+    }
+
+    /// Shows prompt and line on a terminal whose cursor is at the start of an empty line.
+    ///
+    /// # Errors
+    ///
+    /// Those of `w`.
+    pub fn show(&mut self, w: &mut impl fmt::Write) -> fmt::Result {
+        self.screen.begin(w)?;
+        self.update(w)
+    }
+
+    /// The next byte of input; `w` is the terminal.
+    ///
+    /// # Errors
+    ///
+    /// Those of `w`; the line is edited all the same.
+    pub fn feed(&mut self, byte: u8, w: &mut impl fmt::Write) -> Result<Event, fmt::Error> {
+        let Some(key) = self.decoder.feed(byte) else { return Ok(Event::Nothing) };
+        let after_tab = core::mem::take(&mut self.after_tab);
+        match key {
+            Key::Enter => {
+                self.end(w)?;
+                return Ok(Event::Done);
+            }
+            Key::Cancel => {
+                self.text.move_to(CAPACITY);
+                self.update(w)?;
+                w.write_str("^C\n")?;
+                self.text.set("");
+                self.back = 0;
+                return Ok(Event::Cancelled);
+            }
+            Key::Size(size) => {
+                self.screen.set_columns(size.columns);
+                self.update(w)?;
+                return Ok(Event::Size(size));
+            }
+            Key::Clear => {
+                w.write_str(CLEAR_SCREEN)?;
+                w.write_str(ASK_SIZE)?;
+                self.screen.begin(w)?;
+            }
+            Key::Tab => self.complete(after_tab, w)?,
+            Key::Up | Key::Down => self.recall(key == Key::Up, w)?,
+            _ => self.edit(key, w)?,
         }
-        match byte {
-            b'\n' if after_return => Event::Nothing,
-            b'\r' | b'\n' => Event::Done,
-            0x08 | 0x7f if self.length > 0 => {
-                self.length -= 1;
-                Event::Erase(1)
-            }
-            CTRL_U if self.length > 0 => Event::Erase(core::mem::take(&mut self.length)),
-            CTRL_C => {
-                self.length = 0;
-                Event::Cancelled
-            }
-            ESCAPE => {
-                self.escape = Escape::Begun;
-                Event::Nothing
-            }
-            b' '..=b'~' => match self.bytes.get_mut(self.length) {
-                Some(slot) => {
-                    *slot = byte;
-                    self.length += 1;
-                    Event::Echo(byte)
+        self.update(w)?;
+        Ok(Event::Nothing)
+    }
+
+    /// The line as it stands, which is remembered, and then empty.
+    pub fn take(&mut self) -> Text {
+        self.back = 0;
+        self.history.push(self.text.as_str());
+        core::mem::take(&mut self.text)
+    }
+
+    fn update(&mut self, w: &mut impl fmt::Write) -> fmt::Result {
+        self.screen.update(self.text.as_bytes(), self.text.cursor(), w)
+    }
+
+    /// Leaves the line on the screen.
+    fn end(&mut self, w: &mut impl fmt::Write) -> fmt::Result {
+        self.text.move_to(CAPACITY);
+        self.update(w)?;
+        w.write_char('\n')
+    }
+
+    fn edit(&mut self, key: Key, w: &mut impl fmt::Write) -> fmt::Result {
+        let text = &mut self.text;
+        let cursor = text.cursor();
+        match key {
+            Key::Char(byte) => {
+                if !text.insert(byte) {
+                    w.write_str(BELL)?;
                 }
-                None => Event::Full,
-            },
-            _ => Event::Nothing,
+            }
+            Key::Backspace => text.delete_to(cursor.saturating_sub(1)),
+            Key::Delete => text.delete_to(cursor + 1),
+            Key::KillToEnd => text.delete_to(CAPACITY),
+            Key::KillToStart => text.delete_to(0),
+            Key::KillWord => text.delete_to(text.word_left(|byte| !byte.is_ascii_whitespace())),
+            Key::KillWordLeft => text.delete_to(text.word_left(u8::is_ascii_alphanumeric)),
+            Key::KillWordRight => text.delete_to(text.word_right(u8::is_ascii_alphanumeric)),
+            Key::Left => text.move_to(cursor.saturating_sub(1)),
+            Key::Right => text.move_to(cursor + 1),
+            Key::WordLeft => text.move_to(text.word_left(u8::is_ascii_alphanumeric)),
+            Key::WordRight => text.move_to(text.word_right(u8::is_ascii_alphanumeric)),
+            Key::Home => text.move_to(0),
+            Key::End => text.move_to(CAPACITY),
+            Key::Enter | Key::Cancel | Key::Tab | Key::Clear | Key::Up | Key::Down | Key::Size(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Goes through the history; the line that was being typed is found again at its end.
+    fn recall(&mut self, up: bool, w: &mut impl fmt::Write) -> fmt::Result {
+        let back = if up { self.back + 1 } else { self.back.wrapping_sub(1) };
+        if self.back == 0 && up {
+            self.aside = self.text;
+        }
+        match self.history.back(back) {
+            Some(line) => self.text.set(line),
+            None if back == 0 => self.text = self.aside,
+            None => return w.write_str(BELL),
+        }
+        self.back = back;
+        Ok(())
+    }
+
+    /// Adds what all candidates agree on; the second time, lists them.
+    fn complete(&mut self, again: bool, w: &mut impl fmt::Write) -> fmt::Result {
+        let before = self.text;
+        let completion = Completion::new(before.before_cursor(), self.candidates);
+        let common = completion.common();
+        let added = common.bytes().filter(|byte| self.text.insert(*byte)).count();
+        match common.count {
+            0 => w.write_str(BELL),
+            1 => {
+                self.text.insert(b' ');
+                Ok(())
+            }
+            _ if added > 0 => Ok(()),
+            _ if !again => {
+                self.after_tab = true;
+                w.write_str(BELL)
+            }
+            _ => {
+                self.end(w)?;
+                self.text = before;
+                list(&completion, self.screen.columns(), w)?;
+                self.screen.begin(w)
+            }
         }
     }
+}
 
-    /// The line as it stands, which is then empty again.
-    pub fn take(&mut self) -> &str {
-        let length = core::mem::take(&mut self.length);
-        // Only printable ASCII ever gets in.
-        self.bytes.get(..length).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or("")
-    }
-
-    /// Whether `byte` belongs to an escape sequence (ECMA-48 5.4), which this console has no use for.
-    fn swallow_escape(&mut self, byte: u8) -> bool {
-        let (inside, next) = match (self.escape, byte) {
-            (Escape::None, _) => (false, Escape::None),
-            (Escape::Begun, b'[' | b'O') | (Escape::Parameters, b' '..=b'?') => (true, Escape::Parameters),
-            (Escape::Begun | Escape::Parameters, b' '..=b'~') => (true, Escape::None),
-            // A control character ends a sequence that was none.
-            (Escape::Begun | Escape::Parameters, _) => (false, Escape::None),
-        };
-        self.escape = next;
-        inside
-    }
+/// Lists the candidates, as many a line as there is room for.
+fn list(completion: &Completion<'_>, columns: Option<u16>, w: &mut impl fmt::Write) -> fmt::Result {
+    let columns = usize::from(columns.unwrap_or(80));
+    let mut widest = 0;
+    completion.for_each(|word| widest = widest.max(word.len() + 2));
+    let mut column = 0;
+    let mut result = Ok(());
+    completion.for_each(|word| {
+        if column > 0 && column + widest > columns {
+            result = result.and_then(|()| w.write_char('\n'));
+            column = 0;
+        }
+        result = result.and_then(|()| write!(w, "{word:<widest$}"));
+        column += widest;
+    });
+    result?;
+    w.write_char('\n')
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn type_in(line: &mut Line, input: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for byte in input {
-            if line.feed(*byte) == Event::Done {
-                lines.push(line.take().to_owned());
-            }
-        }
-        lines
-    }
-
-    #[test]
-    fn every_kind_of_line_end_is_one_enter() {
-        assert_eq!(type_in(&mut Line::new(), b"a\rb\nc\r\nd\n\ne\r"), ["a", "b", "c", "d", "", "e"]);
-    }
-
-    #[test]
-    fn backspace_and_kill_take_back_what_was_typed() {
-        let mut line = Line::new();
-        assert_eq!(line.feed(0x7f), Event::Nothing);
-        assert_eq!(type_in(&mut line, b"freex\x7f\r\nwrong\x15exit\r"), ["free", "exit"]);
-        assert_eq!(type_in(&mut line, b"gone\x03help\r"), ["help"]);
-    }
-
-    #[test]
-    fn arrow_keys_and_noise_leave_no_trace() {
-        assert_eq!(type_in(&mut Line::new(), b"a\x1b[Ab\x1bOPc\x1b[1;5Cd\x00\xff\x80e\r"), ["abcde"]);
-        assert_eq!(type_in(&mut Line::new(), b"\x1b\rx\r"), ["", "x"]);
-    }
-
-    #[test]
-    fn a_line_too_long_is_cut_and_still_works() {
-        let mut line = Line::new();
-        let mut input = vec![b'x'; CAPACITY + 10];
-        input.push(b'\r');
-        assert_eq!(type_in(&mut line, &input), ["x".repeat(CAPACITY)]);
-        assert_eq!(type_in(&mut line, b"y\r"), ["y"]);
-    }
-}
+mod tests;

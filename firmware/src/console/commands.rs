@@ -22,11 +22,12 @@
 mod log;
 mod memory;
 mod shell;
+mod system;
 
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 3] = [shell::TABLE, memory::TABLE, log::TABLE];
+static TABLES: [Table; 4] = [shell::TABLE, system::TABLE, memory::TABLE, log::TABLE];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {
@@ -65,6 +66,28 @@ fn files() -> impl Iterator<Item = &'static File> {
 /// The command of this name.
 pub(super) fn find(name: &str) -> Option<&'static Command> {
     all().find(|command| command.name == name)
+}
+
+/// What could be typed behind `before`, for completion.
+pub(super) fn candidates(before: &str, visit: &mut dyn FnMut(&str)) {
+    let (earlier, part) = before.rsplit_once(['|', ';']).map_or(("", before), |(earlier, part)| (earlier, part));
+    let is_behind_pipe = before.get(earlier.len()..).is_some_and(|rest| rest.starts_with('|'));
+    let mut words = part.split_ascii_whitespace();
+    match (words.next(), words.next()) {
+        (None, _) if is_behind_pipe => visit("grep"),
+        (None, _) | (Some("help"), None) => all().for_each(|command| visit(command.name)),
+        (Some("watch"), Some(seconds)) if seconds.parse::<f32>().is_ok() && words.next().is_none() => {
+            all().for_each(|command| visit(command.name));
+        }
+        (Some("cat"), None) => files().for_each(|file| visit(file.path)),
+        (Some(name), None) => {
+            // Options, as the list of commands shows them.
+            let arguments = find(name).map_or("", |command| command.arguments);
+            let options = arguments.split(['[', ']', '|', ' ']).filter(|word| word.starts_with('-'));
+            options.for_each(visit);
+        }
+        _ => {}
+    }
 }
 
 /// For commands that take no argument.

@@ -3,11 +3,13 @@
 
 use core::fmt::{self, Write};
 
+use arrayvec::ArrayVec;
 use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::pgtable::Leaf;
 use mm::report;
 
 use super::{Command, Failure, File, Session, Table, none};
+use crate::memory::KernelMap;
 
 pub(super) const TABLE: Table = Table {
     title: "Memory",
@@ -84,26 +86,37 @@ impl Run {
 
 fn pgtables(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
-    let map = session.machine().memory.map.lock();
+    let memory = &session.machine().memory;
     writeln!(session, "{:<37} {:>14} {:>12} {:>6}", "virtual addresses", "physical", "size", "pages")?;
-    let mut run: Option<Run> = None;
-    for leaf in map.tree().leaves() {
-        match &mut run {
+    let mut start = Some(VirtAddr::new(0));
+    while let Some(virt) = start {
+        // A few at a time: nothing is written under the lock.
+        let runs;
+        (runs, start) = runs_from(&memory.map.lock(), virt);
+        for run in runs {
+            run.write(session)?;
+        }
+    }
+    let bytes = memory.map.lock().table_bytes();
+    writeln!(session, "{} KiB in {} tables", bytes / 1024, bytes / PAGE_SIZE)?;
+    Ok(())
+}
+
+/// The first runs from `virt` on, and where the one behind them starts.
+fn runs_from(map: &KernelMap, virt: VirtAddr) -> (ArrayVec<Run, 16>, Option<VirtAddr>) {
+    let mut runs: ArrayVec<Run, 16> = ArrayVec::new();
+    for leaf in map.tree().leaves().skip_while(|leaf| leaf.virt < virt) {
+        match runs.last_mut() {
             Some(run) if run.last.continues_with(leaf) => {
                 run.last = leaf;
                 run.count += 1;
             }
             _ => {
-                let next = Run { first: leaf, last: leaf, count: 1 };
-                if let Some(done) = run.replace(next) {
-                    done.write(session)?;
+                if runs.try_push(Run { first: leaf, last: leaf, count: 1 }).is_err() {
+                    return (runs, Some(leaf.virt));
                 }
             }
         }
     }
-    if let Some(done) = run {
-        done.write(session)?;
-    }
-    writeln!(session, "{} KiB in {} tables", map.table_bytes() / 1024, map.table_bytes() / PAGE_SIZE)?;
-    Ok(())
+    (runs, None)
 }
