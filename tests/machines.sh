@@ -93,11 +93,12 @@ types() { # KEYS STATUS TEXT [NAME=VALUE...]: a person at the keyboard
     [ $got = "$status" ] && grep -qE "$text" <<<"$said" || complain "status $got"
 }
 
-at_el3() { # no firmware, no tree, every core at once
-    said=$(timeout 20 qemu-system-aarch64 -M raspi4b -display none -nic none -monitor none -semihosting-config enable=on,target=native \
-        -serial stdio -device loader,file=$image,addr=0x200000,cpu-num=0 </dev/null 2>&1)
+at_el3() { # IMAGE STATUS TEXT: no firmware, every core at once; both serial ports at hand
+    said=$( (sleep 1; printf 'exit\r'; sleep 1) | timeout 20 qemu-system-aarch64 -M raspi4b -display none -nic none -monitor none \
+        -semihosting-config enable=on,target=native -chardev stdio,id=console,mux=on,signal=off \
+        -serial chardev:console -serial chardev:console -device loader,file="$1",addr=0x200000,cpu-num=0 2>&1)
     local got=$?
-    [ $got = 1 ] && grep -q 'fatal: no device tree: x0 is 0' <<<"$said" || complain "status $got"
+    [ $got = "$2" ] && grep -qE "$3" <<<"$said" || complain "status $got"
 }
 
 firmware/tools/qemu.sh --image $elf $image >/dev/null
@@ -134,7 +135,9 @@ step "keyboard on the mini UART" types 'help\rexit 5\r' 5 'pgtables +the kernel'
 step "a machine that hangs is ended" expects 124 'no end within 3 s; the last line was: quire>' help TIMEOUT=3
 
 step "no tree: ATAGs" expects 1 'fatal: no device tree: x0 points at ATAGs' exit BOARD=rpi4 DTB=none
-step "no tree: entered at EL3" at_el3
+step "no tree: entered at EL3" at_el3 $image 1 'fatal: no device tree: x0 is 0'
+tests/with_tree.sh $image "$(compiled rpi4-1gb)" "$work/el3"
+step "entered at EL3" at_el3 "$work/el3" 0 'entered at EL3'
 : >"$work/empty"
 step "no tree: zeros" refuses 'no tree is there' "$work/empty"
 step "no tree: zeros, on a Pi" refuses 'no tree is there' "$work/empty" BOARD=rpi4
@@ -148,7 +151,7 @@ step "tree of 4 GiB" refuses 'bad device tree: size' "$work/huge.dtb"
 step "no RAM in the tree" refuses 'names no RAM' "$(compiled no-memory)"
 step "reservations cover all RAM" refuses 'no free memory' "$(compiled covered)"
 step "RAM where there is none" refuses 'the image at pa:.* lies in no bank' "$(compiled elsewhere)"
-step "console in RAM" boots_with 'is out of reach, or in RAM' console-in-ram
+step "console in RAM" boots_with 'is out of reach, misaligned, or in RAM' console-in-ram
 step "banks overlap" boots_with 'overlaps others' overlap
 step "banks nobody can reach" boots_with 'cannot be reached' absurd
 step "two nodes" boots_with 'zone +Normal on node 1' numa

@@ -169,7 +169,7 @@ fn open_console<'a>(info: &'a BootInfo, image: Image, windows: &mut Windows) -> 
         open_plain_uart(image, windows);
     }
     if let Some(uart) = chosen.filter(|_| opened != chosen) {
-        pr_warn!("console: {} at {:#x} is out of reach, or in RAM", uart.name, uart.base);
+        pr_warn!("console: {} at {:#x} is out of reach, misaligned, or in RAM", uart.name, uart.base);
     }
     opened
 }
@@ -177,7 +177,7 @@ fn open_console<'a>(info: &'a BootInfo, image: Image, windows: &mut Windows) -> 
 /// Whether there can be registers at `base`: what is RAM, or our own image, must not be written to as a device.
 fn is_device(info: &BootInfo, base: u64) -> bool {
     let in_ram = info.memory.iter().any(|bank| base.wrapping_sub(bank.range.base) < bank.range.size);
-    base < memory::phys_limit().as_raw() && !in_ram
+    base < memory::phys_limit().as_raw() && base.is_multiple_of(4) && !in_ram
 }
 
 /// Tells whether the registers could be mapped.
