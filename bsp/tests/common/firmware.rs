@@ -35,6 +35,10 @@ fn check(info: &BootInfo) {
     assert!(info.reserved.iter().all(|entry| entry.range.size != 0));
     assert!(info.dynamic.iter().all(|wish| wish.size != 0));
     assert!(info.nr_cpus >= info.cpus.len());
+    let wires =
+        info.uarts.iter().filter_map(|uart| uart.interrupt).chain(info.intcs.iter().filter_map(|intc| intc.parent));
+    let timer = info.timer.iter().flat_map(|timer| timer.interrupts.iter().copied());
+    assert!(wires.chain(timer).all(|wire| wire.controller < info.intcs.len()));
     assert!(info.stdout_uart.is_none_or(|index| index < info.uarts.len()));
     assert_eq!(choose_console(info, &info.bootargs).is_some(), !info.uarts.is_empty());
     assert!(info.bootargs.chars().all(|char| !char.is_control()));
