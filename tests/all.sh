@@ -43,13 +43,13 @@ trees() { # every tree that Debian ships is read without an error
         [ "$(grep -vc '"error":null' target/memmap.jsonl)" = 0 ]
 }
 
-fuzz() { # both parsers, each for a bounded time; the tree's corpus begins with our fixtures
+fuzz() { # parsers and the console, each for a bounded time; the tree's corpus begins with our fixtures
     local corpus=tests/fuzz/corpus/tree source
     mkdir -p $corpus
     for source in tests/fixtures/*.dts; do
         dtc -q -I dts -O dtb -o "$corpus/$(basename "$source" .dts)" "$source" || return 1
     done
-    fuzz_one tree -dict=tests/fuzz/tree.dict -max_len=16384 && fuzz_one cmdline -max_len=4096
+    fuzz_one tree -dict=tests/fuzz/tree.dict -max_len=16384 && fuzz_one cmdline -max_len=4096 && fuzz_one console -max_len=4096
 }
 
 fuzz_one() { # TARGET [LIBFUZZER-OPTION...]

@@ -85,14 +85,6 @@ flipped() { # SEED
     [ -n "$said" ] || complain "not a word with seed $1"
 }
 
-types() { # KEYS STATUS TEXT [NAME=VALUE...]: a person at the keyboard
-    local keys=$1 status=$2 text=$3
-    shift 3
-    said=$( (sleep 1; printf "$keys"; sleep 1) | env "$@" firmware/tools/qemu.sh $elf 2>&1)
-    local got=$?
-    [ $got = "$status" ] && grep -qE "$text" <<<"$said" || complain "status $got"
-}
-
 at_el3() { # IMAGE STATUS TEXT: no firmware, every core at once; both serial ports at hand
     said=$( (sleep 1; printf 'exit\r'; sleep 1) | timeout 20 qemu-system-aarch64 -M raspi4b -display none -nic none -monitor none \
         -semihosting-config enable=on,target=native -chardev stdio,id=console,mux=on,signal=off \
@@ -130,9 +122,8 @@ step "bad argument" expects 1 'exit: the status is a number' 'exit 1000; exit'
 step "without semihosting, PSCI by hvc" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off"
 step "without semihosting, PSCI by smc" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off" EL2=1
 step "without semihosting, watchdog" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off" BOARD=rpi4
-step "keyboard" types 'hexx\177\177lp\r\025exit 5\r' 5 'pgtables +the kernel'
-step "keyboard on the mini UART" types 'help\rexit 5\r' 5 'pgtables +the kernel' BOARD=rpi4
-step "a machine that hangs is ended" expects 124 'no end within 3 s; the last line was: quire>' help TIMEOUT=3
+# shellcheck source=tests/console.sh
+. tests/console.sh
 
 step "no tree: ATAGs" expects 1 'fatal: no device tree: x0 points at ATAGs' exit BOARD=rpi4 DTB=none
 step "no tree: entered at EL3" at_el3 $image 1 'fatal: no device tree: x0 is 0'

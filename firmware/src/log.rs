@@ -3,10 +3,10 @@
 //!
 //! [`pr_info!`](crate::pr_info) and its sisters are Linux's: a line, a level. The line is kept in the ring
 //! from the very first one on, and shown on the console if its level is below the threshold of `loglevel=`,
-//! `quiet`, `debug` or `dmesg -n`. [`println!`](crate::println) is kept too, and always shown: for what must be
+//! `quiet`, `debug` or `dmesg -n`. `println!` is kept too, and always shown: for what must be
 //! read, such as the report of a fault, and for tests. What the console's commands write is not kept.
 //!
-//! *Lock:* the console's (see [`output`]), which the ring shares.
+//! *Lock:* the console's (see `output.rs`), which the ring shares.
 
 mod level;
 pub mod ring;
@@ -70,7 +70,7 @@ mod on_target {
     static THRESHOLD: AtomicU8 = AtomicU8::new(Threshold::DEFAULT.number());
     static IGNORE_THRESHOLD: AtomicBool = AtomicBool::new(false);
 
-    /// Logs text, a line or several; see [`log!`](crate::log).
+    /// Logs text, a line or several; see [`log!`](crate::log!).
     pub fn write(level: Level, text: fmt::Arguments<'_>) {
         output::log(level, text);
     }

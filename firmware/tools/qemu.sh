@@ -93,6 +93,8 @@ else
     status=${PIPESTATUS[0]}
 fi
 if [ "$status" = 124 ] || [ "$status" = 137 ]; then
-    echo "qemu.sh: no end within $TIMEOUT s; the last line was: $(tail -n 1 "$log")" >&2
+    # As one reads it: without what only a terminal understands, and what a carriage return has overwritten.
+    last=$(tail -c 4096 "$log" | tr -d '\0' | sed -E 's/\x1b(\[[0-9;?]*[A-Za-z]|[78])//g; s/\r*$//; s/.*\r//' | grep -av '^$' | tail -n 1)
+    echo "qemu.sh: no end within $TIMEOUT s; the last line was: $last" >&2
 fi
 exit "$status"
