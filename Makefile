@@ -7,9 +7,10 @@ SETUP := firmware/tools/setup.sh
 
 # What firmware/tools/qemu.sh reads, from the command line: make run BOARD=rpi4 RUN="meminfo; exit"
 export BOARD DTB MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
+export LOG LOG_UART LOG_FILE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run image test check test-host test-miri test-fuzz test-target test-trees doc clean
+.PHONY: help setup run log image test check test-host test-miri test-fuzz test-target test-trees doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -22,6 +23,12 @@ setup: ## Install what is missing to build and run (says what)
 run: ## Boot in QEMU: BOARD=virt|rpi4|rpi3 MEM=512M RUN="meminfo; exit" ...
 	@$(SETUP) run
 	@cargo run --quiet --release --package firmware --target $(TARGET)
+
+log: ## Boot with structured records and show them: LOG_UART=1 ...; CAPTURE=file decodes an earlier LOG_FILE
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@if [ -n "$(CAPTURE)" ]; then firmware/tools/decode-log <"$(CAPTURE)"; \
+	else LOG=1 cargo run --quiet --release --package firmware --target $(TARGET); fi
 
 image: ## Build the flat Image: target/kernel8.img, for QEMU, U-Boot and the Pi
 	@$(SETUP) run

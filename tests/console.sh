@@ -73,6 +73,29 @@ step "dmesg" expects 0 '^\[    [0-9]\.[0-9]{6}\] Quire' "dmesg | grep 'Quire '; 
 step "quiet" lacks '^Quire'
 step "loglevel=" expects 0 "^2	6	1	7" "cat /proc/sys/kernel/printk; exit" APPEND=loglevel=2
 step "uptime" expects 0 '^up [0-9]+ seconds?$' "uptime; cat /proc/uptime; exit"
+records() { # [NAME=VALUE...]: text and records come apart, and neither is lost
+    console "meminfo; nonsense; exit 3" "$@"
+    local got=$? text
+    [ $got = 3 ] || { complain "status $got"; return; }
+    for text in '^MemTotal:' '^Quire ' '^memory: largest' '^\[ +[0-9.]+\] info  memory: [0-9]+ bytes, ' \
+        '\] info  boot: done after [0-9]+ ns$' '\] debug console: meminfo: true$' '\] debug console: nonsense: false$'; do
+        grep -qE "$text" <<<"$said" || { complain "it does not say: $text"; return; }
+    done
+    ! grep -qP '[^\t\n -~]' <<<"$said" || complain "something is left of the frames"
+}
+
+captured() { # what was kept of a boot reads the same later
+    LOG_FILE=$work/capture records LOG=1 || return
+    local later
+    later=$(firmware/tools/decode-log "$elf" <"$work/capture" | tr -d '\r')
+    [ "$later" = "$said" ] || complain "decoded later, it is not the same"
+}
+
+step "records between the text" records LOG=1
+step "records on a port of their own" records LOG_UART=1
+step "records on the mini UART" records LOG=1 BOARD=rpi4
+step "records kept for later" captured
+step "records on a port that is not there" expects 0 'log: no port ttyS7 besides the console' exit APPEND=log=defmt,ttyS7
 step "poweroff" expects 0 '' "poweroff"
 step "a machine that hangs is ended" expects 124 'no end within 3 s; the last line was: quire> $' help TIMEOUT=3
 step "a question that nobody answers" types "$ten_lines"'help\r' 124 'the last line was: --more--$' TIMEOUT=5

@@ -2,7 +2,7 @@
 # Every machine that QEMU has for us: all on-target tests, and the image that `make run` boots. Sourced by all.sh.
 
 export TIMEOUT=${TIMEOUT:-60} QUIET=1
-unset RUN APPEND DTB BOARD MEM CPU EL2 GIC SMP ICOUNT QEMU_ARGS
+unset RUN APPEND DTB BOARD MEM CPU EL2 GIC SMP ICOUNT QEMU_ARGS LOG LOG_UART LOG_FILE
 elf=target/$target/release/firmware
 image=target/kernel8.img
 work=$(mktemp -d)

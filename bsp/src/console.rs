@@ -6,19 +6,19 @@ use crate::info::{BootInfo, Uart, UartKind};
 
 /// The port that the last `console=` on the command line names, if it is there; else what the tree says
 /// ([`BootInfo::console`]).
-///
-/// `ttyAMA<N>` is a PL011, `ttyS<N>` the mini UART: the one with the alias `serial<N>`, or the Nth of its kind.
 #[must_use]
 pub fn choose_console<'a>(info: &'a BootInfo, command_line: &str) -> Option<&'a Uart> {
     let named = cmdline::params(command_line)
         .filter(|param| param.is("console"))
-        .filter_map(|param| find(info, param.value?))
+        .filter_map(|param| port_named(info, param.value?))
         .last();
     named.or_else(|| info.console())
 }
 
-/// `value` is a name and, behind a comma, line settings that are left as the firmware made them.
-fn find<'a>(info: &'a BootInfo, value: &str) -> Option<&'a Uart> {
+/// The port that `value`, a name as Linux has them, means: `ttyAMA<N>` is a PL011, `ttyS<N>` the mini UART; the one
+/// with the alias `serial<N>`, or the Nth of its kind. Line settings behind a comma are left as the firmware made them.
+#[must_use]
+pub fn port_named<'a>(info: &'a BootInfo, value: &str) -> Option<&'a Uart> {
     let name = value.split(',').next()?;
     let (kind, number) = match name.strip_prefix("ttyAMA") {
         Some(number) => (UartKind::Pl011, number),

@@ -8,7 +8,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MIDR_EL1};
-use bsp::console::choose_console;
+use bsp::console::{choose_console, port_named};
 use bsp::dt;
 use bsp::info::{BootInfo, Uart};
 use bsp::uart::Port;
@@ -18,6 +18,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tock_registers::interfaces::Readable;
 
 use crate::layout::Image;
+use crate::log::{record, records};
 use crate::memory::{self, Memory};
 use crate::options::Options;
 use crate::window::Windows;
@@ -124,6 +125,9 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
     let console = open_console(info, image, windows);
     banner(info, tree, image, level, console);
     options.report();
+    open_records(info, &options, console, windows);
+    let (at, midr) = (image.range().start(), MIDR_EL1.get());
+    record!(info, "boot: EL{=u64}, image at {}, tree at {=u64:#x}, MIDR {=u64:#x}", level, at, tree, midr);
     if let Some(base) = info.watchdog
         && let Ok(virt) = windows.device(base)
     {
@@ -131,7 +135,9 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
         unsafe { power::set_watchdog(virt.as_raw()) };
     }
     let memory = memory::start(info, &options, image, blob, blob_range, windows).map_err(BootError::Memory)?;
-    pr_info!("boot: {} ns since the counter started", uptime_ns());
+    let time_ns = uptime_ns();
+    pr_info!("boot: {time_ns} ns since the counter started");
+    record!(info, "boot: done after {=u64} ns", time_ns);
     Ok(Machine { info, options, memory })
 }
 
@@ -161,8 +167,12 @@ fn is_atags(prefix: &[u8]) -> bool {
 /// Opens the port that command line or tree choose; if that cannot be, another one of the tree's. Tells which.
 fn open_console<'a>(info: &'a BootInfo, image: Image, windows: &mut Windows) -> Option<&'a Uart> {
     let chosen = choose_console(info, &info.bootargs);
-    let opened = chosen.into_iter().chain(&info.uarts).find(|uart| {
-        is_device(info, uart.base) && open_uart(windows, uart.kind, uart.base, uart.clock_hz, info.stdout_baud)
+    let opened = chosen.into_iter().chain(&info.uarts).find(|uart| match open_uart(info, uart, windows) {
+        Some(port) => {
+            output::set_port(port);
+            true
+        }
+        None => false,
     });
     // The tree knows no port that we can drive. Only a board that says its name is written to.
     if opened.is_none() && (info.is_raspberry_pi() || info.compatible.starts_with("linux,dummy-virt")) {
@@ -174,26 +184,39 @@ fn open_console<'a>(info: &'a BootInfo, image: Image, windows: &mut Windows) -> 
     opened
 }
 
+/// Sends records where the command line wants them: between the text, or to a port of their own.
+fn open_records(info: &BootInfo, options: &Options<'_>, console: Option<&Uart>, windows: &mut Windows) {
+    let Some(wanted) = options.records else { return };
+    if let Some(name) = wanted {
+        let uart = port_named(info, name).filter(|uart| Some(*uart) != console);
+        match uart.and_then(|uart| open_uart(info, uart, windows)) {
+            Some(port) => output::set_record_port(port),
+            None => {
+                pr_warn!("log: no port {name} besides the console: records are not sent");
+                return;
+            }
+        }
+    }
+    records::start();
+}
+
 /// Whether there can be registers at `base`: what is RAM, or our own image, must not be written to as a device.
 fn is_device(info: &BootInfo, base: u64) -> bool {
     let in_ram = info.memory.iter().any(|bank| base.wrapping_sub(bank.range.base) < bank.range.size);
     base < memory::phys_limit().as_raw() && base.is_multiple_of(4) && !in_ram
 }
 
-/// Tells whether the registers could be mapped.
-fn open_uart(
-    windows: &mut Windows,
-    kind: bsp::info::UartKind,
-    base: u64,
-    clock_hz: Option<u32>,
-    baud: Option<u32>,
-) -> bool {
-    let Ok(virt) = windows.device(base) else { return false };
-    // SAFETY: the whole page of the port is mapped as Device memory, for good, and only here.
-    let mut port = unsafe { Port::new(kind, virt.as_raw() as usize) };
-    port.start(clock_hz, baud);
-    output::set_port(port);
-    true
+/// A port of the tree, if it can be one.
+fn open_uart(info: &BootInfo, uart: &Uart, windows: &mut Windows) -> Option<Port> {
+    let mut port = if is_device(info, uart.base) { map_uart(windows, uart.kind, uart.base)? } else { return None };
+    port.start(uart.clock_hz, info.stdout_baud);
+    Some(port)
+}
+
+fn map_uart(windows: &mut Windows, kind: bsp::info::UartKind, base: u64) -> Option<Port> {
+    let virt = windows.device(base).ok()?;
+    // SAFETY: the whole page of the port is mapped as Device memory, for good; nobody opens a port twice.
+    Some(unsafe { Port::new(kind, virt.as_raw() as usize) })
 }
 
 /// Opens some console, if there is none, for the last lines of a machine that does not come up.
@@ -217,7 +240,10 @@ fn open_plain_uart(image: Image, windows: &mut Windows) {
         // SAFETY: the GPIO block's page is mapped as Device memory; reading GPFSEL1 has no side effect.
         uart = uart.on_the_pins(unsafe { gpfsel1.read_volatile() });
     }
-    open_uart(windows, uart.kind, uart.base, None, None);
+    if let Some(mut port) = map_uart(windows, uart.kind, uart.base) {
+        port.start(None, None);
+        output::set_port(port);
+    }
     pr_info!("quire: this looks like a {}", uart.board);
 }
 

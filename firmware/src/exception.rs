@@ -7,6 +7,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::log::record;
 use crate::{boot, memory, output, power, println};
 
 core::arch::global_asm!(include_str!("exception/vectors.S"));
@@ -124,6 +125,7 @@ fn report(entry: u64, frame: &Frame) {
         }
     }
     memory::explain(frame.far);
+    record!(error, "fault: ESR {=u64:#x}, FAR {=u64:#x}, ELR {=u64:#x}", frame.esr, frame.far, frame.elr);
 }
 
 /// ESR_EL1 in words.

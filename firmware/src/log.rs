@@ -6,15 +6,22 @@
 //! `quiet`, `debug` or `dmesg -n`. `println!` is kept too, and always shown: for what must be
 //! read, such as the report of a fault, and for tests. What the console's commands write is not kept.
 //!
+//! Events that programs should understand are recorded besides, by `record!`; see `log/records.rs`.
+//!
 //! *Lock:* the console's (see `output.rs`), which the ring shares.
 
 mod level;
+#[cfg(target_os = "none")]
+pub(crate) mod records;
 pub mod ring;
+pub mod wire;
 
 pub use level::{Level, Threshold};
 
 #[cfg(target_os = "none")]
 pub use self::on_target::{clear, ignore_threshold, read, set_threshold, shows, threshold, write};
+#[cfg(target_os = "none")]
+pub(crate) use self::records::record;
 
 /// Logs a line at a level: `log!(Level::Warn, "{} is odd", x)`.
 #[macro_export]

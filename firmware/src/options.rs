@@ -18,6 +18,8 @@ pub struct Options<'a> {
     pub threshold: Option<Threshold>,
     /// `ignore_loglevel`: the console shows everything.
     pub ignore_threshold: bool,
+    /// `log=defmt`, `log=defmt,PORT`: send structured records, to the console's port or to this one.
+    pub records: Option<Option<&'a str>>,
     /// `memblock=debug`: list the boot-time memory regions.
     pub memblock_debug: bool,
     /// `run="command; command"`: console commands to run first.
@@ -35,6 +37,7 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("mem") => options.mem = cmdline::parse_size(value).or(options.mem),
                 Some("debug") if param.is("memblock") => options.memblock_debug = true,
                 Some(value) if param.is("loglevel") => options.threshold = threshold(value).or(options.threshold),
+                Some(value) if param.is("log") => options.records = records(value).or(options.records),
                 None if param.is("quiet") => options.threshold = Some(Threshold::QUIET),
                 None if param.is("debug") => options.threshold = Some(Threshold::DEBUG),
                 None if param.is("ignore_loglevel") => options.ignore_threshold = true,
@@ -95,11 +98,21 @@ fn threshold(value: &str) -> Option<Threshold> {
     value.parse().ok().map(Threshold::new)
 }
 
+/// The port, if one is named, behind the only format that there is.
+fn records(value: &str) -> Option<Option<&str>> {
+    match value.split_once(',') {
+        Some(("defmt", port)) => Some(Some(port)),
+        None if value == "defmt" => Some(None),
+        _ => None,
+    }
+}
+
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
     match param.value {
         Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
+        Some(value) if param.is("log") => records(value).is_some(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
     }

@@ -16,7 +16,9 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::boot::uptime_ns;
 use crate::cpu::hardware;
+use crate::log::records;
 use crate::log::ring::{Cursor, MAX_TEXT, Ring};
+use crate::log::wire::MARK;
 use crate::log::{self, Level};
 
 /// Bytes of log that are kept.
@@ -27,6 +29,8 @@ const PRINT_LEVEL: Level = Level::Info;
 
 struct Output {
     port: Option<Port>,
+    /// Where records go, if not between the text.
+    record_port: Option<Port>,
     /// There from the first message on.
     log: Option<Ring<'static, LOG_BYTES>>,
     /// Whether the cursor of the terminal stands behind text.
@@ -41,7 +45,8 @@ const RANK: Rank = match Rank::new(63) {
 
 /// Apart, so that it is not in the file of the image.
 static LOG: SpinMutex<[u8; LOG_BYTES]> = SpinMutex::new([0; LOG_BYTES]);
-static OUTPUT: IrqSpinLock<Output> = IrqSpinLock::new(RANK, Output { port: None, log: None, in_line: false });
+static OUTPUT: IrqSpinLock<Output> =
+    IrqSpinLock::new(RANK, Output { port: None, record_port: None, log: None, in_line: false });
 /// The number of the CPU that holds the lock, plus 1; 0 while it is open.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 /// Messages that came while their own CPU held the lock.
@@ -102,6 +107,21 @@ pub fn set_port(port: Port) {
     });
 }
 
+/// Gives records a port of their own.
+pub fn set_record_port(port: Port) {
+    with(|output| output.record_port = Some(port));
+}
+
+/// Sends a frame, which ends in a mark; see `log/wire.rs`.
+pub(crate) fn send_frame(frame: &[u8]) {
+    message(|output| {
+        if let Some(port) = output.record_port.as_mut().or(output.port.as_mut()) {
+            port.send(MARK);
+            frame.iter().for_each(|byte| port.send(*byte));
+        }
+    });
+}
+
 /// Whether there is a console.
 #[must_use]
 pub fn has_port() -> bool {
@@ -147,14 +167,10 @@ pub fn key() -> Option<u8> {
 
 /// Waits until everything printed has left the wire.
 pub fn drain() {
-    with(|output| {
-        if let Some(port) = &mut output.port {
-            port.drain();
-        }
-    });
+    with(|output| output.port.iter_mut().chain(&mut output.record_port).for_each(Port::drain));
 }
 
-/// Frees the console from whoever held it when the machine failed.
+/// Frees the console, and the record that is being made, from whoever held it when the machine failed.
 ///
 /// # Safety
 ///
@@ -163,6 +179,8 @@ pub unsafe fn steal() {
     // SAFETY: the caller's promise is the one that `force_unlock` asks for.
     unsafe { OUTPUT.force_unlock() };
     OWNER.store(0, Ordering::Relaxed);
+    // SAFETY: the caller's promise holds for those who record as well.
+    unsafe { records::steal() };
 }
 
 impl Output {
@@ -198,7 +216,7 @@ impl Output {
 
     fn send(&mut self, text: &str) {
         let Some(port) = &mut self.port else { return };
-        for byte in text.bytes() {
+        for byte in text.bytes().filter(|byte| *byte != MARK) {
             if byte == b'\n' {
                 // Terminals want a carriage return before each line feed.
                 port.send(b'\r');

@@ -4,6 +4,7 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use crate::log::record;
 use crate::{boot, output, power, println};
 
 /// The status that a panic ends QEMU with, as of every Rust program.
@@ -17,6 +18,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         unsafe { output::steal() };
         boot::open_last_resort();
         println!("\nquire: {info}");
+        let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+        record!(error, "panic at {=str}:{=u32}", file, line);
     }
     power::exit(PANIC_STATUS)
 }

@@ -4,6 +4,8 @@
 #
 #   BOARD=virt|rpi4|rpi3  DTB=file  MEM=512M  SMP=1  CPU=cortex-a72  GIC=2|3  EL2=1
 #   APPEND="bootargs"  RUN="console commands"  ICOUNT=1  TIMEOUT=seconds  QEMU_ARGS="more"
+#   LOG=1 sends structured records and shows them decoded, LOG_UART=1 on a serial port of their own (virt);
+#   LOG_FILE=file keeps what came over the wire, for decode-log or defmt-print
 #
 # Keys in a terminal: Ctrl-A X ends QEMU.
 #
@@ -16,6 +18,9 @@ only_image=
 file=$1
 board=${BOARD:-virt}
 append=${APPEND:-}
+log_uart=${LOG_UART:-0} decoded=
+[ "${LOG:-0}$log_uart" = 00 ] || decoded=1 append="$append log=defmt"
+[ "$log_uart" = 0 ] || append=$append,ttyAMA1
 [ -n "${RUN:-}" ] && append="$append run=\"$RUN\""
 
 die() { echo "qemu.sh: $*" >&2; exit 2; }
@@ -41,6 +46,12 @@ tree() { # NAME-OF-REAL-TREE NAME-OF-FIXTURE
     fi
 }
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"; [ -t 0 ] && stty sane' EXIT
+# The decoder is built, and finds the records' texts, before the clock runs.
+decode() { "$root/firmware/tools/decode-log" "$file"; }
+[ -z "$decoded" ] || decode </dev/null || die "no decoder"
+
 console=stdio,id=console,mux=on,signal=off
 args=(-display none -nic none -no-reboot -monitor none -semihosting-config enable=on,target=native
     -chardev "$console" -kernel "$image")
@@ -59,6 +70,10 @@ virt)
     args+=(-M "$machine" -cpu "${CPU:-cortex-a72}" -m "$mem" -smp "${SMP:-1}" -serial chardev:console)
     [ "${DTB:-}" = none ] && die "virt makes a tree of its own: DTB=none is for the Raspberry Pis"
     [ -n "${DTB:-}" ] && args+=(-dtb "$DTB")
+    if [ "$log_uart" != 0 ]; then
+        mkfifo "$work/records"
+        args+=(-chardev "file,id=records,path=$work/records" -serial chardev:records)
+    fi
     ;;
 rpi4 | rpi3)
     if [ "$board" = rpi4 ]; then machine=raspi4b dtb=$(tree bcm2711-rpi-4-b rpi4)
@@ -80,17 +95,28 @@ args+=(${QEMU_ARGS:-})
 command -v qemu-system-aarch64 >/dev/null || die "QEMU is missing: make setup"
 [ "${QUIET:-0}" = 1 ] || qemu-system-aarch64 --version | head -n 1 >&2
 
-log=$(mktemp)
-trap 'rm -f "$log"; [ -t 0 ] && stty sane' EXIT
+log=$work/log
 limit=()
 [ -n "${TIMEOUT:-}" ] && limit=(timeout --foreground -k 5 "$TIMEOUT")
-if [ -t 1 ]; then
-    "${limit[@]}" qemu-system-aarch64 "${args[@]}" | tee "$log"
+machine() { "${limit[@]}" qemu-system-aarch64 "${args[@]}"; }
+keep() { if [ -n "${LOG_FILE:-}" ]; then tee "$LOG_FILE"; else cat; fi; }
+# Without a terminal: plain lines, as every other program prints them.
+plain() { if [ -t 3 ]; then cat; else sed -u 's/\r$//'; fi; }
+exec 3>&1
+if [ -z "$decoded" ]; then
+    machine | plain | tee "$log"
+    status=${PIPESTATUS[0]}
+elif [ "$log_uart" = 0 ]; then
+    machine | keep | decode | plain | tee "$log"
     status=${PIPESTATUS[0]}
 else
-    # No terminal: plain lines, as every other program prints them.
-    "${limit[@]}" qemu-system-aarch64 "${args[@]}" | sed -u 's/\r$//' | tee "$log"
+    # Held open from here, so that nobody waits for a QEMU that never comes up.
+    exec 4<>"$work/records"
+    keep <"$work/records" 4>&- | decode 4>&- &
+    machine 4>&- | plain | tee "$log"
     status=${PIPESTATUS[0]}
+    exec 4>&-
+    wait
 fi
 if [ "$status" = 124 ] || [ "$status" = 137 ]; then
     # As one reads it: without what only a terminal understands, and what a carriage return has overwritten.

@@ -35,6 +35,8 @@
 pub mod addr;
 pub mod arch;
 pub mod buddy;
+#[cfg(feature = "defmt")]
+mod format;
 pub mod gfp;
 pub mod memblock;
 pub mod pgtable;

@@ -8,6 +8,7 @@ use super::commands;
 use super::screen::Screen;
 use crate::boot::Machine;
 use crate::line::{ASK_SIZE, Event, History, Line, Size};
+use crate::log::record;
 use crate::output;
 use crate::pipe::{Filter, Grep, split};
 
@@ -147,7 +148,9 @@ impl Session {
             self.screen.open(self.is_served);
         }
         let nr_greps = self.filter.len();
-        if let Err((name, failure)) = self.pipe(line) {
+        let result = self.pipe(line);
+        record!(debug, "console: {=str}: {=bool}", line, result.is_ok());
+        if let Err((name, failure)) = result {
             if let Failure::Because(why) = failure {
                 output::show(format_args!("{name}: {why}\n"));
                 self.status = 1;

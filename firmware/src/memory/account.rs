@@ -10,6 +10,7 @@ use mm::zone::ZoneInfo;
 use super::Memory;
 use super::owner::{Owner, OwnerName};
 use crate::layout::{VMALLOC_END, VMALLOC_START};
+use crate::log::record;
 use crate::{pr_err, pr_info, pr_warn};
 
 /// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
@@ -85,6 +86,8 @@ impl Memory {
             pr_info!("memory: {kind:<9} {range} {:>12} bytes  {name}", range.size());
         }
         for zone in self.zone_info() {
+            let (name, node) = (zone.kind.name(), zone.node);
+            record!(info, "memory: zone {=str} on node {=u32}: {=u64} pages", name, node, zone.present_pages);
             pr_info!(
                 "memory: zone      {} on node {}: {} pages, {} of them free",
                 zone.kind.name(),
@@ -94,6 +97,16 @@ impl Memory {
             );
         }
         let account = self.account();
+        let Account { total, free, reserved, used } = account;
+        record!(
+            info,
+            "memory: {=u64} bytes, {=u64} free, {=u64} reserved, {=u64} used, {=u64} held back",
+            total,
+            free,
+            reserved,
+            used,
+            self.held_back_bytes
+        );
         if self.held_back_bytes != 0 {
             pr_info!("memory: {} bytes are held back and not counted below", self.held_back_bytes);
         }
