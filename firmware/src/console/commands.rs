@@ -76,7 +76,10 @@ pub(super) fn candidates(before: &str, visit: &mut dyn FnMut(&str)) {
     match (words.next(), words.next()) {
         (None, _) if is_behind_pipe => visit("grep"),
         (None, _) | (Some("help"), None) => all().for_each(|command| visit(command.name)),
-        (Some("watch"), Some(seconds)) if seconds.parse::<f32>().is_ok() && words.next().is_none() => {
+        // A number came before; to parse it as one would add 30 KiB to the image.
+        (Some("watch"), Some(seconds))
+            if seconds.starts_with(|c: char| c.is_ascii_digit()) && words.next().is_none() =>
+        {
             all().for_each(|command| visit(command.name));
         }
         (Some("cat"), None) => files().for_each(|file| visit(file.path)),

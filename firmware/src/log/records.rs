@@ -134,10 +134,10 @@ unsafe impl defmt::Logger for Logger {
         }
         // SAFETY: defmt releases what it acquired, so this CPU is the owner, and masked.
         let Some((mut frame, state)) = (unsafe { &mut *HELD.0.get() }).take() else { return };
-        if frame.end() {
-            output::send_frame(&frame.bytes);
-        } else {
-            LOST.fetch_add(1, Ordering::Relaxed);
+        match frame.end() {
+            true if are_wanted() => output::send_frame(&frame.bytes),
+            true => {}
+            false => drop(LOST.fetch_add(1, Ordering::Relaxed)),
         }
         OWNER.store(0, Ordering::Relaxed);
         drop(frame);
