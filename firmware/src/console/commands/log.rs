@@ -12,7 +12,7 @@ pub(super) const TABLE: Table = Table {
     title: "Log",
     commands: &[Command {
         name: "dmesg",
-        arguments: "[-C|-n N|-l LEVEL,..]",
+        arguments: "[-C|-n N|-l LEVELS]",
         help: "the log; clear it; what the console shows; only these levels",
         run: dmesg,
     }],
