@@ -21,8 +21,9 @@ use crate::layout::Image;
 use crate::log::{record, records};
 use crate::memory::{self, Memory};
 use crate::options::Options;
+use crate::power::Failure;
 use crate::window::Windows;
-use crate::{output, power, pr_emerg, pr_info, pr_warn};
+use crate::{exception, output, power, pr_emerg, pr_info, pr_warn};
 
 core::arch::global_asm!(
     include_str!("boot/entry.S"),
@@ -45,9 +46,6 @@ const TCR: u64 = {
 const SCTLR_OFF: u64 = 0x30d0_0800;
 /// MMU, caches, stack alignment check, and what is writable cannot be executed (M, C, SA, SA0, I, WXN).
 const SCTLR_ON: u64 = SCTLR_OFF | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 19;
-
-/// The status of a boot that failed.
-const FAILED: u32 = 1;
 
 /// What a program finds when it starts.
 #[derive(Debug)]
@@ -81,6 +79,12 @@ static MACHINE: Once<Machine> = Once::new();
 /// Where the image was loaded, for whoever has to complain before the machine is up.
 static IMAGE_START: AtomicU64 = AtomicU64::new(0);
 
+/// The image, as it was loaded.
+#[must_use]
+pub fn image() -> Image {
+    Image::at(PhysAddr::new_saturating(IMAGE_START.load(Ordering::Relaxed)))
+}
+
 /// The machine, once it is up.
 #[must_use]
 pub fn machine() -> Option<&'static Machine> {
@@ -106,7 +110,7 @@ extern "C" fn kernel_start(tree: u64, image: u64, level: u64) -> ! {
         Err(error) => {
             open_last_resort();
             pr_emerg!("quire: fatal: {error}");
-            power::exit(FAILED)
+            power::fail(Failure::Boot)
         }
     };
     // SAFETY: `entry!` defines this function with this signature.
@@ -122,7 +126,9 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
     power::configure(info);
     let options = Options::read(&info.bootargs);
     options.configure_log();
+    power::set_panic_seconds(options.panic_seconds);
     let console = open_console(info, image, windows);
+    exception::unmask_serror();
     banner(info, tree, image, level, console);
     options.report();
     open_records(info, &options, console, windows);
@@ -223,7 +229,7 @@ fn map_uart(windows: &mut Windows, kind: bsp::info::UartKind, base: u64) -> Opti
 pub(crate) fn open_last_resort() {
     // Once the kernel's own map is live there is a console, or nobody to talk to.
     if !output::has_port() && MACHINE.get().is_none() && !memory::is_mapped() {
-        let image = Image::at(PhysAddr::new_saturating(IMAGE_START.load(Ordering::Relaxed)));
+        let image = image();
         // SAFETY: the boot tables are live; whoever used the windows before has failed and does not come back.
         let mut windows = unsafe { Windows::new(image) };
         open_plain_uart(image, &mut windows);

@@ -38,6 +38,11 @@ pub const SCRATCH_WINDOW: u64 = TREE_WINDOW + 528 * PAGE_SIZE;
 /// Pages for them: the rest of the windows' six tables.
 pub const SCRATCH_PAGES: u64 = 6 * 512 - 528 - DEVICE_PAGES;
 
+/// Bytes of a fault stack; `linker/image.ld` has the same number.
+pub const FAULT_STACK_SIZE: u64 = 16 * 1024;
+/// End of the boot CPU's.
+pub const FAULT_STACK_END: *const u8 = &raw const __fault_stack_end;
+
 unsafe extern "C" {
     static __image_start: u8;
     static __text_end: u8;

@@ -21,6 +21,8 @@ pub mod pipe;
 pub mod symbols;
 
 #[cfg(target_os = "none")]
+pub mod backtrace;
+#[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod console;
@@ -28,6 +30,8 @@ pub mod console;
 pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod exception;
+#[cfg(target_os = "none")]
+pub mod fatal;
 #[cfg(target_os = "none")]
 pub mod layout;
 #[cfg(target_os = "none")]
@@ -40,5 +44,9 @@ pub mod output;
 mod panic;
 #[cfg(target_os = "none")]
 pub mod power;
+#[cfg(target_os = "none")]
+pub mod stack;
+#[cfg(target_os = "none")]
+pub mod translate;
 #[cfg(target_os = "none")]
 mod window;

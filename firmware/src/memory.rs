@@ -33,7 +33,7 @@ pub use self::owner::Owner;
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
 use crate::window::Windows;
-use crate::{boot, output, pr_warn, println};
+use crate::{output, pr_warn};
 
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
@@ -303,20 +303,4 @@ pub fn is_text(address: u64) -> bool {
 #[must_use]
 pub fn device_tree_is_compact(blob: &[u8]) -> bool {
     dt::compact_size(blob).is_ok_and(|size| size == blob.len())
-}
-
-/// Prints what the kernel map says of `address`, for a fault report. Takes no lock that may be held.
-pub(crate) fn explain(address: u64) {
-    let Some(machine) = boot::machine() else { return };
-    let Some(map) = machine.memory.map.try_lock() else { return };
-    match map.tree().lookup(VirtAddr::new(address)) {
-        Some(leaf) => println!(
-            "{:?} is mapped to {:?} at level {}: {}",
-            VirtAddr::new(address),
-            leaf.descriptor.address(),
-            leaf.level,
-            leaf.descriptor
-        ),
-        None => println!("{:?} is not mapped", VirtAddr::new(address)),
-    }
 }

@@ -22,6 +22,8 @@ pub struct Options<'a> {
     pub records: Option<Option<&'a str>>,
     /// `memblock=debug`: list the boot-time memory regions.
     pub memblock_debug: bool,
+    /// `panic=N`: reboot N seconds after a failure; at once if negative; never if 0.
+    pub panic_seconds: i32,
     /// `run="command; command"`: console commands to run first.
     pub run: Option<&'a str>,
 }
@@ -41,6 +43,9 @@ impl<'a> Options<'a> {
                 None if param.is("quiet") => options.threshold = Some(Threshold::QUIET),
                 None if param.is("debug") => options.threshold = Some(Threshold::DEBUG),
                 None if param.is("ignore_loglevel") => options.ignore_threshold = true,
+                Some(value) if param.is("panic") => {
+                    options.panic_seconds = value.parse().unwrap_or(options.panic_seconds)
+                }
                 Some(value) if param.is("run") => options.run = Some(value),
                 _ => {}
             }
@@ -113,6 +118,7 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
+        Some(value) if param.is("panic") => value.parse::<i32>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
     }

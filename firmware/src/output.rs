@@ -170,6 +170,13 @@ pub fn drain() {
     with(|output| output.port.iter_mut().chain(&mut output.record_port).for_each(Port::drain));
 }
 
+/// Whether another CPU is in the middle of a message.
+#[must_use]
+pub fn is_held_elsewhere() -> bool {
+    let owner = OWNER.load(Ordering::Relaxed);
+    owner != 0 && owner != hardware().cpu() + 1
+}
+
 /// Frees the console, and the record that is being made, from whoever held it when the machine failed.
 ///
 /// # Safety

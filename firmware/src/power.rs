@@ -1,48 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the machine ends.
 //!
-//! In QEMU by semihosting, which carries an exit status. Where nobody answers the semihosting call, its
-//! `HLT` is an undefined instruction; the exception handler knows it and comes back to [`off`], which tries
-//! the ways that real machines have. There is no build for the one or the other.
+//! In QEMU by semihosting, which carries an exit status. Where nobody answers the semihosting call, its `HLT` is an
+//! undefined instruction; the exception handler knows it and comes back here, which then does what real
+//! machines do: switch off after a program that has ended, and after a failure what `panic=` says. There is no
+//! build for the one or the other.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::asm;
+use bsp::delay::{Delay, GenericTimer};
 use bsp::info::{BootInfo, Conduit};
+use bsp::watchdog::Watchdog;
+use embedded_hal::delay::DelayNs;
 use qemu_exit::QEMUExit;
 use smccc::psci;
-use tock_registers::interfaces::Writeable;
-use tock_registers::register_structs;
-use tock_registers::registers::ReadWrite;
 
-use crate::{output, println};
+use crate::{memory, output, println, translate};
 
 /// `hlt #0xf000`, the semihosting call.
-pub const SEMIHOSTING_CALL: u32 = 0xd45e_0000;
+const SEMIHOSTING_CALL: u32 = 0xd45e_0000;
 
-/// What [`off`] may use: 0 nothing, 1 PSCI by SMC, 2 PSCI by HVC.
+/// What [`off`] and [`reboot`] may use: 0 nothing, 1 PSCI by SMC, 2 PSCI by HVC.
 static CONDUIT: AtomicU8 = AtomicU8::new(0);
-/// Where the Raspberry Pi's watchdog is mapped, or 0.
+/// Where the Raspberry Pi's power management block is mapped, or 0.
 static WATCHDOG: AtomicU64 = AtomicU64::new(0);
+/// `panic=`.
+static PANIC_SECONDS: AtomicI32 = AtomicI32::new(0);
+/// Why the machine ends: 0 because the program has ended, else 1 more than the number of a [`Failure`].
+static ENDING: AtomicU8 = AtomicU8::new(0);
 
-register_structs! {
-    /// The power management block of the BCM2835 family, as far as its watchdog goes.
-    Watchdog {
-        (0x00 => _reserved),
-        (0x1c => reset_control: ReadWrite<u32>),
-        (0x20 => reset_status: ReadWrite<u32>),
-        (0x24 => timeout: ReadWrite<u32>),
-        (0x28 => @END),
-    }
+/// What the machine may die of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It did not come up.
+    Boot,
+    /// An exception that nobody handles.
+    Fault,
+    /// A program that broke its own rules.
+    Panic,
 }
 
-/// Must be in the top byte of every write to the watchdog's block.
-const PASSWORD: u32 = 0x5a00_0000;
-/// Boot partition 63: the firmware halts instead of booting again.
-const HALT: u32 = 0x555;
-/// Full reset, when the timeout (here 10 ticks of 16 us) has passed.
-const FULL_RESET: u32 = 0x20;
-const TICKS: u32 = 10;
+impl Failure {
+    const ALL: [Self; 3] = [Self::Boot, Self::Fault, Self::Panic];
+
+    /// The status that QEMU ends with: that of a failed command, of a shell's child that was aborted, and of a Rust
+    /// program that panicked.
+    const fn status(self) -> u32 {
+        match self {
+            Self::Boot => 1,
+            Self::Fault => 134,
+            Self::Panic => 101,
+        }
+    }
+}
 
 /// Remembers what the tree says about switching off.
 pub fn configure(info: &BootInfo) {
@@ -52,6 +63,11 @@ pub fn configure(info: &BootInfo) {
         None => 0,
     };
     CONDUIT.store(conduit, Ordering::Relaxed);
+}
+
+/// Remembers `panic=`: reboot so many seconds after a failure; at once if negative; never if 0.
+pub fn set_panic_seconds(seconds: i32) {
+    PANIC_SECONDS.store(seconds, Ordering::Relaxed);
 }
 
 /// Remembers where the watchdog is mapped.
@@ -69,24 +85,96 @@ pub fn exit(status: u32) -> ! {
     qemu_exit::AArch64::new().exit(status)
 }
 
+/// Ends the machine after a failure: QEMU with its status, a real one as `panic=` says.
+pub fn fail(failure: Failure) -> ! {
+    let number = Failure::ALL.iter().position(|one| *one == failure).unwrap_or(0);
+    ENDING.store(number as u8 + 1, Ordering::Relaxed);
+    exit(failure.status())
+}
+
+/// Whether the instruction at `address` is the semihosting call.
+pub(crate) fn is_semihosting_call(address: u64) -> bool {
+    memory::is_text(address) && translate::peek(address) == Some(SEMIHOSTING_CALL)
+}
+
+/// Nobody answered the semihosting call: ends the machine that this is.
+pub(crate) fn end_for_real() -> ! {
+    let number = usize::from(ENDING.load(Ordering::Relaxed));
+    match number.checked_sub(1).and_then(|number| Failure::ALL.get(number)) {
+        None => off(),
+        Some(failure) => after(*failure),
+    }
+}
+
+/// Does what `panic=` says.
+fn after(failure: Failure) -> ! {
+    // SAFETY: the machine has failed, and whoever held the console with it.
+    unsafe { output::steal() };
+    match PANIC_SECONDS.load(Ordering::Relaxed) {
+        0 => {
+            println!("quire: halted after a failure; panic=N on the command line would reboot after N seconds");
+            output::drain();
+            loop {
+                signal(failure);
+            }
+        }
+        seconds @ 1.. => {
+            println!("quire: rebooting in {seconds} seconds");
+            output::drain();
+            let end = crate::boot::uptime_ns().saturating_add(u64::from(seconds.unsigned_abs()) * 1_000_000_000);
+            while crate::boot::uptime_ns() < end {
+                signal(failure);
+            }
+        }
+        _ => {}
+    }
+    reboot()
+}
+
+/// Shows the failure to whoever has no console. Takes about two seconds.
+fn signal(_failure: Failure) {
+    Delay::new(GenericTimer).delay_ms(2000);
+}
+
+/// The watchdog, if the machine has one.
+fn watchdog() -> Option<Watchdog> {
+    let base = WATCHDOG.load(Ordering::Relaxed) as usize;
+    // SAFETY: `set_watchdog` was promised that the block is mapped here.
+    (base != 0).then(|| unsafe { Watchdog::new(base) })
+}
+
 /// Switches the machine off; parks this CPU if it cannot be.
 pub fn off() -> ! {
+    output::drain();
     match CONDUIT.load(Ordering::Relaxed) {
         1 => drop(psci::system_off::<smccc::Smc>()),
         2 => drop(psci::system_off::<smccc::Hvc>()),
         _ => {}
     }
-    let base = WATCHDOG.load(Ordering::Relaxed);
-    if base != 0 {
-        // SAFETY: `set_watchdog` was promised that the block is mapped here; the registers are cells.
-        let watchdog: &Watchdog = unsafe { &*core::ptr::with_exposed_provenance(base as usize) };
-        watchdog.reset_status.set(PASSWORD | HALT);
-        watchdog.timeout.set(PASSWORD | TICKS);
-        watchdog.reset_control.set(PASSWORD | FULL_RESET);
-    } else {
-        println!("quire: the machine may be switched off");
-        output::drain();
+    match watchdog() {
+        Some(mut watchdog) => watchdog.halt(),
+        None => println!("quire: the machine may be switched off"),
     }
+    park()
+}
+
+/// Starts the machine anew; parks this CPU if it cannot be.
+pub fn reboot() -> ! {
+    output::drain();
+    match CONDUIT.load(Ordering::Relaxed) {
+        1 => drop(psci::system_reset::<smccc::Smc>()),
+        2 => drop(psci::system_reset::<smccc::Hvc>()),
+        _ => {}
+    }
+    match watchdog() {
+        Some(mut watchdog) => watchdog.reset(),
+        None => println!("quire: this machine cannot reset itself"),
+    }
+    park()
+}
+
+fn park() -> ! {
+    output::drain();
     loop {
         asm::wfe();
     }

@@ -11,12 +11,23 @@ firmware::entry!(on_target::main);
 #[cfg(target_os = "none")]
 mod on_target {
     use firmware::boot::Machine;
-    use firmware::exception::{self, Cause};
+    use firmware::fault::Class;
+    use firmware::stack;
 
-    pub(crate) fn main(machine: &'static Machine) -> ! {
-        let guard = machine.memory.image.sections().into_iter().find(|section| section.name == "guard page");
-        let Some(guard) = guard else { tests::no_fault("image has a guard page") };
-        exception::expect(Cause::Write, guard.virt.start().as_raw()..guard.virt.end().as_raw());
+    pub(crate) fn main(_machine: &'static Machine) -> ! {
+        let Some(stack) = stack::all().find(|stack| stack.name == "stack") else { tests::no_fault("search") };
+        let words = &[
+            "fatal: stack overflow on CPU 0: 0xffffffff8",
+            "is in the guard page of the stack: data abort on a write: translation fault at level 3",
+            "kernel guard page",
+            "level 3 entry",
+            "0x0000000000000000 invalid",
+            "] fault_stack_overflow::on_target::recurse+0x",
+            " times",
+            "] fault_stack_overflow::on_target::main+0x",
+            " below the stack of CPU 0",
+        ];
+        tests::expect_fault(Class::Write, stack.guard.start().as_raw()..stack.guard.end().as_raw(), words);
         recurse(0);
         tests::no_fault("stack overflow")
     }

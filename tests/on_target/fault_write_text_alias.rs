@@ -11,7 +11,7 @@ firmware::entry!(on_target::main);
 #[cfg(target_os = "none")]
 mod on_target {
     use firmware::boot::Machine;
-    use firmware::exception::{self, Cause};
+    use firmware::fault::Class;
     use firmware::memory;
 
     pub(crate) fn main(machine: &'static Machine) -> ! {
@@ -19,8 +19,12 @@ mod on_target {
         let text: *mut u64 = core::ptr::with_exposed_provenance_mut(alias as usize);
         // SAFETY: the direct map shows the first bytes of the image; reading them is fine.
         let header = unsafe { text.read_volatile() };
-        let address = alias;
-        exception::expect(Cause::Write, address..address + 8);
+        let words = &[
+            "data abort on a write: permission fault at level",
+            "direct map of physical address 0x",
+            ": RO NX Normal",
+        ];
+        tests::expect_fault(Class::Write, alias..alias + 8, words);
         // SAFETY: none; the store must fault, and the machine ends in the handler.
         unsafe { text.write_volatile(header) };
         tests::no_fault("write to the alias of text")

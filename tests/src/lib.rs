@@ -33,6 +33,72 @@ pub fn run(machine: &'static Machine, cases: &[Case]) -> ! {
     power::exit(u32::from(failed != 0))
 }
 
+/// Announces a fault: the machine ends well if it comes and its report has these words, each within a line.
+#[cfg(target_os = "none")]
+pub fn expect_fault(class: firmware::fault::Class, addresses: core::ops::Range<u64>, words: &'static [&'static str]) {
+    use firmware::fatal::{self, Cause, Expected, Turn};
+
+    fatal::expect(Expected { cause: Cause::Fault(class), addresses, turn: Turn::First, words });
+}
+
+/// Where the image's instructions are: of a fault that comes without an address.
+#[cfg(target_os = "none")]
+#[must_use]
+pub fn text() -> core::ops::Range<u64> {
+    let [text, ..] = firmware::boot::image().sections();
+    text.virt.start().as_raw()..text.virt.end().as_raw()
+}
+
+/// Ends a test that this machine has no use for.
+#[cfg(target_os = "none")]
+pub fn skip(why: &str) -> ! {
+    firmware::println!("skipped: {why}");
+    firmware::println!("0 passed, 0 failed");
+    firmware::power::exit(0)
+}
+
+/// Takes an exception that the hardware here does not raise: enters `vector` of the table as if by a fault with
+/// these registers. Returns if the handler does.
+///
+/// Vectors 0 to 3 are those of the kernel, 4 to 7 those of a handler, on whose stack this then runs.
+///
+/// # Safety
+///
+/// The handler ends the machine, or returns and leaves everything as it was.
+#[cfg(target_os = "none")]
+#[inline(never)] // the instruction that seems to fault is always the same
+pub unsafe fn forge(vector: u64, esr: u64, far: u64) {
+    let handler = u64::from(vector >= 4);
+    // SAFETY: the registers are those that an exception writes, nothing else can write them while all exceptions
+    // are masked, and the way back is an exception return to the end of this.
+    unsafe {
+        core::arch::asm!(
+            "mrs {daif}, daif",
+            "msr daifset, #0xf",
+            "msr esr_el1, {esr}",
+            "msr far_el1, {far}",
+            "adr {scratch}, 2f",
+            "msr elr_el1, {scratch}",
+            "orr {scratch}, {daif}, #4",            // EL1, on the stack pointer that `handler` says
+            "orr {scratch}, {scratch}, {handler}",
+            "msr spsr_el1, {scratch}",
+            "adrp {scratch}, exception_vectors",
+            "add {scratch}, {scratch}, #:lo12:exception_vectors",
+            "add {scratch}, {scratch}, {vector}, lsl #7",
+            "msr spsel, #1",
+            "br {scratch}",
+            "2: msr spsel, #0",
+            "msr daif, {daif}",
+            esr = in(reg) esr,
+            far = in(reg) far,
+            vector = in(reg) vector,
+            handler = in(reg) handler,
+            scratch = out(reg) _,
+            daif = out(reg) _,
+        );
+    }
+}
+
 /// Ends a fault test that did not fault.
 #[cfg(target_os = "none")]
 pub fn no_fault(what: &str) -> ! {

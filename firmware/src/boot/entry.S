@@ -122,6 +122,7 @@ at_el1:
     msr     sctlr_el1, x0
     isb
     msr     spsel, #1
+    msr     cpacr_el1, xzr              // no floating point, SIMD or SVE: soft-float code needs none
 
 // The tables are written with the cache off. Lines of them that a loader left dirty could be written
 // back over ours, and clean ones could hide ours later: both are thrown away, before and after.

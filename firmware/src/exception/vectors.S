@@ -2,27 +2,54 @@
 //
 // The vector table (Arm ARM D1.3.6). Sixteen entries, 128 bytes apart: four sources times synchronous,
 // IRQ, FIQ, SError. The kernel runs on SP_EL0, so its own exceptions arrive in the first group, on
-// SP_EL1. The second group means that the handler itself failed: it starts over at the top of the fault
-// stack, since it will not return, and so can never run off its end.
+// SP_EL1, which is then the top of the CPU's fault stack.
+//
+// The second group means that a handler was interrupted or failed. Its stack pointer may be what is wrong:
+// misaligned, wild, or run into the guard page, and then every store through it would bring us back here,
+// for ever. So it is looked at first. If it is of no use, the stack is taken from the top: whoever was on it
+// will not go on.
 
+// The exception came with SP_EL1 in order.
 .macro vector kind
     .balign 128
-    sub     sp, sp, #288
+    sub     sp, sp, #{FRAME_SIZE}
     stp     x0, x1, [sp]
+    add     x0, sp, #{FRAME_SIZE}
+    str     x0, [sp, #288]
     mov     x0, #\kind
     b       exception_entry
 .endm
 
-.macro nested_vector kind
+.macro handler_vector kind
     .balign 128
-    msr     tpidr_el0, x0               // scratch: there are no user threads while the kernel is dying
-    ldr     x0, =__fault_stack_end
-    mov     sp, x0
-    sub     sp, sp, #288
-    mrs     x0, tpidr_el0
+    msr     tpidrro_el0, x0             // the one register that nothing depends on
+    mrs     x0, tpidr_el1               // PerCpu (cpu.rs)
+    ldr     x0, [x0, #{FAULT_STACK}]    // the stack's end
+    sub     x0, sp, x0
+    add     x0, x0, #{FAULT_STACK_SIZE} // how far above its start we are
+    cmp     x0, #{FAULT_STACK_SIZE}     // flags are free: SPSR_EL1 has them
+    b.hi    1f
+    cmp     x0, #{FRAME_SIZE}
+    b.lo    1f
+    tst     x0, #15
+    b.ne    1f
+    mrs     x0, tpidrro_el0
+    msr     tpidrro_el0, xzr
+    sub     sp, sp, #{FRAME_SIZE}
     stp     x0, x1, [sp]
+    add     x0, sp, #{FRAME_SIZE}
+    str     x0, [sp, #288]
     mov     x0, #\kind
     b       exception_entry
+1:  mrs     x0, tpidr_el1
+    ldr     x0, [x0, #{FAULT_STACK}]
+    sub     x0, x0, #{FRAME_SIZE}
+    str     x1, [x0, #8]
+    mov     x1, sp
+    str     x1, [x0, #288]
+    mov     sp, x0
+    mov     x1, #\kind
+    b       exception_entry_afresh
 .endm
 
 .section .text.vectors, "ax"
@@ -33,10 +60,10 @@ exception_vectors:
     vector 1
     vector 2
     vector 3
-    nested_vector 4
-    nested_vector 5
-    nested_vector 6
-    nested_vector 7
+    handler_vector 4
+    handler_vector 5
+    handler_vector 6
+    handler_vector 7
     vector 8
     vector 9
     vector 10
@@ -46,8 +73,14 @@ exception_vectors:
     vector 14
     vector 15
 
-// x0 = which entry. Stores a Frame (exception.rs) and calls Rust; returns to where it was if Rust does.
+// x1 = which entry; the interrupted x0 is still in the scratch register.
 .balign 128
+exception_entry_afresh:
+    mrs     x0, tpidrro_el0
+    str     x0, [sp]
+    mov     x0, x1
+
+// x0 = which entry. Stores a Frame (exception.rs) and calls Rust; returns to where it was if Rust does.
 exception_entry:
     stp     x2, x3, [sp, #16]
     stp     x4, x5, [sp, #32]
@@ -68,9 +101,11 @@ exception_entry:
     mrs     x1, elr_el1
     mrs     x2, spsr_el1
     stp     x1, x2, [sp, #256]
+    stp     x29, x1, [sp, #304]         // a frame record: a trace goes on in the interrupted code
     mrs     x1, esr_el1
     mrs     x2, far_el1
     stp     x1, x2, [sp, #272]
+    add     x29, sp, #304
     mov     x1, sp
     bl      exception_taken
     ldp     x1, x2, [sp, #256]
@@ -93,6 +128,6 @@ exception_entry:
     ldp     x26, x27, [sp, #208]
     ldp     x28, x29, [sp, #224]
     ldp     x0, x1, [sp]
-    add     sp, sp, #288
+    add     sp, sp, #{FRAME_SIZE}
     eret
     .ltorg

@@ -13,8 +13,8 @@
 use core::fmt;
 use core::ops::Range;
 
-/// Most records that are followed.
-const MAX_FRAMES: usize = 64;
+/// Most records that are followed: more than a stack that overflows by recursion has.
+const MAX_FRAMES: usize = 1024;
 /// Most stacks that a chain may lead through.
 const MAX_STACKS: usize = 4;
 
@@ -42,7 +42,7 @@ pub enum End {
     TooMany,
 }
 
-/// The return addresses, innermost first. Complexity: constant for each; there are at most 64.
+/// The return addresses, innermost first. Complexity: constant for each; there are at most 1024.
 #[derive(Debug)]
 pub struct Unwind<S> {
     stacks: S,
@@ -139,16 +139,17 @@ mod tests {
 
     use super::*;
 
-    /// Stacks of 0x1000 bytes, and the records in them.
+    /// Stacks of one size, and the records in them.
     struct Fake {
         stacks: Vec<u64>,
+        size: u64,
         records: BTreeMap<u64, [u64; 2]>,
     }
 
     impl Stacks for &Fake {
         fn stack_of(&self, address: u64) -> Option<Range<u64>> {
-            let start = self.stacks.iter().find(|start| (**start..**start + 0x1000).contains(&address))?;
-            Some(*start..*start + 0x1000)
+            let mut ranges = self.stacks.iter().map(|start| *start..*start + self.size);
+            ranges.find(|range| range.contains(&address))
         }
 
         fn record(&self, address: u64) -> Option<[u64; 2]> {
@@ -158,8 +159,12 @@ mod tests {
     }
 
     fn unwind(stacks: &[u64], records: &[(u64, u64, u64)], from: u64) -> (Vec<u64>, End) {
+        unwind_in(stacks, 0x1000, records, from)
+    }
+
+    fn unwind_in(stacks: &[u64], size: u64, records: &[(u64, u64, u64)], from: u64) -> (Vec<u64>, End) {
         let records = records.iter().map(|record| (record.0, [record.1, record.2])).collect();
-        let fake = Fake { stacks: stacks.to_vec(), records };
+        let fake = Fake { stacks: stacks.to_vec(), size, records };
         let mut unwind = Unwind::new(&fake, from);
         let addresses = unwind.by_ref().collect();
         assert_eq!(unwind.next(), None);
@@ -202,8 +207,10 @@ mod tests {
 
     #[test]
     fn long_chains_are_cut() {
-        let chain: Vec<_> = (0..0x100).map(|n| (0x1000 + n * 16, 0x1010 + n * 16, n)).collect();
-        let (addresses, end) = unwind(&[0x1000], &chain, 0x1000);
+        let stacks: Vec<_> = (1..5).map(|n| n * 0x1_0000).collect();
+        let place = |n: u64| stacks[n as usize / 300] + n % 300 * 16;
+        let chain: Vec<_> = (0..1199).map(|n| (place(n), place(n + 1), n)).collect();
+        let (addresses, end) = unwind_in(&stacks, 0x2000, &chain, place(0));
         assert_eq!((addresses.len(), end), (MAX_FRAMES, End::TooMany));
         let stacks: Vec<_> = (1..8).map(|n| n * 0x1000).collect();
         let chain: Vec<_> = stacks.iter().map(|start| (*start, start + 0x1000, 7)).collect();
