@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bsp::console::choose_console;
-use bsp::info::{BootInfo, Conduit, RawRange};
+use bsp::info::{BootInfo, Conduit, LedLine, RawRange};
 
 fn main() -> ExitCode {
     let mut human = false;
@@ -121,6 +121,23 @@ fn table(file: &str, info: &BootInfo, error: Option<&str>) -> String {
     line("stdout", info.stdout.as_deref().unwrap_or("none").to_owned());
     let console = choose_console(info, &info.bootargs);
     line("console", console.map_or("none".to_owned(), |uart| format!("{} at {:#x}", uart.compatible, uart.base)));
+    if let Some(mailbox) = info.mailbox {
+        line("mailbox", format!("{:#x}, sees RAM at {:#x}", mailbox.base, mailbox.dma.bus));
+    }
+    if let Some(led) = info.act_led {
+        let line_name = match led.line {
+            LedLine::Pin(pin) => format!("pin {pin}"),
+            LedLine::Firmware(number) => format!("line {number} of the firmware's expander"),
+        };
+        line("led", line_name + if led.active_low { ", lit when low" } else { "" });
+    }
+    for uart in &info.uarts {
+        let pins = uart.pins.iter().flatten().map(|pin| format!("{}: function {}", pin.pin, pin.function));
+        let pins: Vec<_> = pins.collect();
+        if !pins.is_empty() {
+            line("pins", format!("{} {}", uart.name, pins.join(", ")));
+        }
+    }
     line("dma limit", info.dma_limit.map_or("none".to_owned(), |limit| format!("{limit:#x}")));
     for problem in &info.problems {
         line("odd", problem.to_string());

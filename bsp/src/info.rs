@@ -4,9 +4,13 @@
 //! Numbers are as the tree writes them, even where they are absurd; who uses them checks them. Device
 //! addresses are CPU addresses, translated through every bus's `ranges`.
 
+mod pins;
+
 use core::fmt;
 
 use arrayvec::{ArrayString, ArrayVec};
+
+pub use self::pins::{DmaWindow, Gpio, GpioKind, Led, LedLine, Mailbox, PinSetting, Pull};
 
 /// Owned text of at most `N` bytes. Longer text is cut, and what is not printable becomes `?`.
 pub type Text<const N: usize> = ArrayString<N>;
@@ -116,6 +120,8 @@ pub struct Uart {
     pub serial_index: Option<u32>,
     /// Its interrupt, if it leads to a controller that there is a driver for.
     pub interrupt: Option<Interrupt>,
+    /// How its pins are to be set, as far as they are to be.
+    pub pins: [Option<PinSetting>; 4],
     /// The node's name.
     pub name: Text<48>,
 }
@@ -299,6 +305,12 @@ pub struct BootInfo {
     pub dma_limit: Option<u64>,
     /// CPU address of the Raspberry Pi's power management block.
     pub watchdog: Option<u64>,
+    /// The Raspberry Pi's pin controller.
+    pub gpio: Option<Gpio>,
+    /// The mailbox of the Raspberry Pi's firmware.
+    pub mailbox: Option<Mailbox>,
+    /// The activity LED.
+    pub act_led: Option<Led>,
     /// What is odd about the tree; the first 16 of them.
     pub problems: ArrayVec<Problem, 16>,
     /// Banks and reservations that there was no room for: using the RAM would be unsafe.
@@ -335,6 +347,9 @@ impl BootInfo {
             timer: None,
             dma_limit: None,
             watchdog: None,
+            gpio: None,
+            mailbox: None,
+            act_led: None,
             problems: ArrayVec::new_const(),
             lost_ranges: 0,
             is_raspberry_pi: false,
@@ -361,6 +376,9 @@ impl BootInfo {
         self.timer = None;
         self.dma_limit = None;
         self.watchdog = None;
+        self.gpio = None;
+        self.mailbox = None;
+        self.act_led = None;
         self.problems.clear();
         self.lost_ranges = 0;
         self.is_raspberry_pi = false;

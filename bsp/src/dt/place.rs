@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::header::MAX_DEPTH;
 use super::values::{entries, number, split};
-use crate::info::RawRange;
+use crate::info::{DmaWindow, RawRange};
 
 /// What a node means for the nodes below it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Level<'a> {
     pub(super) enabled: bool,
     pub(super) ranges: Option<&'a [u8]>,
     pub(super) dma_ranges: Option<&'a [u8]>,
+    /// How its children see RAM.
+    pub(super) dma_window: DmaWindow,
     /// The phandle of the controller that its interrupts, and those below it, go to (2.4.1).
     pub(super) interrupt_parent: Option<u32>,
 }
@@ -65,6 +67,21 @@ impl<'a> Place<'a> {
         Some(RawRange { base, size: number(size)? })
     }
 
+    /// How devices on `bus`, the node at hand, see RAM: by the first of its `dma-ranges`; as the bus itself does, if
+    /// it has none.
+    pub(super) fn dma_window(&self, bus: &Level<'a>) -> DmaWindow {
+        let Some(parent) = self.parent() else { return DmaWindow::IDENTITY };
+        let Some(ranges) = bus.dma_ranges.filter(|ranges| !ranges.is_empty()) else { return parent.dma_window };
+        let (mut list, _) = entries(ranges, bus.address_cells + parent.address_cells + bus.size_cells);
+        let first = list.find_map(|entry| {
+            let (child, rest) = split(entry, bus.address_cells)?;
+            let (address, size) = split(rest, parent.address_cells)?;
+            let cpu = self.dma_translate(number(address)?)?;
+            Some(DmaWindow { bus: number(child)?, cpu, size: number(size)? })
+        });
+        first.unwrap_or(DmaWindow { bus: 0, cpu: 0, size: 0 })
+    }
+
     /// One past the highest CPU address that masters on the bus at hand reach, if its `dma-ranges` limit them
     /// (Linux: `of_dma_get_max_cpu_address`).
     pub(super) fn dma_end(&self, bus: &Level<'a>) -> Option<u64> {
@@ -74,15 +91,20 @@ impl<'a> Place<'a> {
         let ends = list.filter_map(|entry| {
             let (_, rest) = split(entry, bus.address_cells)?;
             let (address, size) = split(rest, parent.address_cells)?;
-            let base = self.translate(number(address)?, |level| match level.dma_ranges {
-                // As Linux: a bus that says nothing passes everything.
-                None => Bus::Identity,
-                Some(ranges) => Bus::of(ranges),
-            })?;
+            let base = self.dma_translate(number(address)?)?;
             // An end beyond 64 bits limits nobody.
             Some(base.saturating_add(number(size)?))
         });
         ends.max().filter(|end| *end != u64::MAX)
+    }
+
+    /// Takes an address that a master on the bus above sends out up to RAM.
+    fn dma_translate(&self, address: u64) -> Option<u64> {
+        self.translate(address, |level| match level.dma_ranges {
+            // As Linux: a bus that says nothing passes everything.
+            None => Bus::Identity,
+            Some(ranges) => Bus::of(ranges),
+        })
     }
 
     /// Takes `address`, in the space of the lowest level's children, up to the CPU.

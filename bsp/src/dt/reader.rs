@@ -7,18 +7,20 @@ mod chosen;
 mod devices;
 mod interrupts;
 mod memory;
+mod pins;
 mod props;
 
 use arrayvec::ArrayVec;
 
 use self::devices::Clocks;
 use self::interrupts::Interrupts;
+use self::pins::Pins;
 use self::props::Props;
 use super::DtError;
 use super::place::{Level, Place};
 use super::values::{has, strings};
 use super::walk::{Name, Node, Visitor};
-use crate::info::{BootInfo, Conduit, Oddity, Psci, Text, set_text};
+use crate::info::{BootInfo, Conduit, DmaWindow, Oddity, Psci, Text, set_text};
 
 /// What the children of a node of the first level are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +42,7 @@ pub(super) struct Reader<'a, 'b> {
     uarts: ArrayVec<(Text<96>, Option<u32>), 16>,
     clocks: Clocks,
     interrupts: Interrupts<'a>,
+    pins: Pins<'a>,
     /// Names from the root down to the node at hand.
     path: ArrayVec<Name<'a>, 16>,
 }
@@ -53,14 +56,16 @@ impl<'a> Visitor<'a> for Reader<'a, '_> {
         if depth > 0 {
             let _ = self.path.try_push(node.name);
         }
-        let level = Level {
+        let mut level = Level {
             address_cells: props.address_cells.map_or(2, |cells| cells as usize),
             size_cells: props.size_cells.map_or(1, |cells| cells as usize),
             enabled: self.place.is_enabled() && props.is_enabled(),
             ranges: props.ranges,
             dma_ranges: props.dma_ranges,
+            dma_window: DmaWindow::IDENTITY,
             interrupt_parent: props.interrupt_parent.or(self.place.parent().and_then(|parent| parent.interrupt_parent)),
         };
+        level.dma_window = self.place.dma_window(&level);
         match depth {
             0 => self.root(&props),
             1 => self.first_level(node, &props, &level)?,
@@ -68,7 +73,7 @@ impl<'a> Visitor<'a> for Reader<'a, '_> {
             2 if level.enabled && self.section == Section::Cpus => self.cpu(node, &props),
             _ => {}
         }
-        self.anywhere(node, &props, &level);
+        self.anywhere(node, &props, &level, depth);
         self.place.enter(level);
         Ok(())
     }
@@ -85,6 +90,7 @@ impl<'a, 'b> Reader<'a, 'b> {
             uarts: ArrayVec::new(),
             clocks: Clocks::default(),
             interrupts: Interrupts::default(),
+            pins: Pins::default(),
             path: ArrayVec::new(),
         }
     }
@@ -124,7 +130,7 @@ impl<'a, 'b> Reader<'a, 'b> {
     }
 
     /// What may stand at any depth.
-    fn anywhere(&mut self, node: &Node<'a>, props: &Props<'a>, level: &Level<'a>) {
+    fn anywhere(&mut self, node: &Node<'a>, props: &Props<'a>, level: &Level<'a>, depth: usize) {
         if let Some(phandle) = props.phandle
             && let Some(frequency) = props.clock_frequency
             && props.is_compatible("fixed-clock")
@@ -150,6 +156,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         if props.compatible.is_some() {
             self.device(node, props, level);
         }
+        self.pins(node, props, depth);
     }
 
     /// Puts together what refers to each other, sorts, and adds the header's list.
@@ -157,6 +164,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.reserve_map(reserve_map);
         self.connect_uarts();
         self.interrupts.connect(self.info);
+        self.pins.connect(self.info);
         self.info.memory.sort_unstable();
         self.info.reserved.sort_unstable_by_key(|entry| (entry.range, entry.kind));
     }

@@ -77,7 +77,8 @@ impl<'a> Reader<'a, '_> {
         };
         let RawRange { base, size } = range;
         let clock_hz = props.clock_frequency;
-        let uart = Uart { kind, compatible, base, size, clock_hz, serial_index: None, interrupt: None, name };
+        let uart =
+            Uart { kind, compatible, base, size, clock_hz, serial_index: None, interrupt: None, pins: [None; 4], name };
         if self.info.uarts.try_push(uart).is_err() {
             self.info.note(Oddity::TooMany, &name);
             return;
@@ -86,6 +87,7 @@ impl<'a> Reader<'a, '_> {
         // As long as the list above, which had room.
         let _ = self.uarts.try_push((self.current_path(), clock));
         let _ = self.interrupts.uarts.try_push(Wire::of(props, level));
+        let _ = self.pins.uarts.try_push(props.pinctrl.unwrap_or_default());
     }
 
     fn interrupt_controller(&mut self, node: &Node<'a>, props: &Props<'a>, level: &Level<'a>, kind: IntcKind) {
