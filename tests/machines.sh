@@ -49,6 +49,32 @@ expects() { # STATUS TEXT COMMANDS [NAME=VALUE...]
     grep -qE "$text" <<<"$said" || { complain "it does not say: $text"; return; }
 }
 
+# The report of a failure on demand: its status, and all of these words.
+crashes() { # FAILURE STATUS WORDS...
+    local failure=$1 status=$2 words
+    shift 2
+    console "crash $failure"
+    local got=$?
+    [ $got = "$status" ] || { complain "status $got, not $status"; return; }
+    for words in "$@"; do
+        grep -qF -- "$words" <<<"$said" || { complain "it does not say: $words"; return; }
+    done
+}
+
+# A report with the lines of the source.
+symbolised() {
+    console "crash write"
+    said=$(firmware/tools/symbolise "$PWD/$elf" <<<"$said" 2>&1)
+    grep -qE 'write_text at firmware/src/exception/provoke.rs:[0-9]+' <<<"$said" || { complain "no lines"; return; }
+}
+
+# An SError that waits when the machine starts.
+serror() { # [NAME=VALUE...]
+    tests/with_serror.sh $image "$work/image" || return 1
+    boot=$work/image expects 134 'fatal: SError, an asynchronous external abort, seen in the kernel' '' EL2=1 "$@" &&
+        grep -qF 'EC 0x2f SError; IL 1' <<<"$said" || complain "no syndrome"
+}
+
 # A tree that must be refused, by name of a file or fixture.
 refuses() { # TEXT TREE [NAME=VALUE...]
     local text=$1 tree=$2
@@ -101,7 +127,7 @@ for cpu in cortex-a53 cortex-a57 cortex-a72 cortex-a76 max; do
         step "virt, $cpu, EL$((el2 + 1)): reports" reports 516424 524288 CPU=$cpu EL2=$el2
     done
 done
-step "virt, GICv3: tests" boots GIC=3
+step "virt, GICv3, two processors: tests" boots GIC=3 SMP=2
 step "rpi4: tests" boots BOARD=rpi4
 step "rpi4: reports" reports 900000 983040 BOARD=rpi4
 step "rpi4, PL011: reports" reports 900000 983040 BOARD=rpi4 APPEND=console=ttyAMA0
@@ -122,6 +148,29 @@ step "bad argument" expects 1 'exit: the status is a number' 'exit 1000; exit'
 step "without semihosting, PSCI by hvc" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off"
 step "without semihosting, PSCI by smc" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off" EL2=1
 step "without semihosting, watchdog" expects 0 '' exit QEMU_ARGS="-semihosting-config enable=off" BOARD=rpi4
+for board in virt rpi4; do
+    no_qemu="-semihosting-config enable=off"
+    step "$board: reboot" expects 0 '' reboot BOARD=$board QEMU_ARGS="$no_qemu"
+    step "$board: poweroff" expects 0 '' poweroff BOARD=$board QEMU_ARGS="$no_qemu"
+    step "$board: panic=-1" expects 0 'end of report' 'crash brk' BOARD=$board APPEND=panic=-1 QEMU_ARGS="$no_qemu"
+    step "$board: panic=1" expects 0 'rebooting in 1 seconds' 'crash panic' BOARD=$board APPEND=panic=1 QEMU_ARGS="$no_qemu"
+    step "$board: panic=0" expects 124 'halted after a failure' 'crash brk' BOARD=$board TIMEOUT=3 QEMU_ARGS="$no_qemu"
+done
+step "reboot, PSCI by smc" expects 0 '' reboot EL2=1
+step "panic= in QEMU" expects 134 'end of report' 'crash brk' APPEND=panic=-1
+
+at=firmware::exception::provoke
+step "report: null pointer" crashes null 134 'fatal: data abort on a read: translation fault at level 0: null pointer' \
+    'AT S1E1R: PAR_EL1' ">  $at::read_null+0x"
+step "report: call of a null pointer" crashes call 134 'call of a null pointer at 0x' "] $at::call_null+0x"
+step "report: undefined instruction" crashes undefined 134 'undefined instruction 0x00000000' ' (00000000)' ">  $at::run_nothing+0x"
+step "report: BRK" crashes brk 134 'fatal: BRK 0x1' 'immediate 0x0001' ">  $at::break_here+0x"
+step "report: write to text" crashes write 134 'permission fault at level 3' 'kernel text' 'RO X  Normal' ">  $at::write_text+0x"
+step "report: stack overflow" crashes overflow 134 'stack overflow on CPU 0' 'guard page of the stack' "] $at::recurse+0x" ' times'
+step "report: panic" crashes panic 101 'asked for at the console' 'call trace:' "] $at::panic+0x" '] firmware::console::run+0x'
+step "report: lines of the source" symbolised
+step "report: SError" serror
+step "report: SError, with RAS" serror CPU=max
 # shellcheck source=tests/console.sh
 . tests/console.sh
 

@@ -74,6 +74,15 @@ impl Port {
         }
     }
 
+    /// Whether the port is on: whoever came before us has set it up.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        match self {
+            Self::Pl011(port) => port.is_started(),
+            Self::BcmAux(port) => port.is_started(),
+        }
+    }
+
     /// Starts the port if it is off.
     pub fn start(&mut self, clock_hz: Option<u32>, baud: Option<u32>) {
         match self {

@@ -10,9 +10,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MIDR_EL1};
 use bsp::console::{choose_console, port_named};
 use bsp::dt;
-use bsp::info::{BootInfo, Uart};
+use bsp::info::{BootInfo, Uart, UartKind};
 use bsp::uart::Port;
-use mm::addr::{PhysAddr, PhysRange};
+use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tock_registers::interfaces::Readable;
@@ -23,7 +23,7 @@ use crate::memory::{self, Memory};
 use crate::options::Options;
 use crate::power::Failure;
 use crate::window::Windows;
-use crate::{exception, output, power, pr_emerg, pr_info, pr_warn};
+use crate::{devices, exception, output, power, pr_emerg, pr_info, pr_warn};
 
 core::arch::global_asm!(
     include_str!("boot/entry.S"),
@@ -127,15 +127,17 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
     let options = Options::read(&info.bootargs);
     options.configure_log();
     power::set_panic_seconds(options.panic_seconds);
+    devices::start(info, image, |base| map_device(info, windows, base));
     let console = open_console(info, image, windows);
     exception::unmask_serror();
     banner(info, tree, image, level, console);
+    devices::report();
     options.report();
     open_records(info, &options, console, windows);
     let (at, midr) = (image.range().start(), MIDR_EL1.get());
     record!(info, "boot: EL{=u64}, image at {}, tree at {=u64:#x}, MIDR {=u64:#x}", level, at, tree, midr);
     if let Some(base) = info.watchdog
-        && let Ok(virt) = windows.device(base)
+        && let Some(virt) = map_device(info, windows, base)
     {
         // SAFETY: the tree says that the block is there; device windows are never unmapped.
         unsafe { power::set_watchdog(virt.as_raw()) };
@@ -212,17 +214,32 @@ fn is_device(info: &BootInfo, base: u64) -> bool {
     base < memory::phys_limit().as_raw() && base.is_multiple_of(4) && !in_ram
 }
 
-/// A port of the tree, if it can be one.
-fn open_uart(info: &BootInfo, uart: &Uart, windows: &mut Windows) -> Option<Port> {
-    let mut port = if is_device(info, uart.base) { map_uart(windows, uart.kind, uart.base)? } else { return None };
-    port.start(uart.clock_hz, info.stdout_baud);
-    Some(port)
+/// Maps the page of a device for good; tells where its registers are then.
+fn map_device(info: &BootInfo, windows: &mut Windows, base: u64) -> Option<VirtAddr> {
+    if is_device(info, base) { windows.device(base).ok() } else { None }
 }
 
-fn map_uart(windows: &mut Windows, kind: bsp::info::UartKind, base: u64) -> Option<Port> {
-    let virt = windows.device(base).ok()?;
-    // SAFETY: the whole page of the port is mapped as Device memory, for good; nobody opens a port twice.
-    Some(unsafe { Port::new(kind, virt.as_raw() as usize) })
+/// A port of the tree, if it can be one.
+fn open_uart(info: &BootInfo, uart: &Uart, windows: &mut Windows) -> Option<Port> {
+    let registers = map_device(info, windows, uart.base)?;
+    // SAFETY: the tree says that the port is there, and its whole page is mapped; nobody opens a port twice.
+    Some(unsafe { start_uart(uart.kind, registers, Some(uart), info.stdout_baud) })
+}
+
+/// A port that works. `uart` is what the tree says of it: one that is off gets its pins and its clock from there, or
+/// from whoever else knows them.
+///
+/// # Safety
+///
+/// The registers of a `kind` UART are mapped at `registers`, with the rest of their page, for good, and only here.
+unsafe fn start_uart(kind: UartKind, registers: VirtAddr, uart: Option<&Uart>, baud: Option<u32>) -> Port {
+    // SAFETY: the caller's promise, passed on.
+    let mut port = unsafe { Port::new(kind, registers.as_raw() as usize) };
+    if !port.is_started() {
+        uart.into_iter().for_each(devices::connect_pins);
+        port.start(uart.and_then(|uart| uart.clock_hz).or_else(|| devices::uart_clock(kind)), baud);
+    }
+    port
 }
 
 /// Opens some console, if there is none, for the last lines of a machine that does not come up.
@@ -246,9 +263,9 @@ fn open_plain_uart(image: Image, windows: &mut Windows) {
         // SAFETY: the GPIO block's page is mapped as Device memory; reading GPFSEL1 has no side effect.
         uart = uart.on_the_pins(unsafe { gpfsel1.read_volatile() });
     }
-    if let Some(mut port) = map_uart(windows, uart.kind, uart.base) {
-        port.start(None, None);
-        output::set_port(port);
+    if let Ok(registers) = windows.device(uart.base) {
+        // SAFETY: the board has the port there, if it is what it seems to be; its whole page is mapped.
+        output::set_port(unsafe { start_uart(uart.kind, registers, None, None) });
     }
     pr_info!("quire: this looks like a {}", uart.board);
 }

@@ -5,6 +5,7 @@
 //! `exception/vectors.S`. An exception on the fault stack goes on below, or starts over at its top if the stack
 //! pointer is of no use any more.
 
+pub(crate) mod provoke;
 mod report;
 mod spurious;
 

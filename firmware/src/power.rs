@@ -9,14 +9,12 @@
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::asm;
-use bsp::delay::{Delay, GenericTimer};
 use bsp::info::{BootInfo, Conduit};
 use bsp::watchdog::Watchdog;
-use embedded_hal::delay::DelayNs;
 use qemu_exit::QEMUExit;
 use smccc::psci;
 
-use crate::{memory, output, println, translate};
+use crate::{devices, memory, output, println, translate};
 
 /// `hlt #0xf000`, the semihosting call.
 const SEMIHOSTING_CALL: u32 = 0xd45e_0000;
@@ -51,6 +49,15 @@ impl Failure {
             Self::Boot => 1,
             Self::Fault => 134,
             Self::Panic => 101,
+        }
+    }
+
+    /// How often the activity LED blinks, again and again.
+    const fn blinks(self) -> u32 {
+        match self {
+            Self::Fault => 2,
+            Self::Panic => 3,
+            Self::Boot => 4,
         }
     }
 }
@@ -115,7 +122,7 @@ fn after(failure: Failure) -> ! {
             println!("quire: halted after a failure; panic=N on the command line would reboot after N seconds");
             output::drain();
             loop {
-                signal(failure);
+                devices::signal(failure.blinks());
             }
         }
         seconds @ 1.. => {
@@ -123,17 +130,12 @@ fn after(failure: Failure) -> ! {
             output::drain();
             let end = crate::boot::uptime_ns().saturating_add(u64::from(seconds.unsigned_abs()) * 1_000_000_000);
             while crate::boot::uptime_ns() < end {
-                signal(failure);
+                devices::signal(failure.blinks());
             }
         }
         _ => {}
     }
     reboot()
-}
-
-/// Shows the failure to whoever has no console. Takes about two seconds.
-fn signal(_failure: Failure) {
-    Delay::new(GenericTimer).delay_ms(2000);
 }
 
 /// The watchdog, if the machine has one.

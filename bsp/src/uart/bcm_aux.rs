@@ -76,11 +76,18 @@ impl BcmAux {
         unsafe { &*core::ptr::with_exposed_provenance(self.base) }
     }
 
+    /// Whether the port is on. While its block is off, its other registers cannot be read.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        let registers = self.registers();
+        registers.enables.is_set(Enables::MINI_UART)
+            && registers.control.matches_all(Control::TX_ENABLE::SET + Control::RX_ENABLE::SET)
+    }
+
     /// Starts the port if it is off. Without a known clock the divisor stays as it is.
     pub fn start(&mut self, clock_hz: Option<u32>, baud: u32) {
         let registers = self.registers();
-        let enabled = registers.enables.is_set(Enables::MINI_UART);
-        if enabled && registers.control.matches_all(Control::TX_ENABLE::SET + Control::RX_ENABLE::SET) {
+        if self.is_started() {
             return;
         }
         registers.enables.modify(Enables::MINI_UART::SET);

@@ -66,10 +66,16 @@ impl Pl011 {
         unsafe { &*core::ptr::with_exposed_provenance(self.base) }
     }
 
+    /// Whether the port is on.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.registers().control.matches_all(Control::UARTEN::SET + Control::TXE::SET)
+    }
+
     /// Starts the port if it is off. Without a known clock the divisor stays as it is.
     pub fn start(&mut self, clock_hz: Option<u32>, baud: u32) {
         let registers = self.registers();
-        if registers.control.matches_all(Control::UARTEN::SET + Control::TXE::SET) {
+        if self.is_started() {
             return;
         }
         registers.control.set(0);

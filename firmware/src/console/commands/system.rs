@@ -5,13 +5,16 @@ use core::fmt::Write;
 
 use super::{Command, Failure, File, Session, Table, none};
 use crate::boot::uptime_ns;
+use crate::exception::provoke;
 use crate::power;
 
 pub(super) const TABLE: Table = Table {
     title: "Machine",
     commands: &[
         Command { name: "uptime", arguments: "", help: "how long the machine has been up", run: uptime },
+        Command { name: "reboot", arguments: "", help: "start the machine anew", run: reboot },
         Command { name: "poweroff", arguments: "", help: "switch the machine off", run: poweroff },
+        Command { name: "crash", arguments: "[FAILURE]", help: "fail, to see the report; alone, the list", run: crash },
         Command { name: "exit", arguments: "[N]", help: "end QEMU with status N, or switch off", run: exit },
     ],
     files: &[File { path: "/proc/uptime", show: proc_uptime }],
@@ -36,6 +39,25 @@ fn proc_uptime(session: &mut Session) -> Result<(), Failure> {
     let hundredths = uptime_ns() / 10_000_000;
     writeln!(session, "{}.{:02} 0.00", hundredths / 100, hundredths % 100)?;
     Ok(())
+}
+
+fn reboot(_: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    power::reboot()
+}
+
+/// As Linux's LKDTM.
+fn crash(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    if arguments.is_empty() {
+        for (name, _) in provoke::FAILURES {
+            writeln!(session, "{name}")?;
+        }
+        return Ok(());
+    }
+    let failure = provoke::FAILURES.iter().find(|failure| failure.0 == arguments);
+    let (_, fail) = failure.ok_or("no such failure; crash alone lists them")?;
+    fail();
+    Err(Failure::Because("nothing happened"))
 }
 
 fn poweroff(_: &mut Session, arguments: &str) -> Result<(), Failure> {
