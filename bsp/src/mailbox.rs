@@ -9,8 +9,8 @@
 //! The firmware sees RAM at an address of its own and past the CPU's caches: a message is cleaned to memory before it
 //! is sent, and invalidated before the answer is read. Every wait is bounded.
 //!
-//! - [`message`](self::message): what a message looks like
-//! - [`revision`](self::revision): what the board's revision code says
+//! - [`message`]: what a message looks like
+//! - [`revision`]: what the board's revision code says
 //!
 //! Source: the firmware's mailbox property interface, as its documentation (github.com/raspberrypi/firmware/wiki) has it.
 
@@ -161,7 +161,10 @@ impl<B: Boxes> Firmware<B> {
     ///
     /// `bus` is the firmware's address of `buffer`, which is mapped as Normal memory.
     pub unsafe fn new(boxes: B, buffer: &'static mut Buffer, bus: u32) -> Option<Self> {
-        bus.is_multiple_of(16).then_some(Self { boxes, buffer: &raw mut buffer.0, bus })
+        let buffer = &raw mut buffer.0;
+        // The firmware reaches it by its address alone.
+        buffer.expose_provenance();
+        bus.is_multiple_of(16).then_some(Self { boxes, buffer, bus })
     }
 
     /// Asks `tag` with `values`; tells the answer's values, at most as many as `answer` has room for.

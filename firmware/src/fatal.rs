@@ -88,7 +88,7 @@ pub(crate) fn end(event: &dyn Event) -> ! {
     let turn = turn();
     if turn == Turn::Hopeless {
         expect::end_well_without_a_word();
-        power::fail(event.failure());
+        power::fail_silently(event.failure());
     }
     wait_for_the_console();
     // SAFETY: whoever held it has failed or been interrupted for good, or was given the time that any message takes.

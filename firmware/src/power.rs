@@ -6,7 +6,8 @@
 //! machines do: switch off after a program that has ended, and after a failure what `panic=` says. There is no
 //! build for the one or the other.
 
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::asm;
 use bsp::info::{BootInfo, Conduit};
@@ -89,14 +90,25 @@ pub unsafe fn set_watchdog(base: u64) {
 /// Ends QEMU with `status`, or switches the machine off.
 pub fn exit(status: u32) -> ! {
     output::drain();
+    exit_silently(status)
+}
+
+/// As [`exit`], where the console may be what has failed.
+pub(crate) fn exit_silently(status: u32) -> ! {
     qemu_exit::AArch64::new().exit(status)
 }
 
 /// Ends the machine after a failure: QEMU with its status, a real one as `panic=` says.
 pub fn fail(failure: Failure) -> ! {
+    output::drain();
+    fail_silently(failure)
+}
+
+/// As [`fail`], where the console may be what has failed.
+pub(crate) fn fail_silently(failure: Failure) -> ! {
     let number = Failure::ALL.iter().position(|one| *one == failure).unwrap_or(0);
     ENDING.store(number as u8 + 1, Ordering::Relaxed);
-    exit(failure.status())
+    exit_silently(failure.status())
 }
 
 /// Whether the instruction at `address` is the semihosting call.
@@ -108,26 +120,24 @@ pub(crate) fn is_semihosting_call(address: u64) -> bool {
 pub(crate) fn end_for_real() -> ! {
     let number = usize::from(ENDING.load(Ordering::Relaxed));
     match number.checked_sub(1).and_then(|number| Failure::ALL.get(number)) {
-        None => off(),
+        None => off_silently(),
         Some(failure) => after(*failure),
     }
 }
 
 /// Does what `panic=` says.
 fn after(failure: Failure) -> ! {
-    // SAFETY: the machine has failed, and whoever held the console with it.
-    unsafe { output::steal() };
     match PANIC_SECONDS.load(Ordering::Relaxed) {
         0 => {
-            println!("quire: halted after a failure; panic=N on the command line would reboot after N seconds");
-            output::drain();
+            say(format_args!(
+                "quire: halted after a failure; panic=N on the command line would reboot after N seconds"
+            ));
             loop {
                 devices::signal(failure.blinks());
             }
         }
         seconds @ 1.. => {
-            println!("quire: rebooting in {seconds} seconds");
-            output::drain();
+            say(format_args!("quire: rebooting in {seconds} seconds"));
             let end = crate::boot::uptime_ns().saturating_add(u64::from(seconds.unsigned_abs()) * 1_000_000_000);
             while crate::boot::uptime_ns() < end {
                 devices::signal(failure.blinks());
@@ -135,7 +145,18 @@ fn after(failure: Failure) -> ! {
         }
         _ => {}
     }
-    reboot()
+    reboot_silently()
+}
+
+/// Prints a last line. If that fails, the machine comes back here, and then it is not tried again.
+fn say(line: fmt::Arguments<'_>) {
+    static SPOKEN: AtomicBool = AtomicBool::new(false);
+    if !SPOKEN.swap(true, Ordering::Relaxed) {
+        // SAFETY: the machine ends, and whoever held the console has ended with it.
+        unsafe { output::steal() };
+        println!("{line}");
+        output::drain();
+    }
 }
 
 /// The watchdog, if the machine has one.
@@ -148,6 +169,10 @@ fn watchdog() -> Option<Watchdog> {
 /// Switches the machine off; parks this CPU if it cannot be.
 pub fn off() -> ! {
     output::drain();
+    off_silently()
+}
+
+fn off_silently() -> ! {
     match CONDUIT.load(Ordering::Relaxed) {
         1 => drop(psci::system_off::<smccc::Smc>()),
         2 => drop(psci::system_off::<smccc::Hvc>()),
@@ -155,7 +180,7 @@ pub fn off() -> ! {
     }
     match watchdog() {
         Some(mut watchdog) => watchdog.halt(),
-        None => println!("quire: the machine may be switched off"),
+        None => say(format_args!("quire: the machine may be switched off")),
     }
     park()
 }
@@ -163,6 +188,10 @@ pub fn off() -> ! {
 /// Starts the machine anew; parks this CPU if it cannot be.
 pub fn reboot() -> ! {
     output::drain();
+    reboot_silently()
+}
+
+fn reboot_silently() -> ! {
     match CONDUIT.load(Ordering::Relaxed) {
         1 => drop(psci::system_reset::<smccc::Smc>()),
         2 => drop(psci::system_reset::<smccc::Hvc>()),
@@ -170,13 +199,12 @@ pub fn reboot() -> ! {
     }
     match watchdog() {
         Some(mut watchdog) => watchdog.reset(),
-        None => println!("quire: this machine cannot reset itself"),
+        None => say(format_args!("quire: this machine cannot reset itself")),
     }
     park()
 }
 
 fn park() -> ! {
-    output::drain();
     loop {
         asm::wfe();
     }

@@ -12,7 +12,8 @@ firmware::entry!(on_target::main);
 mod on_target {
     use firmware::boot::Machine;
     use firmware::exception;
-    use firmware::translate;
+    use firmware::layout::FAULT_STACK_SIZE;
+    use firmware::{stack, translate};
     use tests::check;
 
     /// A translation fault at level 3: on a read, of an instruction.
@@ -27,6 +28,7 @@ mod on_target {
                 ("a translation fault that has gone is retried", a_fault_that_has_gone_is_retried),
                 ("a handler is retried on its own stack", a_handler_is_retried_on_its_own_stack),
                 ("registers survive a retry", registers_survive),
+                ("handlers have the stack that they look for", handlers_have_their_stack),
                 ("AT leaves PAR_EL1 alone", at_leaves_par_alone),
                 ("what is not mapped cannot be peeked at", what_is_not_mapped_cannot_be_peeked_at),
             ],
@@ -155,6 +157,26 @@ mod on_target {
             );
         }
         check(found == sum, "a register is not what it was")
+    }
+
+    fn handlers_have_their_stack(_: &'static Machine) -> Result<(), &'static str> {
+        let stack = stack::all().find(|stack| stack.name == "fault stack").ok_or("there is none")?;
+        check(stack.range.size() == FAULT_STACK_SIZE, "linker script and vectors differ about its size")?;
+        let top: u64;
+        // SAFETY: looks at SP_EL1 while no exception can come, and goes back to SP_EL0.
+        unsafe {
+            core::arch::asm!(
+                "mrs {daif}, daif",
+                "msr daifset, #0xf",
+                "msr spsel, #1",
+                "mov {top}, sp",
+                "msr spsel, #0",
+                "msr daif, {daif}",
+                top = out(reg) top,
+                daif = out(reg) _,
+            );
+        }
+        check(top == stack.range.end().as_raw(), "the stack pointer is not at its top")
     }
 
     fn at_leaves_par_alone(_: &'static Machine) -> Result<(), &'static str> {

@@ -21,7 +21,8 @@ enum Mood {
 
 struct Fake {
     mood: Mood,
-    buffer: *mut [u32; WORDS],
+    /// Where the buffer is.
+    buffer: usize,
     queue: VecDeque<u32>,
     looks: u32,
 }
@@ -34,8 +35,9 @@ impl Boxes for Fake {
         if self.mood == Mood::Full {
             return false;
         }
+        let message: *mut [u32; WORDS] = core::ptr::with_exposed_provenance_mut(self.buffer);
         // SAFETY: the test's own buffer, which nobody looks at between question and answer.
-        let message = unsafe { &mut *self.buffer };
+        let message = unsafe { &mut *message };
         message[1] = 0x8000_0000;
         if self.mood != Mood::Ignorant {
             match message[2] {
@@ -72,9 +74,9 @@ impl DelayNs for Clock {
 
 fn ask(mood: Mood, tag: u32, values: &[u32]) -> (Result<Vec<u32>, MailboxError>, u64) {
     let buffer = Box::leak(Box::new(Buffer::new()));
-    let words = &raw mut buffer.0;
+    let address = (&raw mut buffer.0).addr();
     // A late answer to an earlier question lies in the box.
-    let fake = Fake { mood, buffer: words, queue: VecDeque::from([BUS | 8]), looks: 0 };
+    let fake = Fake { mood, buffer: address, queue: VecDeque::from([BUS | 8]), looks: 0 };
     // SAFETY: the fake firmware sees the buffer by its own pointer.
     let mut firmware = unsafe { Firmware::new(fake, buffer, BUS) }.unwrap();
     let (mut answer, mut clock) = ([0; 2], Clock(0));
@@ -108,7 +110,7 @@ fn errors_of_the_message_are_told() {
 
 #[test]
 fn a_buffer_the_firmware_cannot_name_is_refused() {
-    let fake = Fake { mood: Mood::Silent, buffer: core::ptr::null_mut(), queue: VecDeque::new(), looks: 0 };
+    let fake = Fake { mood: Mood::Silent, buffer: 0, queue: VecDeque::new(), looks: 0 };
     // SAFETY: nothing is asked.
     assert!(unsafe { Firmware::new(fake, Box::leak(Box::new(Buffer::new())), BUS + 8) }.is_none());
 }
