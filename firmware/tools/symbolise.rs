@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `symbolise ELF < LOG`: passes a console log on and adds, below each line with code addresses, what they are in
-//! the source: function, file and line, inlined calls included.
+//! `symbolise ELF < LOG`: passes a console log on and adds, below each line of a call trace, what it is in the
+//! source: function, file and line, inlined calls included.
 //!
 //! It works with and without names in the image: all it needs is the ELF file that the image was made of.
 
@@ -61,13 +61,13 @@ fn short(file: &str) -> &str {
     inside.and_then(Path::to_str).unwrap_or(file)
 }
 
-/// The addresses of a line that lie in the image, and whether each is a return address: those of a
-/// backtrace, `[<ADDRESS>]`, are.
+/// The addresses of a line that lie in the image, and whether each is a return address. They stand as Linux writes
+/// them: `<ADDRESS>`, and `[<ADDRESS>]` if it is where a call returns to.
 fn addresses(line: &str) -> impl Iterator<Item = (u64, bool)> {
-    let is_return = line.contains("[<");
-    let words = line.split(|char: char| !char.is_ascii_hexdigit()).filter(|word| word.len() == 16);
-    words
-        .filter_map(|word| u64::from_str_radix(word, 16).ok())
-        .filter(|address| (IMAGE..IMAGE_END).contains(address))
-        .map(move |address| (address, is_return))
+    line.match_indices('<').filter_map(|(at, _)| {
+        let (digits, rest) = line.get(at + 1..)?.split_at_checked(16)?;
+        let address = u64::from_str_radix(digits, 16).ok().filter(|_| rest.starts_with('>'))?;
+        let is_return = line.get(..at).is_some_and(|before| before.ends_with('['));
+        (IMAGE..IMAGE_END).contains(&address).then_some((address, is_return))
+    })
 }
