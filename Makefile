@@ -10,7 +10,7 @@ export BOARD DTB MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run log image test check test-host test-miri test-fuzz test-target test-trees doc clean
+.PHONY: help setup run log image bench test check test-host test-miri test-fuzz test-target test-trees doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -34,6 +34,11 @@ image: ## Build the flat Image: target/kernel8.img, for QEMU, U-Boot and the Pi
 	@$(SETUP) run
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@firmware/tools/qemu.sh --image target/$(TARGET)/release/firmware target/kernel8.img
+
+bench: ## Instructions per operation, beside Linux: BENCH=pg_hot SMP=1
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@firmware/tools/bench.sh target/$(TARGET)/release/firmware $(BENCH)
 
 test: ## All tests: style, host, Miri, fuzz, on target
 	@$(SETUP) test

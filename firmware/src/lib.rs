@@ -23,6 +23,8 @@ pub mod symbols;
 #[cfg(target_os = "none")]
 pub mod backtrace;
 #[cfg(target_os = "none")]
+mod bench;
+#[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod console;

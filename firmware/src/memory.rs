@@ -5,7 +5,7 @@
 //!   banks, reservations, image, tree ---> memblock          who owns which byte
 //!   memblock ---> tables in a window ---> kernel map        image W^X, direct map, devices
 //!   boot tables, guard frames, the loader's tree            go back to memblock
-//!   memblock ---> zones                                     what is left is free pages
+//!   memblock ---> page allocator                            what is left is free pages
 //! ```
 //!
 //! Every byte of every bank is accounted for at the end: free, reserved, used (see `memory/account.rs`).
@@ -22,14 +22,17 @@ use bsp::dt;
 use bsp::info::{BootInfo, EnableMethod, RawRange, ReservedKind};
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::memblock::{Direction, Memblock, MemblockError, Request, ReserveFlags};
+use mm::page_alloc::{Config, Pages};
 use mm::pgtable::MapError;
-use mm::zone::{ZoneError, Zones};
+use mm::zone::ZoneError;
+use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tock_registers::interfaces::Readable;
 
 pub use self::kernel_map::KernelMap;
 pub(crate) use self::kernel_map::is_live as is_mapped;
 pub use self::owner::Owner;
+use crate::cpu::{Hardware, hardware};
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
 use crate::window::Windows;
@@ -38,12 +41,12 @@ use crate::{output, pr_warn};
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
 pub struct Memory {
-    /// Who owns which byte. Fixed once the zones have the rest.
+    /// Who owns which byte. Fixed once the page allocator has the rest.
     pub memblock: &'static Memblock,
     /// The kernel's translation tree.
     pub map: SpinMutex<KernelMap>,
     /// The page allocator.
-    pub zones: SpinMutex<Zones<'static>>,
+    pub pages: &'static Pages<'static, Hardware>,
     /// The image in physical memory.
     pub image: Image,
     /// A compact copy of the device tree, for drivers that come later.
@@ -154,8 +157,9 @@ pub(crate) fn start(
     // A reservation of the tree may name what was just released.
     reserve_tree(&mut memblock, info, limit)?;
 
-    let dma_limit = info.dma_limit.map(PhysAddr::new_saturating);
-    let size = Zones::metadata_bytes(&memblock, dma_limit);
+    let config =
+        Config { dma_limit: info.dma_limit.map(PhysAddr::new_saturating), nr_cpus: info.cpus.len(), ..Config::DEFAULT };
+    let size = Pages::<Hardware>::metadata_bytes(&memblock, &config);
     if size == 0 {
         return Err(MemoryError::NoRam);
     }
@@ -163,19 +167,31 @@ pub(crate) fn start(
     // SAFETY: the frames are ours, free, and in the direct map; nobody else refers to them. Any bits are a u64.
     let metadata =
         unsafe { core::slice::from_raw_parts_mut(direct_ptr(metadata.start()).cast::<u64>(), size as usize / 8) };
-    let zones = Zones::build(&memblock, dma_limit, metadata).map_err(MemoryError::Zones)?;
+    let pages = build_pages(&memblock, &config, metadata)?;
     // SAFETY: the map was built with the copy in these frames of the direct map, and they stay reserved.
     let device_tree = unsafe { core::slice::from_raw_parts(direct_ptr(copy.start()).cast_const(), copy_size as usize) };
     let memory = Memory {
         memblock: SpinMutexGuard::leak(memblock),
         map: SpinMutex::new(map),
-        zones: SpinMutex::new(zones),
+        pages,
         image,
         device_tree,
         held_back_bytes: held_back,
     };
     memory.print_account(info);
     Ok(memory)
+}
+
+static PAGES: Once<Pages<'static, Hardware>> = Once::new();
+
+/// Apart from its caller, since there is room for this once on the boot stack.
+#[inline(never)]
+fn build_pages(
+    memblock: &Memblock,
+    config: &Config,
+    metadata: &'static mut [u64],
+) -> Result<&'static Pages<'static, Hardware>, MemoryError> {
+    PAGES.try_call_once(|| Pages::build(hardware(), memblock, config, metadata)).map_err(MemoryError::Zones)
 }
 
 /// Where the direct map shows `phys`.

@@ -125,6 +125,12 @@ impl Pfn {
         if raw <= PhysAddr::LIMIT >> PAGE_SHIFT { Some(Self(raw)) } else { None }
     }
 
+    /// Frame number `raw`, of which the caller knows that it exists.
+    #[inline(always)]
+    pub(crate) const fn known(raw: u64) -> Self {
+        Self(raw)
+    }
+
     /// The number.
     #[must_use]
     pub const fn as_raw(self) -> u64 {
@@ -153,51 +159,89 @@ impl Pfn {
 /// log2 of a block's frames, 0 to [`MAX_ORDER`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]
-pub struct Order(u8);
+pub struct Order(Exponent);
+
+/// The values are spelt out so that the compiler knows the others for impossible: it needs no bounds check for an
+/// array of [`NR_ORDERS`], and keeps a `Result` with an order in it in two registers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(u8)]
+enum Exponent {
+    #[default]
+    E0,
+    E1,
+    E2,
+    E3,
+    E4,
+    E5,
+    E6,
+    E7,
+    E8,
+    E9,
+    E10,
+}
+
+const EXPONENTS: [Exponent; NR_ORDERS] = {
+    use Exponent::{E0, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10};
+    [E0, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10]
+};
 
 impl Order {
     /// One frame.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(Exponent::E0);
     /// The largest block.
-    pub const MAX: Self = Self(MAX_ORDER as u8);
+    pub const MAX: Self = Self(Exponent::E10);
 
     /// `None` above [`MAX_ORDER`].
     #[must_use]
+    #[inline]
     pub const fn new(order: usize) -> Option<Self> {
-        if order <= MAX_ORDER { Some(Self(order as u8)) } else { None }
+        Some(Self(match order {
+            0 => Exponent::E0,
+            1 => Exponent::E1,
+            2 => Exponent::E2,
+            3 => Exponent::E3,
+            4 => Exponent::E4,
+            5 => Exponent::E5,
+            6 => Exponent::E6,
+            7 => Exponent::E7,
+            8 => Exponent::E8,
+            9 => Exponent::E9,
+            10 => Exponent::E10,
+            _ => return None,
+        }))
     }
 
     /// The smallest order whose block holds `bytes`; `None` if no block does.
     #[must_use]
     pub const fn for_bytes(bytes: u64) -> Option<Self> {
         let pages = bytes.div_ceil(PAGE_SIZE);
-        if pages > 1 << MAX_ORDER {
-            return None;
-        }
-        Some(Self(if pages <= 1 { 0 } else { 64 - (pages - 1).leading_zeros() as u8 }))
+        Self::new(if pages <= 1 { 0 } else { 64 - (pages - 1).leading_zeros() as usize })
     }
 
     /// As an index, 0 to [`MAX_ORDER`].
     #[must_use]
+    #[inline]
     pub const fn as_usize(self) -> usize {
         self.0 as usize
     }
 
     /// Frames in a block.
     #[must_use]
+    #[inline]
     pub const fn pages(self) -> u64 {
-        1 << self.0
+        1 << self.as_usize()
     }
 
     /// Bytes in a block.
     #[must_use]
+    #[inline]
     pub const fn bytes(self) -> u64 {
-        PAGE_SIZE << self.0
+        PAGE_SIZE << self.as_usize()
     }
 
     /// All orders, smallest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
-        (0..=MAX_ORDER as u8).map(Self)
+        EXPONENTS.into_iter().map(Self)
     }
 }
 

@@ -5,7 +5,10 @@
 //! process and under Miri. This is the only place of the crate with instructions or pointers made from
 //! physical addresses.
 
+use core::sync::atomic::AtomicU64;
+
 use crate::addr::PhysAddr;
+use crate::page_alloc::word;
 use crate::sync::LockId;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
@@ -71,6 +74,30 @@ pub unsafe trait Arch: Sync {
 
     /// Where the CPU sees the RAM at `phys`. Makes a pointer, touches nothing.
     fn direct_map(&self, phys: PhysAddr) -> *mut u8;
+
+    /// Clears the lowest bit of a word that has one, with acquire semantics, and returns the word as it was. A back end
+    /// may know fewer instructions for it.
+    #[inline(always)]
+    fn take_lowest(&self, word: &AtomicU64) -> u64 {
+        word::take(word)
+    }
+
+    /// Sets bits in a word that has others, and none of these, with release semantics; otherwise `false`.
+    #[inline(always)]
+    fn put_beside(&self, word: &AtomicU64, bits: u64) -> bool {
+        word::put(word, bits)
+    }
+
+    /// Fills `bytes`, a multiple of the page size, from `start`, at a page, with copies of a byte.
+    ///
+    /// # Safety
+    ///
+    /// They are RAM that [`direct_map`](Arch::direct_map) shows, belong to the caller, and nothing refers to them.
+    #[inline]
+    unsafe fn fill(&self, start: PhysAddr, bytes: u64, byte: u8) {
+        // SAFETY: the caller's memory, which the direct map shows, by (5).
+        unsafe { self.direct_map(start).write_bytes(byte, bytes as usize) };
+    }
 
     /// Reads entry `index` (0 to 511) of the translation table at `table`.
     ///

@@ -30,7 +30,7 @@ use core::mem;
 
 use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SHIFT, Pfn, PhysAddr, PhysRange};
 
-mod block;
+pub(crate) mod block;
 mod index;
 mod leaf;
 mod mobility;

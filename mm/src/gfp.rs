@@ -25,12 +25,14 @@ bitflags! {
         const DIRECT_RECLAIM = 1 << 5;
         /// The memory comes filled with zeros.
         const ZERO = 1 << 6;
-        /// A failure is not worth a line in the log.
-        const NOWARN = 1 << 7;
-        /// Fail rather than try hard.
-        const NORETRY = 1 << 8;
         /// From the node asked for, or not at all.
-        const THISNODE = 1 << 9;
+        const THISNODE = 1 << 7;
+        /// A failure is not worth a line in the log.
+        const NOWARN = 1 << 8;
+        /// Fail rather than try hard.
+        const NORETRY = 1 << 9;
+        /// May use all of the reserves: for who gives back more than he takes, soon.
+        const MEMALLOC = 1 << 10;
 
         /// Both kinds of reclaim.
         const RECLAIM = Self::KSWAPD_RECLAIM.bits() | Self::DIRECT_RECLAIM.bits();

@@ -39,6 +39,7 @@ pub mod buddy;
 mod format;
 pub mod gfp;
 pub mod memblock;
+pub mod page_alloc;
 pub mod pgtable;
 pub mod report;
 pub mod sync;

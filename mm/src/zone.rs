@@ -69,6 +69,8 @@ impl ZoneKind {
 pub enum ZoneError {
     /// More than [`MAX_ZONES`] would be needed; the node of the first that did not fit.
     TooManyZones(u32),
+    /// More than [`MAX_RANGES`](crate::page_alloc::MAX_RANGES) ranges of RAM; the node of the first that did not fit.
+    TooManyRanges(u32),
     /// The metadata is less than [`Zones::metadata_bytes`].
     Metadata(TooSmall),
     /// A free range that a zone refused: memblock contradicts itself.
@@ -81,6 +83,7 @@ impl fmt::Display for ZoneError {
             Self::TooManyZones(node) => {
                 write!(f, "more than {MAX_ZONES} zones: no room for those of node {node}")
             }
+            Self::TooManyRanges(node) => write!(f, "too many ranges of memory: no room for those of node {node}"),
             Self::Metadata(error) => error.fmt(f),
             Self::Free(error) => error.fmt(f),
         }
@@ -126,6 +129,16 @@ impl<'a> Zone<'a> {
             free_pages: self.buddy.free_pages(),
             nr_free: self.buddy.nr_free(),
         }
+    }
+
+    /// Takes a block.
+    pub(crate) fn take(&mut self, order: Order, mobility: Mobility) -> Option<Pfn> {
+        self.buddy.alloc(order, mobility).ok().map(|block| block.pfn())
+    }
+
+    /// Gives a block back.
+    pub(crate) fn put(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        self.buddy.free(PageBlock::from_raw(pfn, order))
     }
 
     /// DMA or Normal.
@@ -227,6 +240,11 @@ impl<'a> Zones<'a> {
     pub fn metadata_bytes(memblock: &Memblock, dma_limit: Option<PhysAddr>) -> u64 {
         let words: usize = Plan::all(memblock, dma_limit).map(Plan::metadata_words).sum();
         words as u64 * size_of::<u64>() as u64
+    }
+
+    /// The ranges of RAM of all zones, in whole frames.
+    pub(crate) fn ranges(memblock: &Memblock, dma_limit: Option<PhysAddr>) -> impl Iterator<Item = PhysRange> {
+        Plan::all(memblock, dma_limit).flat_map(Plan::ram)
     }
 
     /// Makes the zones and frees every free range of `memblock` into them. `metadata` may hold
@@ -332,6 +350,11 @@ impl<'a> Zones<'a> {
     #[must_use]
     pub fn info(&self) -> [Option<ZoneInfo>; MAX_ZONES] {
         self.zones.each_ref().map(|zone| zone.as_ref().map(Zone::info))
+    }
+
+    /// The zones, and for each in which order its node tries them all.
+    pub(crate) fn into_parts(self) -> ([Option<Zone<'a>>; MAX_ZONES], [[u8; MAX_ZONES]; MAX_ZONES]) {
+        (self.zones, self.fallback)
     }
 
     /// The zones, node by node, DMA before Normal.

@@ -11,10 +11,12 @@ firmware::entry!(on_target::main);
 #[cfg(target_os = "none")]
 mod on_target {
     use firmware::boot::Machine;
+    use firmware::cpu::Hardware;
     use firmware::memory;
     use mm::addr::{Order, PAGE_SIZE, Pfn};
     use mm::buddy::PageBlock;
-    use mm::zone::{ZoneKind, Zones};
+    use mm::gfp::Gfp;
+    use mm::page_alloc::{Fault, Pages};
     use tests::check;
 
     pub(crate) fn main(machine: &'static Machine) -> ! {
@@ -35,9 +37,9 @@ mod on_target {
     }
 
     /// Takes everything in single frames; each frame's first word links to the one before it.
-    fn take_all(zones: &mut Zones<'_>) -> Result<(u64, u64), &'static str> {
+    fn take_all(pages: &Pages<'static, Hardware>) -> Result<(u64, u64), &'static str> {
         let (mut last, mut count) = (u64::MAX, 0);
-        while let Ok(block) = zones.alloc(Order::ZERO, ZoneKind::Normal, 0) {
+        while let Ok(block) = pages.alloc(Gfp::MEMALLOC, Order::ZERO) {
             let (pfn, _) = block.into_raw();
             // SAFETY: the frame is ours and in the direct map.
             unsafe { word(pfn).write_volatile(last) };
@@ -50,11 +52,12 @@ mod on_target {
     }
 
     fn every_page_is_distinct_ram(machine: &'static Machine) -> Result<(), &'static str> {
-        let mut zones = machine.memory.zones.lock();
-        let before = zones.free_pages();
-        let (mut next, count) = take_all(&mut zones)?;
+        let pages = machine.memory.pages;
+        pages.drain();
+        let before = pages.free_pages();
+        let (mut next, count) = take_all(pages)?;
         check(count == before, "not every free page could be had")?;
-        check(zones.free_pages() == 0, "pages are left")?;
+        check(pages.free_pages() == 0, "pages are left")?;
         let mut seen = 0;
         while next != u64::MAX {
             let pfn = Pfn::new(next).ok_or("a frame does not hold what was written")?;
@@ -63,44 +66,53 @@ mod on_target {
             check(tail == !next, "two pages share their memory")?;
             // SAFETY: as above.
             next = unsafe { word(pfn).read_volatile() };
-            zones.free(PageBlock::from_raw(pfn, Order::ZERO)).map_err(|_| "a page could not be freed")?;
+            pages.free(PageBlock::from_raw(pfn, Order::ZERO)).map_err(|_| "a page could not be freed")?;
             seen += 1;
         }
-        check(seen == count && zones.free_pages() == before, "pages were lost")?;
-        zones.validate().map_err(|_| "the allocator contradicts itself")
+        pages.drain();
+        check(seen == count && pages.free_pages() == before, "pages were lost")?;
+        pages.validate().map_err(|_| "the allocator contradicts itself")
     }
 
     fn every_order_works(machine: &'static Machine) -> Result<(), &'static str> {
-        let mut zones = machine.memory.zones.lock();
-        let before = zones.free_pages();
+        let pages = machine.memory.pages;
+        pages.drain();
+        let before = pages.free_pages();
         for order in Order::all() {
-            let block = zones.alloc(order, ZoneKind::Normal, 0).map_err(|_| "no block of this order")?;
+            let block = pages.alloc(Gfp::KERNEL, order).map_err(|_| "no block of this order")?;
             check(block.pfn().is_aligned(order), "a block is misaligned")?;
-            check(zones.free_pages() == before - order.pages(), "the count is wrong")?;
-            zones.free(block).map_err(|_| "a block could not be freed")?;
+            let hoarded = pages.hoarded_pages();
+            check(pages.free_pages() + hoarded == before - order.pages(), "the count is wrong")?;
+            pages.free(block).map_err(|_| "a block could not be freed")?;
         }
-        check(zones.free_pages() == before, "pages were lost")
+        pages.drain();
+        check(pages.free_pages() == before, "pages were lost")
     }
 
     fn double_free_is_refused(machine: &'static Machine) -> Result<(), &'static str> {
-        let mut zones = machine.memory.zones.lock();
-        let (pfn, order) = zones.alloc(Order::ZERO, ZoneKind::Normal, 0).map_err(|_| "no page")?.into_raw();
-        zones.free(PageBlock::from_raw(pfn, order)).map_err(|_| "a page could not be freed")?;
-        let before = zones.free_pages();
-        check(zones.free(PageBlock::from_raw(pfn, order)).is_err(), "the second free went through")?;
-        check(zones.free_pages() == before, "the second free changed something")
+        let pages = machine.memory.pages;
+        pages.drain();
+        let (pfn, order) = pages.alloc(Gfp::KERNEL, Order::ZERO).map_err(|_| "no page")?.into_raw();
+        pages.free(PageBlock::from_raw(pfn, order)).map_err(|_| "a page could not be freed")?;
+        let again = pages.free(PageBlock::from_raw(pfn, order)).err().ok_or("the second free went through")?;
+        check(again.fault() == Fault::AlreadyFree, "it is refused for another reason")?;
+        pages.drain();
+        let before = pages.free_pages();
+        check(pages.free(PageBlock::from_raw(pfn, order)).is_err(), "a late free went through")?;
+        check(pages.free_pages() == before, "it changed something")
     }
 
     fn pages_are_free_memory(machine: &'static Machine) -> Result<(), &'static str> {
-        let mut zones = machine.memory.zones.lock();
-        let (mut next, _) = take_all(&mut zones)?;
+        let pages = machine.memory.pages;
+        pages.drain();
+        let (mut next, _) = take_all(pages)?;
         while next != u64::MAX {
             let pfn = Pfn::new(next).ok_or("a frame does not hold what was written")?;
             check(machine.memory.memblock.is_memory(pfn.addr()), "a page is no RAM")?;
             check(machine.memory.memblock.owner_of(pfn.addr()).is_none(), "a page belongs to somebody")?;
             // SAFETY: the frame is ours and in the direct map.
             next = unsafe { word(pfn).read_volatile() };
-            zones.free(PageBlock::from_raw(pfn, Order::ZERO)).map_err(|_| "a page could not be freed")?;
+            pages.free(PageBlock::from_raw(pfn, Order::ZERO)).map_err(|_| "a page could not be freed")?;
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ impl Memory {
         let ledger = self.memblock.ledger();
         let mut account = Account {
             total: ledger.total_bytes,
-            free: self.zones.lock().managed_pages() * PAGE_SIZE,
+            free: self.pages.managed_pages() * PAGE_SIZE,
             reserved: ledger.rounding_bytes,
             used: 0,
         };
@@ -48,21 +48,19 @@ impl Memory {
 
     /// The figures of every zone, taken under the lock and handed out without it.
     pub fn zone_info(&self) -> impl Iterator<Item = ZoneInfo> {
-        let info = self.zones.lock().info();
-        info.into_iter().flatten()
+        self.pages.info().into_iter().flatten()
     }
 
     /// The figures of `meminfo` and `free`.
     #[must_use]
     pub fn mem_info(&self) -> MemInfo {
-        let zones = self.zones.lock();
+        let free_pages = self.pages.free_pages() + self.pages.hoarded_pages();
         let stacks =
             self.image.sections().iter().filter(|part| part.name.ends_with("stack")).map(|part| part.virt.size()).sum();
         MemInfo {
-            total_bytes: zones.managed_pages() * PAGE_SIZE,
-            free_bytes: zones.free_pages() * PAGE_SIZE,
-            // Nothing is held back from anybody yet, and nothing can be reclaimed.
-            available_bytes: zones.free_pages() * PAGE_SIZE,
+            total_bytes: self.pages.managed_pages() * PAGE_SIZE,
+            free_bytes: free_pages * PAGE_SIZE,
+            available_bytes: free_pages.saturating_sub(self.pages.reserved_pages()) * PAGE_SIZE,
             kernel_stack_bytes: stacks,
             page_tables_bytes: self.map.lock().table_bytes(),
             vmalloc_total_bytes: VMALLOC_END - VMALLOC_START,
@@ -120,7 +118,8 @@ impl Memory {
         if account.total != account.free + account.reserved + account.used {
             pr_err!("memory: BUG: the sum is wrong");
         }
-        let largest = self.zones.lock().iter().filter_map(|zone| zone.buddy().largest_free_order()).max();
+        let largest =
+            self.pages.each_zone(|zone| zone.buddy().largest_free_order()).into_iter().flatten().flatten().max();
         match largest {
             Some(order) => pr_info!("memory: largest free block {} KiB", order.bytes() / 1024),
             None => pr_warn!("memory: nothing is free: reservations and the kernel cover all RAM"),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The real CPU: tables are reached at a constant offset from their physical address.
 
+use core::sync::atomic::AtomicU64;
+
 use aarch64_cpu::asm::barrier;
 
 use super::{Arch, IrqState, MAX_CPUS};
@@ -74,6 +76,53 @@ unsafe impl Arch for AArch64 {
     #[inline(always)]
     fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
         core::ptr::with_exposed_provenance_mut(self.virt(phys).as_raw() as usize)
+    }
+
+    #[inline(always)]
+    fn take_lowest(&self, word: &AtomicU64) -> u64 {
+        let before: u64;
+        // SAFETY: an exclusive pair on an atomic, which is what `word::take` does in more instructions. The monitor that
+        // an early exit leaves open is closed by the next exclusive store or exception return (Arm ARM B2.17).
+        unsafe {
+            core::arch::asm!(
+                "2: ldaxr {before}, [{word}]",
+                "cbz {before}, 3f",
+                "sub {after}, {before}, #1",
+                "and {after}, {after}, {before}",
+                "stxr {failed:w}, {after}, [{word}]",
+                "cbnz {failed:w}, 2b",
+                "3:",
+                word = in(reg) word.as_ptr(),
+                before = out(reg) before,
+                after = out(reg) _,
+                failed = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+        before
+    }
+
+    #[inline(always)]
+    fn put_beside(&self, word: &AtomicU64, bits: u64) -> bool {
+        // SAFETY: as above, for `word::put`: none of the bits is there (`tst`), and others are (`ccmp`).
+        unsafe {
+            core::arch::asm!(
+                "2: ldxr {now}, [{word}]",
+                "tst {now}, {bits}",
+                "ccmp {now}, #0, #4, eq",
+                "b.eq {refused}",
+                "orr {now}, {now}, {bits}",
+                "stlxr {failed:w}, {now}, [{word}]",
+                "cbnz {failed:w}, 2b",
+                word = in(reg) word.as_ptr(),
+                bits = in(reg) bits,
+                now = out(reg) _,
+                failed = out(reg) _,
+                refused = label { return false },
+                options(nostack),
+            );
+        }
+        true
     }
 
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {

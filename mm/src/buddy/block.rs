@@ -6,44 +6,91 @@ use core::fmt;
 use crate::addr::{Order, Pfn, PhysAddr, PhysRange};
 
 /// A run of frames that its holder owns. Not `Copy`: giving it to [`Buddy::free`](super::Buddy::free) ends it.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq)]
 #[must_use = "dropping a block leaks its frames"]
-pub struct PageBlock {
-    pfn: Pfn,
-    order: Order,
-}
+#[repr(transparent)]
+pub struct PageBlock(
+    /// The first frame, shifted by [`ORDER_BITS`], and the order: one register.
+    u64,
+);
+
+/// Bits below the frame number.
+pub(crate) const ORDER_BITS: u32 = 8;
 
 impl PageBlock {
     /// A block whose number was kept elsewhere. That it is allocated, and by nobody else, is the
     /// caller's claim; `free` refuses what it can tell to be wrong.
+    #[inline]
     pub const fn from_raw(pfn: Pfn, order: Order) -> Self {
-        Self { pfn, order }
+        Self(pfn.as_raw() << ORDER_BITS | order.as_usize() as u64)
     }
 
     /// Frame and order, to be kept elsewhere.
     #[must_use]
+    #[inline]
     pub const fn into_raw(self) -> (Pfn, Order) {
-        (self.pfn, self.order)
+        (self.pfn(), self.order())
+    }
+
+    /// A block whose [`bits`](PageBlock::bits) the caller has put together.
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The order as a plain number.
+    #[inline(always)]
+    pub(crate) const fn order_index(&self) -> usize {
+        (self.0 & ((1 << ORDER_BITS) - 1)) as usize
+    }
+
+    /// The first frame's bit among the 64 around it.
+    #[inline(always)]
+    pub(crate) const fn bit(&self) -> u64 {
+        1u64.wrapping_shl((self.0 >> ORDER_BITS) as u32)
+    }
+
+    /// Whether a block of its order may begin at its first frame.
+    #[inline(always)]
+    pub(crate) const fn is_aligned(&self) -> bool {
+        (self.0 >> ORDER_BITS) & !u64::MAX.wrapping_shl(self.0 as u32) == 0
+    }
+
+    /// Frame and order as they are kept.
+    #[inline(always)]
+    pub(crate) const fn bits(&self) -> u64 {
+        self.0
     }
 
     /// The first frame.
     #[must_use]
+    #[inline]
     pub const fn pfn(&self) -> Pfn {
-        self.pfn
+        Pfn::known(self.0 >> ORDER_BITS)
     }
 
     /// log2 of the number of frames.
     #[must_use]
+    #[inline]
     pub const fn order(&self) -> Order {
-        self.order
+        match Order::new((self.0 & ((1 << ORDER_BITS) - 1)) as usize) {
+            Some(order) => order,
+            None => Order::ZERO,
+        }
     }
 
     /// The addresses.
     #[must_use]
     pub fn range(&self) -> PhysRange {
-        let start = self.pfn.addr();
-        let end = PhysAddr::new_saturating(start.as_raw().saturating_add(self.order.bytes()));
+        let start = self.pfn().addr();
+        let end = PhysAddr::new_saturating(start.as_raw().saturating_add(self.order().bytes()));
         PhysRange::new(start, end).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for PageBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PageBlock({:?}, order {})", self.pfn(), self.order().as_usize())
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Broken {
     Count(Order),
     /// The number of free frames is wrong.
     FreePages(u64),
+    /// A word of the page allocator holds blocks that it should not, or that are free elsewhere too.
+    Word(Pfn),
 }
 
 impl fmt::Display for Broken {
@@ -34,6 +36,7 @@ impl fmt::Display for Broken {
             Self::OutsideRam(chunk) => write!(f, "chunk {chunk}: a free block is no memory"),
             Self::Summary => f.write_str("a summary differs from its bitmap"),
             Self::Count(order) => write!(f, "count of free blocks of order {}", order.as_usize()),
+            Self::Word(pfn) => write!(f, "word at {pfn:?}: blocks that are not its own"),
             Self::FreePages(counted) => write!(f, "free pages: {counted} counted"),
         }
     }

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Benchmarks on the target: what an operation costs in instructions, by the loops that Linux was measured with.
+//!
+//! Each subsystem has a file here with a list of [`Bench`]es, named once in [`SUITES`]. They run in the image that
+//! boots, with all its checks. Under `-icount shift=0` the cycle counter counts instructions, exactly and repeatably;
+//! on other machines it counts what the CPU calls cycles. A result is a line of JSON on the console;
+//! `firmware/tools/bench.sh` collects them and puts them beside Linux's.
+//!
+//! *Rules:* the cost of the loop is in the figure, the reads of the counter around it are not; calls are out of line;
+//! what a loop works on is in an array, made beforehand. *Hot* loops are the median of 30 batches of 1000 after one
+//! that is left out, batches the median of 11 rounds.
+
+mod buffer;
+mod counter;
+mod pages;
+mod trace;
+
+use core::fmt::{self, Write};
+
+pub(crate) use self::buffer::Buffer;
+use crate::boot::Machine;
+use crate::console::{Failure, Session};
+
+/// The lists, a subsystem each.
+static SUITES: [&[Bench]; 1] = [pages::BENCHES];
+
+/// A benchmark with its variants.
+pub(crate) struct Bench {
+    /// What names begin with.
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    /// How many variants there are.
+    pub(crate) variants: usize,
+    /// Writes the rest of the name of a variant.
+    pub(crate) suffix: fn(usize, &mut dyn Write) -> fmt::Result,
+    /// Measures a variant.
+    pub(crate) run: fn(&mut Context<'_>, usize) -> Result<(), Failure>,
+}
+
+/// For benchmarks without variants.
+pub(crate) fn no_suffix(_: usize, _: &mut dyn Write) -> fmt::Result {
+    Ok(())
+}
+
+/// What may be set by the user; the defaults are Linux's figures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameters {
+    /// Of the generator.
+    pub(crate) seed: u64,
+    /// Of a trace; its own number if `None`.
+    pub(crate) slots: Option<u64>,
+    /// Of a trace; its own number if `None`.
+    pub(crate) ops: Option<u64>,
+}
+
+impl Parameters {
+    const DEFAULT: Self = Self { seed: trace::SEED, slots: None, ops: None };
+
+    /// `seed=N slots=N ops=N`; numbers may be hexadecimal.
+    fn read(text: &str) -> Result<Self, Failure> {
+        let mut parameters = Self::DEFAULT;
+        for word in text.split_whitespace() {
+            let (key, value) = word.split_once('=').ok_or("parameters are seed=N, slots=N, ops=N")?;
+            let value = match value.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16),
+                None => value.parse(),
+            };
+            let value = value.ok().filter(|value| *value != 0).ok_or("a parameter is a number above 0")?;
+            match key {
+                "seed" => parameters.seed = value,
+                "slots" => parameters.slots = Some(value.min(1 << 15)),
+                "ops" => parameters.ops = Some(value),
+                _ => return Err(Failure::Because("parameters are seed=N, slots=N, ops=N")),
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+/// What a benchmark works with.
+pub(crate) struct Context<'a> {
+    pub(crate) machine: &'static Machine,
+    pub(crate) parameters: Parameters,
+    session: &'a mut Session,
+}
+
+impl Context<'_> {
+    /// Reports a figure, given as a sum over `operations`; to a hundredth.
+    pub(crate) fn report(&mut self, name: fmt::Arguments<'_>, sum: u64, operations: u64, unit: &str) -> fmt::Result {
+        let hundredths = (u128::from(sum) * 100 + u128::from(operations) / 2).checked_div(u128::from(operations));
+        let hundredths = hundredths.unwrap_or(0);
+        let (whole, rest) = (hundredths / 100, hundredths % 100);
+        writeln!(self.session, "{{\"bench\":\"{name}\",\"value\":{whole}.{rest:02},\"unit\":\"{unit}\"}}")
+    }
+
+    /// Says something that is no figure.
+    pub(crate) fn note(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        writeln!(self.session, "# {text}")
+    }
+}
+
+/// Compares what was asked for with a name that is being written.
+struct Matches<'a> {
+    rest: Option<&'a str>,
+    is_longer: bool,
+}
+
+impl Write for Matches<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // What was asked for may end early: then it names all that go on differently.
+        self.rest = self.rest.and_then(|rest| {
+            if let Some(rest) = rest.strip_prefix(text) {
+                return Some(rest);
+            }
+            self.is_longer = true;
+            text.starts_with(rest).then_some("")
+        });
+        Ok(())
+    }
+}
+
+impl Bench {
+    /// Whether the name of a variant begins so, or is just that.
+    fn is_meant(&self, variant: usize, asked: &str, exactly: bool) -> bool {
+        let mut matches = Matches { rest: Some(asked), is_longer: false };
+        let written = matches.write_str(self.name).and_then(|()| (self.suffix)(variant, &mut matches));
+        written.is_ok() && matches.rest.is_some_and(str::is_empty) && !(exactly && matches.is_longer)
+    }
+}
+
+/// `bench`: lists the benchmarks. `bench NAME [parameters]`: runs all whose name begins so.
+pub(crate) fn run(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    let (name, rest) = arguments.split_once(char::is_whitespace).unwrap_or((arguments, ""));
+    if name.is_empty() {
+        for bench in SUITES.iter().copied().flatten() {
+            write!(session, "{}", bench.name)?;
+            if bench.variants > 1 {
+                (bench.suffix)(0, session)?;
+                write!(session, " .. {}", bench.name)?;
+                (bench.suffix)(bench.variants - 1, session)?;
+            }
+            writeln!(session, ": {}", bench.help)?;
+        }
+        return Ok(());
+    }
+    let parameters = Parameters::read(rest)?;
+    if !counter::start() {
+        return Err(Failure::Because("this CPU has no cycle counter"));
+    }
+    let asked = if name == "all" { "" } else { name };
+    let all = || SUITES.iter().copied().flatten().flat_map(|bench| (0..bench.variants).map(move |at| (bench, at)));
+    let exactly = all().any(|(bench, variant)| bench.is_meant(variant, asked, true));
+    let mut found = false;
+    for (bench, variant) in all().filter(|(bench, variant)| bench.is_meant(*variant, asked, exactly)) {
+        found = true;
+        (bench.run)(&mut Context { machine: session.machine(), parameters, session }, variant)?;
+    }
+    if found { Ok(()) } else { Err(Failure::Because("no such benchmark; bench alone lists them")) }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The page allocator: blocks of frames from zones, for every CPU at once, interrupt handlers included.
+//!
+//! ```text
+//!   alloc, free        the fast path: one word of 64 frames, one atomic step, no lock     this file, `word.rs`
+//!     |  nothing there, or the word is not hoarded
+//!   hoard              per CPU and kind of request: the word in use, a pool of others     `hoard.rs`, `refill.rs`
+//!     |  the hoard is empty or full
+//!   zone               lock, watermarks, fallback, reclaim, out of memory                  `slow.rs`, `watermark.rs`
+//!     |
+//!   buddy              split and merge                                                     `crate::buddy`
+//! ```
+//!
+//! A CPU *hoards* words: 64 frames that the buddy allocator gave up as one block, cut into blocks of one order.
+//! A bit says that a block is free. Taking one clears the lowest bit, giving one back sets it again, whichever CPU
+//! it is: that a block was free already shows in the same atomic step, and so does, by a byte beside it, that it
+//! is of another order. Words that no hoard knows of any more are found again when a block comes back to them.
+//! Hoards are bounded, and emptied when memory runs short: then the frames merge again.
+//!
+//! *Cost:* O(1) up to order 5, O(orders) above, whatever the size. 0.4 bytes a frame with the buddy allocator.
+//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE), then [`Rank::PER_CPU`](crate::sync::Rank::PER_CPU); hooks are
+//! called with none. *Invariants* ([`Pages::validate`], `tests/page_model.rs`): a free frame is in the buddy
+//! allocator or in its word, never in both; a word that is not hoarded is zero; what is freed returns exactly.
+
+use core::fmt;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::addr::Order;
+use crate::arch::{Arch, MAX_CPUS};
+use crate::buddy::PageBlock;
+use crate::gfp::Gfp;
+use crate::zone::MAX_ZONES;
+
+mod build;
+mod bulk;
+mod error;
+mod figures;
+mod hoard;
+mod large;
+mod map;
+mod place;
+mod refill;
+mod slow;
+mod watermark;
+pub(crate) mod word;
+mod zone_cell;
+
+/// Where `word.rs` gets its atomics from: its test under loom has others.
+mod atomic {
+    pub(crate) use core::sync::atomic::AtomicU64;
+}
+
+pub use build::Config;
+pub use error::{BadFree, Fault, OutOfMemory};
+use hoard::{Hoard, List, MAX_HOARD_ORDER};
+pub use map::MAX_RANGES;
+use map::{Place, WordMap};
+pub use watermark::{Tuning, Watermarks, min_free_kbytes};
+use zone_cell::ZoneCell;
+
+/// What the fast path cannot do.
+const SLOW: Gfp = Gfp::ZERO.union(Gfp::THISNODE);
+
+/// What gives memory back to the page allocator when it runs short.
+///
+/// Called with no lock of the page allocator held; it may free, and allocate with [`Gfp::MEMALLOC`].
+pub trait Shrinker: Sync {
+    /// Frees what is free already but was kept back, such as pages that wait for a lazy flush. Never waits: it is
+    /// called from interrupt handlers too. At most 64 blocks a call. Returns how many frames were freed.
+    fn flush(&self) -> u64 {
+        0
+    }
+
+    /// Reclaims memory that somebody still uses but can do without, for a request of that order. May wait. Returns
+    /// how many frames were freed.
+    fn reclaim(&self, _gfp: Gfp, _order: Order) -> u64 {
+        0
+    }
+
+    /// A zone fell below its low watermark: reclaim in the background from now on. Never waits.
+    fn wake(&self) {}
+}
+
+/// The page allocator over all zones. What every call reads comes first, in reach of short offsets.
+#[repr(C)]
+pub struct Pages<'a, A: Arch> {
+    map: WordMap<'a>,
+    hoards: [&'a Hoard; MAX_CPUS],
+    arch: &'a A,
+    zones: &'a [ZoneCell<'a>],
+    /// For each zone, in which order its node tries them all.
+    fallback: [[u8; MAX_ZONES]; MAX_ZONES],
+    /// For each CPU, the first zone of its node.
+    homes: [u8; MAX_CPUS],
+    hoarding: AtomicBool,
+    shrinkers: [spin::Once<&'a dyn Shrinker>; slow::MAX_SHRINKERS],
+}
+
+impl<A: Arch> fmt::Debug for Pages<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("zones", &self.zones).finish_non_exhaustive()
+    }
+}
+
+impl<A: Arch> Pages<'_, A> {
+    /// Takes a block of `2^order` frames, aligned to its length. What is in it is not known, unless with
+    /// [`Gfp::ZERO`].
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]. Nothing is lost, and the caller goes on.
+    #[inline(always)]
+    pub fn alloc(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        if !gfp.intersects(SLOW) {
+            let list = List::of(gfp, order);
+            #[expect(clippy::indexing_slicing, reason = "there is a hoard for each number that a CPU may have")]
+            let place = self.hoards[self.arch.cpu()].current(list).load();
+            let word = self.map.word(place);
+            let before = self.arch.take_lowest(word.free);
+            if before != 0 {
+                let bit = before.trailing_zeros();
+                if word.tag().is_hoarded_for(list) {
+                    return Ok(place.block(bit));
+                }
+                return self.alloc_stale(gfp, order, place, bit);
+            }
+        }
+        if order.as_usize() > MAX_HOARD_ORDER { self.alloc_large(gfp, order) } else { self.alloc_slow(gfp, order) }
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Errors
+    ///
+    /// [`BadFree`] if it cannot be a block that was allocated here; then nothing has changed.
+    #[inline(always)]
+    pub fn free(&self, block: PageBlock) -> Result<(), BadFree> {
+        match self.map.find_first(&block) {
+            Some(place) if self.put_beside(place, &block) => Ok(()),
+            Some(_) if block.order_index() > MAX_HOARD_ORDER => self.free_large(block),
+            Some(_) => self.free_slow(block),
+            None => self.free_elsewhere(block),
+        }
+    }
+
+    #[inline(always)]
+    fn put_beside(&self, place: Place, block: &PageBlock) -> bool {
+        let word = self.map.word(place);
+        word.tag().order() == block.order_index()
+            && (block.order_index() == 0 || block.is_aligned())
+            && self.arch.put_beside(word.free, block.bit())
+    }
+
+    /// Frees a block that is not in the first range of RAM.
+    #[inline(never)]
+    fn free_elsewhere(&self, block: PageBlock) -> Result<(), BadFree> {
+        match self.map.find(&block) {
+            Some(place) if self.put_beside(place, &block) => Ok(()),
+            Some(_) if block.order_index() > MAX_HOARD_ORDER => self.free_large(block),
+            _ => self.free_slow(block),
+        }
+    }
+
+    /// The block that the fast path took from a word that had become another's in the meantime.
+    #[cold]
+    #[inline(never)]
+    fn alloc_stale(&self, gfp: Gfp, order: Order, place: Place, bit: u32) -> Result<PageBlock, OutOfMemory> {
+        match self.settle(List::of(gfp, order), place, bit) {
+            Some(block) => Ok(block),
+            None => self.alloc_slow(gfp, order),
+        }
+    }
+
+    /// Decides about a block that was taken from a word that may have changed its list. While a block of a word is
+    /// out the word is not hoarded anew, so its tag still names the list that the block was taken for.
+    fn settle(&self, list: List, place: Place, bit: u32) -> Option<PageBlock> {
+        let taken_for = self.map.word(place).tag().last_list();
+        let block = place.with(taken_for).block(bit);
+        if taken_for == list {
+            return Some(block);
+        }
+        // It was free a moment ago, so it cannot be refused.
+        let _ = self.free(block);
+        None
+    }
+
+    /// Whether CPUs hoard: not while every allocation has to be looked at.
+    fn is_hoarding(&self) -> bool {
+        self.hoarding.load(Relaxed)
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making the page allocator from what memblock knows.
+
+use core::mem;
+use core::sync::atomic::AtomicBool;
+
+use super::hoard::{Hoard, POOL_WORDS};
+use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
+use super::watermark::{Tuning, Watermarks};
+use super::zone_cell::ZoneCell;
+use super::{Pages, place};
+use crate::addr::PhysAddr;
+use crate::arch::{Arch, MAX_CPUS};
+use crate::buddy::TooSmall;
+use crate::memblock::Memblock;
+use crate::zone::{MAX_ZONES, ZoneError, Zones};
+
+/// The machine, as far as the page allocator needs to know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The first address that not every device reaches.
+    pub dma_limit: Option<PhysAddr>,
+    /// CPUs that will ever run, numbered from 0. Others work too, without a hoard.
+    pub nr_cpus: usize,
+    /// Watermarks.
+    pub tuning: Tuning,
+    /// Whether CPUs hoard. Without, every call takes a zone's lock.
+    pub hoarding: bool,
+    /// Most words of 64 frames in the pool of a CPU; by RAM and CPUs if `None`.
+    pub pool_words: Option<usize>,
+}
+
+impl Config {
+    /// One CPU, no limit for devices, Linux's watermarks.
+    pub const DEFAULT: Self =
+        Self { dma_limit: None, nr_cpus: 1, tuning: Tuning::DEFAULT, hoarding: true, pool_words: None };
+
+    fn nr_hoards(&self) -> usize {
+        self.nr_cpus.clamp(1, MAX_CPUS)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The part of a zone that the hoards of all CPUs may hold together, as Linux's default.
+const HIGH_FRACTION: u64 = 8;
+
+impl<'a, A: Arch> Pages<'a, A> {
+    /// Bytes of metadata for [`Pages::build`]: about 0.4 bytes a frame of RAM, and 3 KiB a CPU. Reservations do not
+    /// change it.
+    #[must_use]
+    pub fn metadata_bytes(memblock: &Memblock, config: &Config) -> u64 {
+        let zones = Zones::metadata_bytes(memblock, config.dma_limit);
+        if zones == 0 {
+            return 0;
+        }
+        let maps: usize = Zones::ranges(memblock, config.dma_limit).map(WordMap::metadata_words).sum();
+        let hoards = place::words::<Hoard>(config.nr_hoards() + 1);
+        let cells = place::words::<ZoneCell<'_>>(MAX_ZONES);
+        zones + ((maps + hoards + cells + NOWHERE_WORDS) * size_of::<u64>()) as u64
+    }
+
+    /// Makes the zones and frees every free range of `memblock` into them. `metadata` may hold anything; it should
+    /// be page aligned, and reserved in `memblock` by now. O(RAM / 4 MiB).
+    ///
+    /// # Errors
+    ///
+    /// [`ZoneError`].
+    pub fn build(
+        arch: &'a A,
+        memblock: &Memblock,
+        config: &Config,
+        metadata: &'a mut [u64],
+    ) -> Result<Self, ZoneError> {
+        let words = (Self::metadata_bytes(memblock, config) / 8) as usize;
+        let too_small = ZoneError::Metadata(TooSmall(words));
+        let mut rest = metadata;
+        let mut part = |words| {
+            let (part, behind) = mem::take(&mut rest).split_at_mut_checked(words).ok_or(too_small)?;
+            rest = behind;
+            Ok(part)
+        };
+        let for_zones = part((Zones::metadata_bytes(memblock, config.dma_limit) / 8) as usize)?;
+        let for_cells = part(place::words::<ZoneCell<'_>>(MAX_ZONES))?;
+        let (zones, fallback) = build_zones(memblock, config, for_zones, for_cells)?;
+        let managed: u64 = zones.iter_mut().map(|cell| cell.zone.get_mut().buddy().managed_pages()).sum();
+        let nr_hoards = config.nr_hoards();
+        let share = (managed / HIGH_FRACTION / nr_hoards as u64) >> WORD_ORDER;
+        let limit = config.pool_words.unwrap_or(share as usize);
+        let hoards = build_hoards(part(place::words::<Hoard>(nr_hoards + 1))?, nr_hoards, limit);
+        let (spare, hoards) = hoards.split_last().ok_or(too_small)?;
+        let nowhere = part(NOWHERE_WORDS)?.first_chunk_mut().ok_or(too_small)?;
+        let mut pages = Self {
+            map: WordMap::new(nowhere),
+            hoards: core::array::from_fn(|cpu| hoards.get(cpu).unwrap_or(spare)),
+            arch,
+            zones: &[],
+            fallback,
+            homes: [0; MAX_CPUS],
+            hoarding: AtomicBool::new(config.hoarding),
+            shrinkers: Default::default(),
+        };
+        for (index, cell) in zones.iter_mut().enumerate() {
+            for range in cell.zone.get_mut().buddy().ranges() {
+                let words = part(WordMap::metadata_words(range))?;
+                if !pages.map.add(range, index, words) {
+                    return Err(ZoneError::TooManyRanges(cell.node));
+                }
+            }
+        }
+        pages.zones = zones;
+        pages.set_watermarks(&config.tuning);
+        Ok(pages)
+    }
+
+    /// Tells the node of a CPU: its requests try that node first. A node without memory counts as the first.
+    pub fn set_node(&mut self, cpu: usize, node: u32) {
+        let home = self.home_of(node);
+        if let Some(slot) = self.homes.get_mut(cpu) {
+            *slot = home as u8;
+        }
+    }
+
+    /// The first zone of a node.
+    pub(super) fn home_of(&self, node: u32) -> usize {
+        self.zones.iter().position(|zone| zone.node == node).unwrap_or(0)
+    }
+
+    /// Sets the watermarks of all zones by what they manage now.
+    pub fn set_watermarks(&self, tuning: &Tuning) {
+        let managed = self.each_zone(|zone| (zone.node(), zone.kind(), zone.buddy().managed_pages()));
+        let total = managed.iter().flatten().map(|zone| zone.2).sum();
+        for (cell, zone) in self.zones.iter().zip(managed) {
+            let Some((node, kind, pages)) = zone else { continue };
+            let higher = managed.iter().flatten().filter(|other| other.0 == node && other.1 > kind);
+            cell.set_marks(Watermarks::new(tuning, pages, total, higher.map(|zone| zone.2).sum()));
+        }
+    }
+}
+
+/// Apart, as the next one, so that large values are off the stack when the rest is made.
+#[inline(never)]
+fn build_hoards(metadata: &mut [u64], count: usize, limit: usize) -> &[Hoard] {
+    // The last one is for CPUs without a number of their own here.
+    let limits = (0..=count).map(|cpu| if cpu < count { limit } else { 0 });
+    place::place(metadata, limits.map(|limit| Hoard::new(limit.min(POOL_WORDS), (limit as u64) << WORD_ORDER >> 2)))
+}
+
+type Fallback = [[u8; MAX_ZONES]; MAX_ZONES];
+
+#[inline(never)]
+fn build_zones<'a>(
+    memblock: &Memblock,
+    config: &Config,
+    metadata: &'a mut [u64],
+    for_cells: &'a mut [u64],
+) -> Result<(&'a mut [ZoneCell<'a>], Fallback), ZoneError> {
+    let (zones, fallback) = Zones::build(memblock, config.dma_limit, metadata)?.into_parts();
+    Ok((place::place(for_cells, zones.into_iter().flatten().map(ZoneCell::new)), fallback))
+}
+
+const _: () = assert!(MAX_ZONES <= u8::MAX as usize);

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Blocks of a word or more. Each CPU keeps the last one of a kind that it freed, so that a block that comes and goes
+//! is not merged and split each time.
+//!
+//! The tag of the first word says whether the block is out. Changing it is the one step that decides who frees. A block
+//! that is kept is neither out nor in the buddy allocator: its tag is plain, with its list.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::hoard::{Hoard, List};
+use super::map::{Place, Tag};
+use super::{BadFree, Fault, OutOfMemory, Pages, SLOW, word};
+use crate::addr::Order;
+use crate::arch::Arch;
+use crate::buddy::PageBlock;
+use crate::gfp::Gfp;
+
+impl<A: Arch> Pages<'_, A> {
+    #[inline(never)]
+    pub(super) fn alloc_large(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        if gfp.intersects(SLOW) {
+            return self.alloc_slow(gfp, order);
+        }
+        let list = List::of(gfp, order);
+        let Some(slot) = self.hoard().kept(list) else { return self.alloc_slow(gfp, order) };
+        let kept = if slot.load(Relaxed) == 0 { 0 } else { slot.swap(0, Acquire) };
+        if kept == 0 {
+            return self.alloc_slow(gfp, order);
+        }
+        let block = PageBlock::from_bits(kept - 1);
+        match self.map.find_first(&block) {
+            Some(place) => self.map.word(place).set_tag(Tag::head(list)),
+            None => self.mark_out(&block, list),
+        }
+        Ok(block)
+    }
+
+    /// Frees a block of a word or more.
+    #[inline(never)]
+    pub(super) fn free_large(&self, block: PageBlock) -> Result<(), BadFree> {
+        let place = self.map.find_first(&block).or_else(|| self.map.find(&block));
+        let Some(place) = place else { return Err(BadFree::new(Fault::Foreign, &block)) };
+        let word = self.map.word(place);
+        let tag = word.tag();
+        if tag.order() != block.order_index() || !block.is_aligned() || !word.replace_tag(tag, tag.plain()) {
+            return Err(self.complain(&block, place));
+        }
+        let (list, hoard) = (tag.last_list(), self.hoard());
+        if hoard.keeps(list)
+            && let Some(slot) = hoard.kept(list)
+            && slot.load(Relaxed) == 0
+            && slot.compare_exchange(0, block.bits() + 1, Release, Relaxed).is_ok()
+        {
+            return Ok(());
+        }
+        self.put(&block, place);
+        Ok(())
+    }
+
+    #[cold]
+    fn complain(&self, block: &PageBlock, place: Place) -> BadFree {
+        let fault = if !block.is_aligned() {
+            Fault::Misaligned
+        } else if self.map.word(place).tag().is_plain() {
+            Fault::AlreadyFree
+        } else {
+            Fault::WrongOrder
+        };
+        BadFree::new(fault, block)
+    }
+
+    /// Notes a block's kind, so that it can be freed only as what it is, and once.
+    pub(super) fn mark_out(&self, block: &PageBlock, list: List) {
+        if let Some(place) = self.map.find(block) {
+            let word = self.map.word(place);
+            word::fill(word.free, 0);
+            word.set_tag(Tag::head(list));
+        }
+    }
+
+    /// Gives the kept block of a list to its zone.
+    pub(super) fn release_kept(&self, hoard: &Hoard, list: List) {
+        let kept = hoard.kept(list).and_then(|slot| slot.swap(0, Acquire).checked_sub(1));
+        if let Some(block) = kept.map(PageBlock::from_bits)
+            && let Some(place) = self.map.find(&block)
+        {
+            self.put(&block, place);
+        }
+    }
+
+    /// Gives a block that is ours alone, by its tag, to its zone.
+    fn put(&self, block: &PageBlock, place: Place) {
+        if let Some(cell) = self.zones.get(self.map.zone(place)) {
+            let mut zone = cell.zone.lock(self.arch);
+            self.map.word(place).set_tag(Tag::FRESH);
+            // It was taken from there: it cannot be refused.
+            let _ = zone.put(block.pfn(), block.order());
+        }
+    }
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The map of words: for every 64 frames of RAM which blocks are hoarded, and for which list. 9 bytes for 64 frames,
+//! found by frame number. Holes cost nothing.
+//!
+//! ```text
+//!   spans   [ frames of RAM )        [ frames of RAM )        one for each range of RAM in a zone
+//!              |                        |
+//!              +- free    8 bytes a word: the free blocks of a hoarded word (see `word.rs`)
+//!              +- tag     1 byte a word: what becomes of its frames
+//! ```
+//!
+//! Nothing is cleared at the start but the tags: 1 byte for 256 KiB of RAM.
+
+use core::cell::UnsafeCell;
+use core::marker::PhantomData;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+
+use super::hoard::List;
+use crate::addr::{Order, PAGE_SHIFT, Pfn, PhysRange};
+use crate::buddy::PageBlock;
+use crate::buddy::block::ORDER_BITS;
+
+/// log2 of the frames of a word.
+pub(super) const WORD_ORDER: usize = 6;
+/// Most ranges of RAM, those of all zones together.
+pub const MAX_RANGES: usize = 31;
+/// The slots, and one that has no frames: a power of two, so that masking an index is enough.
+const SLOTS: usize = 32;
+
+/// What becomes of the frames of a word: a byte, written under the zone's lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tag(u8);
+
+impl Tag {
+    /// Its free frames are in the buddy allocator, and it was never hoarded.
+    pub(super) const FRESH: Self = Self(0xff);
+    const PLAIN: u8 = 0x80;
+
+    /// All its free frames are in the word, as blocks for this list; the buddy allocator has none of them.
+    pub(super) const fn hoarded(list: List) -> Self {
+        Self(list.as_raw())
+    }
+
+    /// A block for this list, a word or more, was handed out here.
+    pub(super) const fn head(list: List) -> Self {
+        Self(list.as_raw())
+    }
+
+    /// Its free frames are in the buddy allocator, from now on.
+    pub(super) const fn plain(self) -> Self {
+        Self(self.0 | Self::PLAIN)
+    }
+
+    pub(super) const fn is_fresh(self) -> bool {
+        self.0 == Self::FRESH.0
+    }
+
+    pub(super) const fn is_plain(self) -> bool {
+        self.0 & Self::PLAIN != 0
+    }
+
+    /// Whether its blocks are for this list and free ones are in the word.
+    #[inline(always)]
+    pub(super) const fn is_hoarded_for(self, list: List) -> bool {
+        self.0 == list.as_raw()
+    }
+
+    /// The list that the word is hoarded for, or was when it was last hoarded.
+    pub(super) const fn last_list(self) -> List {
+        List::from_raw(self.0 & !Self::PLAIN)
+    }
+
+    /// The order of the blocks in the word or of the block at its start; some impossible one if the word is plain.
+    #[inline(always)]
+    pub(super) const fn order(self) -> usize {
+        self.0 as usize / List::PER_ORDER
+    }
+}
+
+/// A word that exists: its number (the frame number divided by 64), its span, and the order of its blocks. Laid out as
+/// a [`PageBlock`], with the span in place of the block's position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place(u64);
+
+impl Place {
+    /// A word that never has a block.
+    pub(super) const NOWHERE: Self = Self((SLOTS as u64 - 1) << ORDER_BITS);
+    const POSITION: u64 = ((1 << WORD_ORDER) - 1) << ORDER_BITS;
+
+    const fn slot(self) -> usize {
+        (self.0 >> ORDER_BITS) as usize % SLOTS
+    }
+
+    const fn number(self) -> usize {
+        (self.0 >> (ORDER_BITS as usize + WORD_ORDER)) as usize
+    }
+
+    /// The same word, with blocks for that list.
+    pub(super) const fn with(self, list: List) -> Self {
+        Self(self.0 & !0xff | list.order() as u64)
+    }
+
+    /// A block of the word, by the number of its bit.
+    #[inline(always)]
+    pub(super) const fn block(self, bit: u32) -> PageBlock {
+        PageBlock::from_bits(self.0 & !Self::POSITION | (bit as u64) << ORDER_BITS & Self::POSITION)
+    }
+
+    /// A frame of the word, by the number of its bit.
+    pub(super) const fn pfn(self, bit: u32) -> Pfn {
+        self.block(bit).pfn()
+    }
+}
+
+/// A place that CPUs look at without a lock.
+#[derive(Debug)]
+pub(super) struct AtomicPlace(AtomicU64);
+
+impl AtomicPlace {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(Place::NOWHERE.0))
+    }
+
+    #[inline(always)]
+    pub(super) fn load(&self) -> Place {
+        Place(self.0.load(Relaxed))
+    }
+
+    pub(super) fn store(&self, place: Place) {
+        self.0.store(place.0, Relaxed);
+    }
+}
+
+/// What is kept of a word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word<'w> {
+    /// The free blocks, while it is hoarded; zero otherwise.
+    pub(super) free: &'w AtomicU64,
+    tag: &'w AtomicU8,
+}
+
+impl Word<'_> {
+    #[inline(always)]
+    pub(super) fn tag(self) -> Tag {
+        Tag(self.tag.load(Relaxed))
+    }
+
+    /// Changes the tag, if it is `from`.
+    pub(super) fn replace_tag(self, from: Tag, to: Tag) -> bool {
+        self.tag.compare_exchange(from.0, to.0, Acquire, Relaxed).is_ok()
+    }
+
+    /// Under the zone's lock, or by who has the block.
+    pub(super) fn set_tag(self, tag: Tag) {
+        self.tag.store(tag.0, Relaxed);
+    }
+}
+
+/// The words of one range of RAM. Pointers are moved back so far that the absolute number of a word is its index.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Span {
+    /// The first frame, as the bits of a block of order 0.
+    start: u64,
+    /// The number of frames, shifted likewise.
+    frames: u64,
+    free: *mut AtomicU64,
+    tag: *mut AtomicU8,
+    zone: usize,
+}
+
+impl Span {
+    const EMPTY: Self = Self { start: 0, frames: 0, free: core::ptr::null_mut(), tag: core::ptr::null_mut(), zone: 0 };
+}
+
+/// Words of metadata for [`WordMap::new`].
+pub(super) const NOWHERE_WORDS: usize = 2;
+
+/// All words of all zones.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct WordMap<'a> {
+    /// Slot 0 and those below `used` are fixed; the next is written by who adds a range.
+    spans: UnsafeCell<[Span; SLOTS]>,
+    used: AtomicUsize,
+    metadata: PhantomData<&'a mut [u64]>,
+}
+
+// SAFETY: a span is written before `used` counts it, by one CPU at a time, and only read from then on. What its pointers
+// lead to is atomics, in metadata that is borrowed for as long as the map lives.
+unsafe impl Send for WordMap<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for WordMap<'_> {}
+
+/// The words that a range touches.
+fn numbers(range: PhysRange) -> core::ops::Range<u64> {
+    let shift = PAGE_SHIFT + WORD_ORDER as u32;
+    let end = range.end().as_raw();
+    range.start().as_raw() >> shift..if range.is_empty() { 0 } else { ((end - 1) >> shift) + 1 }
+}
+
+impl<'a> WordMap<'a> {
+    /// Words of metadata for the frames of `range`.
+    pub(super) fn metadata_words(range: PhysRange) -> usize {
+        let numbers = numbers(range);
+        let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
+        nr_words + nr_words.div_ceil(8)
+    }
+
+    /// An empty map. `nowhere` has [`NOWHERE_WORDS`] and may hold anything.
+    pub(super) fn new(nowhere: &'a mut [u64; NOWHERE_WORDS]) -> Self {
+        *nowhere = [0, !0];
+        let mut spans = [Span::EMPTY; SLOTS];
+        let [.., last] = &mut spans;
+        let [free, tag] = nowhere;
+        (last.free, last.tag) = ((&raw mut *free).cast(), (&raw mut *tag).cast());
+        Self { spans: UnsafeCell::new(spans), used: AtomicUsize::new(0), metadata: PhantomData }
+    }
+
+    /// Adds the words of a range, in whole frames, that no other range of the map has a frame of. `false` if there is
+    /// no slot or too little metadata.
+    pub(super) fn add(&mut self, range: PhysRange, zone: usize, metadata: &'a mut [u64]) -> bool {
+        // SAFETY: the map is borrowed exclusively, so nobody else adds, and slot 0 is not read.
+        unsafe { self.add_shared(range, zone, metadata) }
+    }
+
+    /// The same while CPUs use the map.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody else adds a range at the same time.
+    /// 2. The map has a range already.
+    pub(super) unsafe fn add_shared(&self, range: PhysRange, zone: usize, metadata: &'a mut [u64]) -> bool {
+        let numbers = numbers(range);
+        let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
+        let used = self.used.load(Relaxed);
+        let Some((free, tags)) = metadata.split_at_mut_checked(nr_words) else { return false };
+        let Some(tags) = tags.get_mut(..nr_words.div_ceil(8)) else { return false };
+        if used >= MAX_RANGES {
+            return false;
+        }
+        // Tags decide whether a word has a meaning, so `free` may hold anything.
+        tags.fill(u64::from_ne_bytes([Tag::FRESH.0; 8]));
+        let first = numbers.start as usize;
+        let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
+        let span = Span {
+            start: start << ORDER_BITS,
+            frames: (end - start) << ORDER_BITS,
+            // Words are atomic from now on: an atomic has the layout of its integer, and any bits are a value of it.
+            free: free.as_mut_ptr().cast::<AtomicU64>().wrapping_sub(first),
+            tag: tags.as_mut_ptr().cast::<AtomicU8>().wrapping_sub(first),
+            zone,
+        };
+        let slot = self.spans.get().cast::<Span>().wrapping_add(used);
+        // SAFETY: below the number of slots; not counted yet, and by (2) not the first one, so nobody reads it; by (1)
+        // nobody else writes it.
+        unsafe { slot.write(span) };
+        self.used.store(used + 1, Release);
+        true
+    }
+
+    /// A slot that is fixed: the first, one that `used` counts, or the last.
+    #[inline(always)]
+    fn span(&self, slot: usize) -> &Span {
+        let slot = self.spans.get().cast::<Span>().wrapping_add(slot % SLOTS).cast_const();
+        // SAFETY: inside the array, and nobody writes it any more.
+        unsafe { &*slot }
+    }
+
+    /// The word of a block's first frame, if that is RAM. O(ranges).
+    #[inline(always)]
+    pub(super) fn find(&self, block: &PageBlock) -> Option<Place> {
+        (0..self.used.load(Acquire)).find_map(|slot| self.find_in(slot, block))
+    }
+
+    /// The same for the first range alone.
+    #[inline(always)]
+    pub(super) fn find_first(&self, block: &PageBlock) -> Option<Place> {
+        self.find_in(0, block)
+    }
+
+    #[inline(always)]
+    fn find_in(&self, slot: usize, block: &PageBlock) -> Option<Place> {
+        let span = self.span(slot);
+        let number = block.bits() & !(Place::POSITION | 0xff);
+        let is_inside = block.bits().wrapping_sub(span.start) < span.frames;
+        is_inside.then_some(Place(number | (slot as u64) << ORDER_BITS))
+    }
+
+    /// The word of a frame, if that is RAM. O(ranges).
+    pub(super) fn find_frame(&self, pfn: Pfn) -> Option<Place> {
+        self.find(&PageBlock::from_raw(pfn, Order::ZERO))
+    }
+
+    /// What is kept of the word at `place`, which this map has told.
+    #[inline(always)]
+    pub(super) fn word(&self, place: Place) -> Word<'_> {
+        let span = self.span(place.slot());
+        let free = span.free.wrapping_add(place.number());
+        let tag = span.tag.wrapping_add(place.number());
+        // SAFETY: places come from `find`, which saw the frame in the span, so that the span's metadata has this
+        // word, or are `NOWHERE`, number 0 of the last slot. The metadata is borrowed for as long as the map lives,
+        // and only ever seen as atomics.
+        let free = unsafe { &*free };
+        // SAFETY: as above.
+        let tag = unsafe { &*tag };
+        Word { free, tag }
+    }
+
+    /// All words, with the first frame that is in the word's span.
+    pub(super) fn words(&self) -> impl Iterator<Item = (Pfn, Word<'_>)> {
+        (0..self.used.load(Acquire)).flat_map(move |slot| {
+            let span = self.span(slot);
+            let (start, end) = (span.start >> ORDER_BITS, (span.start + span.frames) >> ORDER_BITS);
+            (start >> WORD_ORDER..end.div_ceil(1 << WORD_ORDER)).filter_map(move |number| {
+                let pfn = Pfn::known((number << WORD_ORDER).max(start));
+                Some((pfn, self.word(self.find_frame(pfn)?)))
+            })
+        })
+    }
+
+    /// The zone of a word's span.
+    pub(super) fn zone(&self, place: Place) -> usize {
+        self.span(place.slot()).zone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::PhysAddr;
+    use crate::gfp::Gfp;
+
+    fn frames(start: u64, end: u64) -> PhysRange {
+        let at = |pfn: u64| PhysAddr::new(pfn << PAGE_SHIFT).unwrap();
+        PhysRange::new(at(start), at(end)).unwrap()
+    }
+
+    #[test]
+    fn words_are_found_by_frame_and_shared_borders_are_apart() {
+        let mut nowhere = [7; 2];
+        let ranges = [frames(70, 100), frames(100, 300), frames(1 << 30, (1 << 30) + 1)];
+        let mut metadata = ranges.map(|range| vec![!0; WordMap::metadata_words(range)]);
+        let mut map = WordMap::new(&mut nowhere);
+        for (zone, (range, metadata)) in ranges.into_iter().zip(&mut metadata).enumerate() {
+            assert!(map.add(range, zone, metadata));
+        }
+        let find = |pfn| map.find_frame(Pfn::new(pfn).unwrap());
+        for pfn in [0, 69, 300, (1 << 30) - 1, (1 << 30) + 1] {
+            assert_eq!(find(pfn), None);
+        }
+        let border = [find(99).unwrap(), find(100).unwrap()];
+        assert_eq!(border.map(|place| map.zone(place)), [0, 1]);
+        map.word(border[0]).set_tag(Tag::hoarded(List::from_raw(7)));
+        assert_eq!(map.word(border[1]).tag(), Tag::FRESH);
+        assert!(map.word(border[0]).tag().is_hoarded_for(List::from_raw(7)));
+        map.word(find(299).unwrap()).free.store(5, Relaxed);
+        assert_eq!(find(299).unwrap().pfn(43), Pfn::new(299).unwrap());
+        assert_eq!(map.word(find(256).unwrap()).free.load(Relaxed), 5);
+        assert_eq!(map.word(Place::NOWHERE).free.load(Relaxed), 0);
+        let order = Order::new(9).unwrap();
+        map.word(find(1 << 30).unwrap()).set_tag(Tag::head(List::of(Gfp::USER, order)));
+        let tag = map.word(find(1 << 30).unwrap()).tag();
+        assert_eq!((tag.order(), tag.is_plain(), tag.plain().is_plain()), (9, false, true));
+        assert_eq!(tag.plain().last_list(), tag.last_list());
+        assert!(Tag::FRESH.is_plain() && Tag::FRESH.order() > 10);
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The long way: zones under their locks, watermarks, reclaim, and out of memory.
+//!
+//! 1. the hoard's pool, or a new word for the hoard
+//! 2. zones in the order of fallback, above their low watermarks
+//! 3. background reclaim is woken, and the marks go down to what the request may use
+//! 4. what is free but kept back is flushed, all hoards are emptied; for `ATOMIC` too
+//! 5. who may wait reclaims, as long as that brings something
+//! 6. out of memory is an error
+
+use super::hoard::{List, MAX_HOARD_ORDER, mobility};
+use super::map::{Tag, WORD_ORDER};
+use super::watermark::Watermarks;
+use super::zone_cell::{ZoneCell, count};
+use super::{BadFree, Fault, OutOfMemory, Pages, Shrinker, word};
+use crate::addr::{MAX_ORDER, Order, Pfn};
+use crate::arch::Arch;
+use crate::buddy::PageBlock;
+use crate::gfp::Gfp;
+use crate::zone::{Zone, ZoneKind};
+
+/// Most hooks of [`Pages::add_shrinker`].
+pub(super) const MAX_SHRINKERS: usize = 4;
+/// Rounds of reclaim for one request, as Linux's `MAX_RECLAIM_RETRIES`.
+const MAX_RECLAIM_ROUNDS: u32 = 16;
+
+/// Down to where a request may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Low,
+    Min,
+}
+
+impl<'a, A: Arch> Pages<'a, A> {
+    /// Registers what can give memory back. `false` if there are too many.
+    pub fn add_shrinker(&self, shrinker: &'a dyn Shrinker) -> bool {
+        self.shrinkers.iter().any(|slot| {
+            let mut is_mine = false;
+            slot.call_once(|| {
+                is_mine = true;
+                shrinker
+            });
+            is_mine
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        let block = match self.refill(gfp, order) {
+            Some(block) => block,
+            None => self.alloc_from_zones(gfp, order)?,
+        };
+        if gfp.contains(Gfp::ZERO) {
+            self.fill(&block, 0);
+        }
+        Ok(block)
+    }
+
+    /// Takes a block from the zones, however hard the request may try.
+    pub(super) fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        let take = |mark| {
+            let block = PageBlock::from_raw(self.take_from_zones(gfp, order, mark, |_, _| {})?, order);
+            if order.as_usize() > MAX_HOARD_ORDER {
+                self.mark_out(&block, List::of(gfp, order));
+            }
+            Some(block)
+        };
+        if let Some(block) = take(Mark::Low) {
+            return Ok(block);
+        }
+        if gfp.contains(Gfp::KSWAPD_RECLAIM) {
+            self.shrinkers().for_each(|shrinker| shrinker.wake());
+        }
+        if let Some(block) = take(Mark::Min) {
+            return Ok(block);
+        }
+        loop {
+            let flushed: u64 = self.shrinkers().map(|shrinker| shrinker.flush()).sum();
+            self.drain();
+            if let Some(block) = take(Mark::Min) {
+                return Ok(block);
+            }
+            if flushed == 0 {
+                break;
+            }
+        }
+        if gfp.may_wait() && !gfp.contains(Gfp::NORETRY) {
+            if let Some(cell) = self.candidates(gfp).next() {
+                count(&cell.events.alloc_stall);
+            }
+            for _ in 0..MAX_RECLAIM_ROUNDS {
+                if self.shrinkers().map(|shrinker| shrinker.reclaim(gfp, order)).sum::<u64>() == 0 {
+                    break;
+                }
+                self.drain();
+                if let Some(block) = take(Mark::Min) {
+                    return Ok(block);
+                }
+            }
+        }
+        Err(self.out_of_memory(gfp, order))
+    }
+
+    fn shrinkers(&self) -> impl Iterator<Item = &'a dyn Shrinker> {
+        self.shrinkers.iter().filter_map(|slot| slot.get().copied())
+    }
+
+    /// The zones that a request may use, in the order in which they are tried.
+    fn candidates(&self, gfp: Gfp) -> impl Iterator<Item = &ZoneCell<'a>> {
+        let home = self.homes.get(self.arch.cpu()).map_or(0, |home| usize::from(*home));
+        let node = self.zones.get(home).map(|zone| zone.node);
+        let order = self.fallback.get(home).copied().unwrap_or_default();
+        order
+            .into_iter()
+            .filter_map(|index| self.zones.get(usize::from(index)))
+            .filter(move |zone| zone.kind <= highest(gfp))
+            .filter(move |zone| !gfp.contains(Gfp::THISNODE) || Some(zone.node) == node)
+    }
+
+    /// Takes a block from the first zone that has one to spare; `then` runs before that zone's lock is opened.
+    pub(super) fn take_from_zones(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        mark: Mark,
+        then: impl Fn(&mut Zone<'a>, Pfn),
+    ) -> Option<Pfn> {
+        for cell in self.candidates(gfp) {
+            let mut zone = cell.zone.lock(self.arch);
+            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(highest(gfp)) };
+            let mark = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
+            if Watermarks::allow(zone.buddy().free_pages(), order, mark, reserve)
+                && let Some(pfn) = zone.take(order, mobility(gfp))
+            {
+                then(&mut zone, pfn);
+                return Some(pfn);
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn out_of_memory(&self, gfp: Gfp, order: Order) -> OutOfMemory {
+        let (mut free_pages, mut largest) = (0u64, None);
+        for cell in self.candidates(gfp) {
+            let zone = cell.zone.lock(self.arch);
+            free_pages += zone.buddy().free_pages();
+            largest = largest.max(zone.buddy().largest_free_order());
+        }
+        let first = self.candidates(gfp).next();
+        if let Some(cell) = first {
+            count(&cell.events.alloc_failed);
+        }
+        let (kind, node) = first.map_or((highest(gfp), 0), |cell| (cell.kind, cell.node));
+        OutOfMemory::new(order, kind, node).with_free(free_pages, largest)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_slow(&self, block: PageBlock) -> Result<(), BadFree> {
+        let (pfn, order) = (block.pfn(), block.order());
+        let refuse = |fault| Err(BadFree::new(fault, &block));
+        let Some(place) = self.map.find(&block) else { return refuse(Fault::Foreign) };
+        if !block.is_aligned() {
+            return refuse(Fault::Misaligned);
+        }
+        let Some(cell) = self.zones.get(self.map.zone(place)) else { return refuse(Fault::Foreign) };
+        let word = self.map.word(place);
+        let mut zone = cell.zone.lock(self.arch);
+        let tag = word.tag();
+        if tag.is_plain() {
+            match self.large_around(pfn) {
+                Some(tag) if tag.is_plain() => return refuse(Fault::AlreadyFree),
+                Some(_) => return refuse(Fault::WrongOrder),
+                None => {}
+            }
+            return Ok(zone.put(pfn, order)?);
+        }
+        if tag.order() != order.as_usize() {
+            return refuse(Fault::WrongOrder);
+        }
+        let before = word::put_locked(word.free, block.bit());
+        if before & block.bit() != 0 {
+            return refuse(Fault::AlreadyFree);
+        }
+        if before == 0 {
+            let list = tag.last_list();
+            self.remember(&mut zone, list, place.with(list));
+        }
+        Ok(())
+    }
+
+    /// The tag of the block of a word or more, out or kept, that a frame is part of.
+    fn large_around(&self, pfn: Pfn) -> Option<Tag> {
+        (WORD_ORDER..=MAX_ORDER).find_map(|order| {
+            let head = self.map.find_frame(Pfn::known(pfn.as_raw() >> order << order))?;
+            let tag = self.map.word(head).tag();
+            (tag.last_list().order() == order && tag != Tag::FRESH).then_some(tag)
+        })
+    }
+
+    /// Fills a block with copies of a byte.
+    pub(super) fn fill(&self, block: &PageBlock, byte: u8) {
+        // SAFETY: the frames are RAM of a zone, so the direct map has them, and the block is ours alone.
+        unsafe { self.arch.fill(block.pfn().addr(), block.order().bytes(), byte) };
+    }
+}
+
+/// The highest zone that a request may use.
+const fn highest(gfp: Gfp) -> ZoneKind {
+    if gfp.contains(Gfp::DMA) { ZoneKind::Dma } else { ZoneKind::Normal }
+}
