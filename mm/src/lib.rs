@@ -8,26 +8,31 @@
 //!
 //! 1. [`memblock`]: while booting, who owns which byte
 //! 2. [`pgtable`]: translation tables; the kernel's own map is the first
-//! 3. [`zone`]: RAM by node and by what devices reach, with fallback
-//! 4. [`buddy`]: pages in blocks of 1 to 1024, state outside the pages
+//! 3. [`page_alloc`]: blocks of frames for every CPU; hoards in front, watermarks, reclaim
+//! 4. [`zone`]: RAM by node and by what devices reach, with fallback
+//! 5. [`buddy`]: pages in blocks of 1 to 1024, state outside the pages
 //!
 //! [`report`] says how things stand, in the formats that Linux users know.
 //!
 //! ```
 //! use mm::addr::{Order, PhysAddr, PhysRange};
+//! use mm::arch::host::Host;
+//! use mm::gfp::Gfp;
 //! use mm::memblock::Memblock;
-//! use mm::zone::{ZoneKind, Zones};
+//! use mm::page_alloc::{Config, Pages};
 //!
 //! // 64 MiB of RAM at 1 GiB, all of it free.
 //! let range = |start, end| PhysRange::new(PhysAddr::new(start)?, PhysAddr::new(end)?);
 //! let mut memblock = Memblock::new();
 //! memblock.add(range(0x4000_0000, 0x4400_0000).ok_or("bad range")?, 0)?;
-//! let mut metadata = vec![0; Zones::metadata_bytes(&memblock, None) as usize / 8];
-//! let mut zones = Zones::build(&memblock, None, &mut metadata)?;
+//! let host = Host::new(PhysAddr::ZERO, &mut []);
+//! let config = Config::DEFAULT;
+//! let mut metadata = vec![0; Pages::<Host<'_>>::metadata_bytes(&memblock, &config) as usize / 8];
+//! let pages = Pages::build(&host, &memblock, &config, &mut metadata)?;
 //!
-//! let block = zones.alloc(Order::ZERO, ZoneKind::Normal, 0)?;
-//! assert_eq!(zones.free_pages(), 16384 - 1);
-//! zones.free(block)?;
+//! let block = pages.alloc(Gfp::KERNEL, Order::ZERO)?;
+//! assert_eq!(pages.free_pages() + pages.hoarded_pages(), 16384 - 1);
+//! pages.free(block)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![cfg_attr(not(test), no_std)]

@@ -217,8 +217,9 @@ pub fn iomem<W: fmt::Write, N: fmt::Display>(
 mod tests {
     use super::*;
     use crate::addr::PhysAddr;
+    use crate::arch::host::Host;
     use crate::memblock::Memblock;
-    use crate::zone::Zones;
+    use crate::page_alloc::{Config, Pages};
 
     fn r(start: u64, end: u64) -> PhysRange {
         PhysRange::new(PhysAddr::new(start).unwrap(), PhysAddr::new(end).unwrap()).unwrap()
@@ -229,9 +230,10 @@ mod tests {
         let mut memblock = Memblock::new();
         memblock.add(r(0x1000, 0x4000_0000), 0).unwrap();
         memblock.add(r(0x1_0000_0000, 0x1_0080_1000), 1).unwrap();
-        let limit = PhysAddr::new(0x3000_0000);
-        let mut metadata = vec![!0; Zones::metadata_bytes(&memblock, limit) as usize / 8];
-        let zones = Zones::build(&memblock, limit, &mut metadata).unwrap();
+        let config = Config { dma_limit: PhysAddr::new(0x3000_0000), ..Config::DEFAULT };
+        let mut metadata = vec![!0; Pages::<Host<'_>>::metadata_bytes(&memblock, &config) as usize / 8];
+        let host = Host::new(PhysAddr::ZERO, &mut []);
+        let zones = Pages::build(&host, &memblock, &config, &mut metadata).unwrap();
         let mut text = String::new();
         buddyinfo(&mut text, zones.info().into_iter().flatten()).unwrap();
         assert_eq!(

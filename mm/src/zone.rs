@@ -16,7 +16,7 @@
 //! reach. A chunk that a border cuts has a leaf in either zone, each with its own frames only.
 //!
 //! *Metadata* comes from [`Memblock`] and is sized by RAM, not by what of it is free, so that taking it
-//! changes nothing. *Lock:* the caller's, one for all zones so far. *Invariants*
+//! changes nothing. *Lock:* each zone's own, in [`page_alloc`](crate::page_alloc). *Invariants*
 //! (`tests/zone_model.rs`): every free frame of memblock is in exactly one zone, the one that its
 //! address and node say, and memory freed returns exactly.
 #![forbid(unsafe_code)]
@@ -24,7 +24,7 @@
 use core::fmt;
 
 use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use crate::buddy::{AllocError, Broken, Buddy, FreeError, Mobility, PageBlock, TooSmall};
+use crate::buddy::{Buddy, FreeError, Mobility, PageBlock, TooSmall};
 use crate::memblock::{Memblock, MemoryRegion};
 
 /// Most zones: four nodes with two each.
@@ -71,7 +71,7 @@ pub enum ZoneError {
     TooManyZones(u32),
     /// More than [`MAX_RANGES`](crate::page_alloc::MAX_RANGES) ranges of RAM; the node of the first that did not fit.
     TooManyRanges(u32),
-    /// The metadata is less than [`Zones::metadata_bytes`].
+    /// The metadata is less than [`Pages::metadata_bytes`](crate::page_alloc::Pages::metadata_bytes).
     Metadata(TooSmall),
     /// A free range that a zone refused: memblock contradicts itself.
     Free(FreeError),
@@ -160,7 +160,7 @@ impl<'a> Zone<'a> {
     }
 
     /// Its page allocator, to be used.
-    pub const fn buddy_mut(&mut self) -> &mut Buddy<'a> {
+    pub(crate) const fn buddy_mut(&mut self) -> &mut Buddy<'a> {
         &mut self.buddy
     }
 
@@ -178,17 +178,9 @@ impl<'a> Zone<'a> {
     }
 }
 
-/// All zones, node by node, DMA before Normal.
-#[derive(Default, Debug)]
-pub struct Zones<'a> {
-    zones: [Option<Zone<'a>>; MAX_ZONES],
-    /// For each zone, in which order its node tries them all.
-    fallback: [[u8; MAX_ZONES]; MAX_ZONES],
-}
-
 /// A zone to be made.
 #[derive(Clone, Copy)]
-struct Plan<'m> {
+pub(crate) struct Plan<'m> {
     memblock: &'m Memblock,
     kind: ZoneKind,
     node: u32,
@@ -196,8 +188,8 @@ struct Plan<'m> {
 }
 
 impl<'m> Plan<'m> {
-    /// All zones that have RAM.
-    fn all(memblock: &'m Memblock, dma_limit: Option<PhysAddr>) -> impl Iterator<Item = Self> + Clone {
+    /// All zones that have RAM, node by node, DMA before Normal.
+    pub(crate) fn all(memblock: &'m Memblock, dma_limit: Option<PhysAddr>) -> impl Iterator<Item = Self> + Clone {
         let next_node = |above: Option<u32>| {
             let nodes = memblock.memory().iter().map(|region| region.node);
             nodes.filter(|node| above.is_none_or(|above| *node > above)).min()
@@ -208,7 +200,8 @@ impl<'m> Plan<'m> {
             .filter(|plan| plan.ram().next().is_some())
     }
 
-    fn ram(self) -> impl Iterator<Item = PhysRange> + Clone + 'm {
+    /// Its RAM, in whole frames.
+    pub(crate) fn ram(self) -> impl Iterator<Item = PhysRange> + Clone + 'm {
         self.within(self.memblock.memory().iter().copied())
     }
 
@@ -228,168 +221,22 @@ impl<'m> Plan<'m> {
             .filter(|range| !range.is_empty())
     }
 
-    fn metadata_words(self) -> usize {
+    /// Words of metadata for its page allocator.
+    pub(crate) fn metadata_words(self) -> usize {
         Buddy::metadata_words(self.ram()).next_multiple_of(ALIGN_WORDS)
     }
-}
 
-impl<'a> Zones<'a> {
-    /// Bytes of metadata for [`Zones::build`]: about 0.26 bytes a frame of RAM. Reservations do not
-    /// change it.
-    #[must_use]
-    pub fn metadata_bytes(memblock: &Memblock, dma_limit: Option<PhysAddr>) -> u64 {
-        let words: usize = Plan::all(memblock, dma_limit).map(Plan::metadata_words).sum();
-        words as u64 * size_of::<u64>() as u64
-    }
-
-    /// The ranges of RAM of all zones, in whole frames.
-    pub(crate) fn ranges(memblock: &Memblock, dma_limit: Option<PhysAddr>) -> impl Iterator<Item = PhysRange> {
-        Plan::all(memblock, dma_limit).flat_map(Plan::ram)
-    }
-
-    /// Makes the zones and frees every free range of `memblock` into them. `metadata` may hold
-    /// anything; it should be page aligned, and reserved in `memblock` by now.
-    ///
-    /// # Errors
-    ///
-    /// [`ZoneError`].
-    pub fn build(memblock: &Memblock, dma_limit: Option<PhysAddr>, metadata: &'a mut [u64]) -> Result<Self, ZoneError> {
-        let mut zones = Self::default();
-        let mut slots = zones.zones.iter_mut();
-        let mut rest = metadata;
-        for plan in Plan::all(memblock, dma_limit) {
-            let slot = slots.next().ok_or(ZoneError::TooManyZones(plan.node))?;
-            let words = plan.metadata_words();
-            let parts = rest.split_at_mut_checked(words);
-            let (part, behind) = parts.ok_or(ZoneError::Metadata(TooSmall(words)))?;
-            rest = behind;
-            let mut buddy = Buddy::new(plan.ram(), part).map_err(ZoneError::Metadata)?;
-            for range in plan.free_ranges() {
-                buddy.add_range(range).map_err(ZoneError::Free)?;
-            }
-            *slot = Some(Zone { kind: plan.kind, node: plan.node, buddy });
+    /// Makes the zone and frees every free range of memblock into it.
+    pub(crate) fn build(self, metadata: &mut [u64]) -> Result<Zone<'_>, ZoneError> {
+        let mut buddy = Buddy::new(self.ram(), metadata).map_err(ZoneError::Metadata)?;
+        for range in self.free_ranges() {
+            buddy.add_range(range).map_err(ZoneError::Free)?;
         }
-        zones.set_fallback();
-        Ok(zones)
+        Ok(Zone { kind: self.kind, node: self.node, buddy })
     }
 
-    /// The own node's zones from the highest down, then those of other nodes, each from the highest down.
-    fn set_fallback(&mut self) {
-        let nodes = self.zones.each_ref().map(|zone| zone.as_ref().map(|zone| (zone.node, zone.kind)));
-        for (home, order) in nodes.iter().zip(&mut self.fallback) {
-            *order = core::array::from_fn(|index| index as u8);
-            order.sort_unstable_by_key(|index| {
-                let zone = nodes.get(usize::from(*index)).copied().flatten();
-                let elsewhere = zone.map(|(node, _)| Some(node) != home.map(|(node, _)| node));
-                let node = zone.map(|(node, _)| node);
-                (zone.is_none(), elsewhere, node, zone.map(|(_, kind)| core::cmp::Reverse(kind)))
-            });
-        }
-    }
-
-    /// Takes a block from zone `highest` of `node`, or from where it falls back to. A node that does
-    /// not exist counts as the first.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocError`], its figures those of all zones that might have been used.
-    pub fn alloc(&mut self, order: Order, highest: ZoneKind, node: u32) -> Result<PageBlock, AllocError> {
-        let home = self.iter().position(|zone| zone.node == node).unwrap_or(0);
-        let mut failed = AllocError { order, free_pages: 0, largest_free_order: None };
-        for index in self.fallback.get(home).copied().unwrap_or_default() {
-            let zone = self.zones.get_mut(usize::from(index)).and_then(Option::as_mut);
-            let Some(zone) = zone.filter(|zone| zone.kind <= highest) else {
-                continue;
-            };
-            match zone.buddy.alloc(order, Mobility::Unmovable) {
-                Ok(block) => return Ok(block),
-                Err(error) => {
-                    failed.free_pages += error.free_pages;
-                    failed.largest_free_order = failed.largest_free_order.max(error.largest_free_order);
-                }
-            }
-        }
-        Err(failed)
-    }
-
-    /// Gives a block back to the zone that its frame is in.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError`].
-    pub fn free(&mut self, block: PageBlock) -> Result<(), FreeError> {
-        match self.zone_of_mut(block.pfn()) {
-            Some(zone) => zone.buddy.free(block),
-            None => Err(FreeError::Foreign(block.pfn(), block.order())),
-        }
-    }
-
-    /// Puts whole frames of RAM under management that were held back so far, such as boot-only parts
-    /// of the kernel image, and frees them. Returns their number.
-    ///
-    /// # Errors
-    ///
-    /// [`FreeError`] at the first zone border or end of RAM behind which it cannot be done; what lies
-    /// before it has been added.
-    pub fn add_range(&mut self, range: PhysRange) -> Result<u64, FreeError> {
-        let mut left = range.frames_inside();
-        let mut pages = 0;
-        while !left.is_empty() {
-            let foreign = FreeError::Foreign(left.start().pfn(), Order::ZERO);
-            let zone = self.zone_of_mut(left.start().pfn()).ok_or(foreign)?;
-            let ram = zone.buddy.ranges().find(|ram| ram.contains(left.start())).ok_or(foreign)?;
-            let end = left.end().min(ram.end());
-            let part = PhysRange::new(left.start(), end).ok_or(foreign)?;
-            pages += zone.buddy.add_range(part)?;
-            left = PhysRange::new(end, left.end()).ok_or(foreign)?;
-        }
-        Ok(pages)
-    }
-
-    /// The figures of all zones.
-    #[must_use]
-    pub fn info(&self) -> [Option<ZoneInfo>; MAX_ZONES] {
-        self.zones.each_ref().map(|zone| zone.as_ref().map(Zone::info))
-    }
-
-    /// The zones, and for each in which order its node tries them all.
-    pub(crate) fn into_parts(self) -> ([Option<Zone<'a>>; MAX_ZONES], [[u8; MAX_ZONES]; MAX_ZONES]) {
-        (self.zones, self.fallback)
-    }
-
-    /// The zones, node by node, DMA before Normal.
-    pub fn iter(&self) -> impl Iterator<Item = &Zone<'a>> {
-        self.zones.iter().flatten()
-    }
-
-    /// The zone that a frame of RAM is in.
-    #[must_use]
-    pub fn zone_of(&self, pfn: Pfn) -> Option<&Zone<'a>> {
-        self.iter().find(|zone| zone.buddy.owns(pfn))
-    }
-
-    fn zone_of_mut(&mut self, pfn: Pfn) -> Option<&mut Zone<'a>> {
-        self.zones.iter_mut().flatten().find(|zone| zone.buddy.owns(pfn))
-    }
-
-    /// Frames that are free.
-    #[must_use]
-    pub fn free_pages(&self) -> u64 {
-        self.iter().map(|zone| zone.buddy.free_pages()).sum()
-    }
-
-    /// Frames under management: those that were ever free.
-    #[must_use]
-    pub fn managed_pages(&self) -> u64 {
-        self.iter().map(|zone| zone.buddy.managed_pages()).sum()
-    }
-
-    /// Checks every zone.
-    ///
-    /// # Errors
-    ///
-    /// The first invariant that does not hold.
-    pub fn validate(&self) -> Result<(), Broken> {
-        self.iter().try_for_each(|zone| zone.buddy.validate())
+    /// Its node.
+    pub(crate) const fn node(self) -> u32 {
+        self.node
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Making the page allocator from what memblock knows.
 
+use core::cmp::Reverse;
 use core::mem;
 use core::sync::atomic::AtomicBool;
 
@@ -9,11 +10,11 @@ use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
 use super::watermark::{Tuning, Watermarks};
 use super::zone_cell::ZoneCell;
 use super::{Pages, place};
-use crate::addr::PhysAddr;
+use crate::addr::{Order, PhysAddr, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
-use crate::buddy::TooSmall;
+use crate::buddy::{FreeError, TooSmall};
 use crate::memblock::Memblock;
-use crate::zone::{MAX_ZONES, ZoneError, Zones};
+use crate::zone::{MAX_ZONES, Plan, ZoneError};
 
 /// The machine, as far as the page allocator needs to know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,14 +55,15 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// change it.
     #[must_use]
     pub fn metadata_bytes(memblock: &Memblock, config: &Config) -> u64 {
-        let zones = Zones::metadata_bytes(memblock, config.dma_limit);
+        let plans = Plan::all(memblock, config.dma_limit);
+        let zones: usize = plans.clone().map(Plan::metadata_words).sum();
         if zones == 0 {
             return 0;
         }
-        let maps: usize = Zones::ranges(memblock, config.dma_limit).map(WordMap::metadata_words).sum();
+        let maps: usize = plans.flat_map(Plan::ram).map(WordMap::metadata_words).sum();
         let hoards = place::words::<Hoard>(config.nr_hoards() + 1);
         let cells = place::words::<ZoneCell<'_>>(MAX_ZONES);
-        zones + ((maps + hoards + cells + NOWHERE_WORDS) * size_of::<u64>()) as u64
+        ((zones + maps + hoards + cells + NOWHERE_WORDS) * size_of::<u64>()) as u64
     }
 
     /// Makes the zones and frees every free range of `memblock` into them. `metadata` may hold anything; it should
@@ -84,9 +86,13 @@ impl<'a, A: Arch> Pages<'a, A> {
             rest = behind;
             Ok(part)
         };
-        let for_zones = part((Zones::metadata_bytes(memblock, config.dma_limit) / 8) as usize)?;
+        let plans = || Plan::all(memblock, config.dma_limit);
+        if let Some(plan) = plans().nth(MAX_ZONES) {
+            return Err(ZoneError::TooManyZones(plan.node()));
+        }
+        let for_zones = part(plans().map(Plan::metadata_words).sum())?;
         let for_cells = part(place::words::<ZoneCell<'_>>(MAX_ZONES))?;
-        let (zones, fallback) = build_zones(memblock, config, for_zones, for_cells)?;
+        let zones = build_zones(plans(), for_zones, for_cells)?;
         let managed: u64 = zones.iter_mut().map(|cell| cell.zone.get_mut().buddy().managed_pages()).sum();
         let nr_hoards = config.nr_hoards();
         let share = (managed / HIGH_FRACTION / nr_hoards as u64) >> WORD_ORDER;
@@ -99,7 +105,7 @@ impl<'a, A: Arch> Pages<'a, A> {
             hoards: core::array::from_fn(|cpu| hoards.get(cpu).unwrap_or(spare)),
             arch,
             zones: &[],
-            fallback,
+            fallback: fallback(zones),
             homes: [0; MAX_CPUS],
             hoarding: AtomicBool::new(config.hoarding),
             shrinkers: Default::default(),
@@ -130,6 +136,29 @@ impl<'a, A: Arch> Pages<'a, A> {
         self.zones.iter().position(|zone| zone.node == node).unwrap_or(0)
     }
 
+    /// Puts whole frames of RAM under management that were held back so far, such as boot-only parts of a kernel image,
+    /// and frees them. Returns their number. The watermarks stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError`] at the first zone border or end of RAM behind which it cannot be done; what lies before it has
+    /// been added.
+    pub fn add_range(&self, range: PhysRange) -> Result<u64, FreeError> {
+        let mut left = range.frames_inside();
+        let mut pages = 0;
+        while !left.is_empty() {
+            let foreign = FreeError::Foreign(left.start().pfn(), Order::ZERO);
+            let place = self.map.find_frame(left.start().pfn()).ok_or(foreign)?;
+            let cell = self.zones.get(self.map.zone(place)).ok_or(foreign)?;
+            let mut zone = cell.zone.lock(self.arch);
+            let ram = zone.buddy().ranges().find(|ram| ram.contains(left.start())).ok_or(foreign)?;
+            let part = PhysRange::new(left.start(), left.end().min(ram.end())).ok_or(foreign)?;
+            pages += zone.buddy_mut().add_range(part)?;
+            left = PhysRange::new(part.end(), left.end()).ok_or(foreign)?;
+        }
+        Ok(pages)
+    }
+
     /// Sets the watermarks of all zones by what they manage now.
     pub fn set_watermarks(&self, tuning: &Tuning) {
         let managed = self.each_zone(|zone| (zone.node(), zone.kind(), zone.buddy().managed_pages()));
@@ -150,17 +179,41 @@ fn build_hoards(metadata: &mut [u64], count: usize, limit: usize) -> &[Hoard] {
     place::place(metadata, limits.map(|limit| Hoard::new(limit.min(POOL_WORDS), (limit as u64) << WORD_ORDER >> 2)))
 }
 
-type Fallback = [[u8; MAX_ZONES]; MAX_ZONES];
-
 #[inline(never)]
-fn build_zones<'a>(
-    memblock: &Memblock,
-    config: &Config,
+fn build_zones<'a, 'm>(
+    plans: impl Iterator<Item = Plan<'m>>,
     metadata: &'a mut [u64],
     for_cells: &'a mut [u64],
-) -> Result<(&'a mut [ZoneCell<'a>], Fallback), ZoneError> {
-    let (zones, fallback) = Zones::build(memblock, config.dma_limit, metadata)?.into_parts();
-    Ok((place::place(for_cells, zones.into_iter().flatten().map(ZoneCell::new)), fallback))
+) -> Result<&'a mut [ZoneCell<'a>], ZoneError> {
+    let (mut rest, mut failed) = (metadata, None);
+    let cells = plans.map_while(|plan| {
+        let (part, behind) = mem::take(&mut rest).split_at_mut_checked(plan.metadata_words())?;
+        rest = behind;
+        match plan.build(part) {
+            Ok(zone) => Some(ZoneCell::new(zone)),
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        }
+    });
+    let cells = place::place(for_cells, cells);
+    failed.map_or(Ok(cells), Err)
+}
+
+/// For each zone, in which order its node tries them all: its own from the highest down, then those of other nodes,
+/// each from the highest down.
+fn fallback(zones: &[ZoneCell<'_>]) -> [[u8; MAX_ZONES]; MAX_ZONES] {
+    core::array::from_fn(|home| {
+        let home = zones.get(home).map(|zone| zone.node);
+        let mut order = core::array::from_fn(|index| index as u8);
+        order.sort_unstable_by_key(|index| {
+            let zone = zones.get(usize::from(*index));
+            let node = zone.map(|zone| zone.node);
+            (zone.is_none(), node != home, node, zone.map(|zone| Reverse(zone.kind)))
+        });
+        order
+    })
 }
 
 const _: () = assert!(MAX_ZONES <= u8::MAX as usize);

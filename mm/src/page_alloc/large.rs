@@ -47,7 +47,8 @@ impl<A: Arch> Pages<'_, A> {
             return Err(self.complain(&block, place));
         }
         let (list, hoard) = (tag.last_list(), self.hoard());
-        if hoard.keeps(list)
+        if self.is_hoarding()
+            && hoard.keeps(list)
             && let Some(slot) = hoard.kept(list)
             && slot.load(Relaxed) == 0
             && slot.compare_exchange(0, block.bits() + 1, Release, Relaxed).is_ok()

@@ -49,7 +49,7 @@ impl<A: Arch> Pages<'_, A> {
             return Some(block);
         }
         // Without a whole word the request goes to the zone and takes the smallest block that will do.
-        let pfn = self.take_from_zones(gfp, WORD, Mark::Low, |_, pfn| {
+        let pfn = self.take_from_zones(self.home(), gfp, WORD, Mark::Low, |pfn| {
             if let Some(place) = self.map.find_frame(pfn) {
                 let word = self.map.word(place);
                 word.set_tag(Tag::hoarded(list));

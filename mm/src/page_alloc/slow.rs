@@ -17,7 +17,7 @@ use crate::addr::{MAX_ORDER, Order, Pfn};
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
-use crate::zone::{Zone, ZoneKind};
+use crate::zone::ZoneKind;
 
 /// Most hooks of [`Pages::add_shrinker`].
 pub(super) const MAX_SHRINKERS: usize = 4;
@@ -44,12 +44,30 @@ impl<'a, A: Arch> Pages<'a, A> {
         })
     }
 
+    /// Takes a block near a node, whatever CPU this is. A node without memory counts as the first.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn alloc_on(&self, node: u32, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        let block = self.alloc_from_zones(self.home_of(node), gfp, order)?;
+        if gfp.contains(Gfp::ZERO) {
+            self.fill(&block, 0);
+        }
+        Ok(block)
+    }
+
+    /// The first zone of this CPU's node.
+    pub(super) fn home(&self) -> usize {
+        self.homes.get(self.arch.cpu()).map_or(0, |home| usize::from(*home))
+    }
+
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let block = match self.refill(gfp, order) {
             Some(block) => block,
-            None => self.alloc_from_zones(gfp, order)?,
+            None => self.alloc_from_zones(self.home(), gfp, order)?,
         };
         if gfp.contains(Gfp::ZERO) {
             self.fill(&block, 0);
@@ -58,9 +76,9 @@ impl<'a, A: Arch> Pages<'a, A> {
     }
 
     /// Takes a block from the zones, however hard the request may try.
-    pub(super) fn alloc_from_zones(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+    fn alloc_from_zones(&self, home: usize, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let take = |mark| {
-            let block = PageBlock::from_raw(self.take_from_zones(gfp, order, mark, |_, _| {})?, order);
+            let block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, |_| {})?, order);
             if order.as_usize() > MAX_HOARD_ORDER {
                 self.mark_out(&block, List::of(gfp, order));
             }
@@ -86,7 +104,7 @@ impl<'a, A: Arch> Pages<'a, A> {
             }
         }
         if gfp.may_wait() && !gfp.contains(Gfp::NORETRY) {
-            if let Some(cell) = self.candidates(gfp).next() {
+            if let Some(cell) = self.candidates(home, gfp).next() {
                 count(&cell.events.alloc_stall);
             }
             for _ in 0..MAX_RECLAIM_ROUNDS {
@@ -99,7 +117,7 @@ impl<'a, A: Arch> Pages<'a, A> {
                 }
             }
         }
-        Err(self.out_of_memory(gfp, order))
+        Err(self.out_of_memory(home, gfp, order))
     }
 
     fn shrinkers(&self) -> impl Iterator<Item = &'a dyn Shrinker> {
@@ -107,8 +125,7 @@ impl<'a, A: Arch> Pages<'a, A> {
     }
 
     /// The zones that a request may use, in the order in which they are tried.
-    fn candidates(&self, gfp: Gfp) -> impl Iterator<Item = &ZoneCell<'a>> {
-        let home = self.homes.get(self.arch.cpu()).map_or(0, |home| usize::from(*home));
+    fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &ZoneCell<'a>> {
         let node = self.zones.get(home).map(|zone| zone.node);
         let order = self.fallback.get(home).copied().unwrap_or_default();
         order
@@ -121,19 +138,20 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// Takes a block from the first zone that has one to spare; `then` runs before that zone's lock is opened.
     pub(super) fn take_from_zones(
         &self,
+        home: usize,
         gfp: Gfp,
         order: Order,
         mark: Mark,
-        then: impl Fn(&mut Zone<'a>, Pfn),
+        then: impl Fn(Pfn),
     ) -> Option<Pfn> {
-        for cell in self.candidates(gfp) {
+        for cell in self.candidates(home, gfp) {
             let mut zone = cell.zone.lock(self.arch);
             let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(highest(gfp)) };
             let mark = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
             if Watermarks::allow(zone.buddy().free_pages(), order, mark, reserve)
                 && let Some(pfn) = zone.take(order, mobility(gfp))
             {
-                then(&mut zone, pfn);
+                then(pfn);
                 return Some(pfn);
             }
         }
@@ -141,14 +159,14 @@ impl<'a, A: Arch> Pages<'a, A> {
     }
 
     #[cold]
-    fn out_of_memory(&self, gfp: Gfp, order: Order) -> OutOfMemory {
+    fn out_of_memory(&self, home: usize, gfp: Gfp, order: Order) -> OutOfMemory {
         let (mut free_pages, mut largest) = (0u64, None);
-        for cell in self.candidates(gfp) {
+        for cell in self.candidates(home, gfp) {
             let zone = cell.zone.lock(self.arch);
             free_pages += zone.buddy().free_pages();
             largest = largest.max(zone.buddy().largest_free_order());
         }
-        let first = self.candidates(gfp).next();
+        let first = self.candidates(home, gfp).next();
         if let Some(cell) = first {
             count(&cell.events.alloc_failed);
         }
