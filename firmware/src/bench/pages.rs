@@ -131,17 +131,6 @@ fn hot(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     Ok(context.report(format_args!("pg_hot_{variant}"), counter::median(&mut counts), OPERATIONS, "instructions")?)
 }
 
-/// Blocks in an array: frame and order in one number, zero for none.
-fn pack(block: PageBlock) -> u64 {
-    let (pfn, order) = block.into_raw();
-    pfn.as_raw() << 8 | (order.as_usize() as u64) << 1 | 1
-}
-
-fn unpack(packed: u64) -> PageBlock {
-    let pfn = Pfn::new(packed >> 8).unwrap_or_default();
-    PageBlock::from_raw(pfn, order((packed >> 1 & 0xf) as usize))
-}
-
 fn buffer<T: super::buffer::Number>(context: &Context<'_>, length: usize) -> Result<Buffer<T>, Failure> {
     let buffer = Buffer::new(context.machine.memory.pages, hardware(), length);
     Ok(buffer.ok_or("not enough memory for this one")?)
@@ -166,10 +155,8 @@ fn batch(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     for (alloc, free) in allocs.iter_mut().zip(&mut frees) {
         *alloc = counter::count(overhead, || {
             for slot in blocks.iter_mut() {
-                match (calls.alloc)(pages, calls.gfp, order) {
-                    Ok(block) => *slot = block.pfn().as_raw(),
-                    Err(_) => failures += 1,
-                }
+                let Ok(block) = (calls.alloc)(pages, calls.gfp, order) else { return failed(&mut failures) };
+                *slot = block.into_bits();
             }
         });
         if failures != 0 {
@@ -177,9 +164,10 @@ fn batch(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
         }
         *free = counter::count(overhead, || {
             for index in sequence.iter() {
-                let raw = blocks.get(*index as usize).copied().unwrap_or_default();
-                let block = PageBlock::from_raw(Pfn::new(raw).unwrap_or_default(), order);
-                failures += u64::from((calls.free)(pages, block).is_err());
+                let Some(block) = blocks.get(*index as usize) else { return failed(&mut failures) };
+                if (calls.free)(pages, PageBlock::from_bits(*block)).is_err() {
+                    return failed(&mut failures);
+                }
             }
         });
         if failures != 0 {
@@ -259,27 +247,27 @@ fn entries(context: &mut Context<'_>) -> Result<(Buffer<u32>, Buffer<u64>), Fail
     Ok((entries, slots))
 }
 
-/// One operation of the trace. Whether it was an allocation, and whether it went well.
+/// One operation of the trace; a slot holds a block's bits and 1, or 0. Whether it was an allocation, and whether it went well.
 #[inline(always)]
 fn operate(pages: &PageAllocator, calls: Calls, entry: u32, slots: &mut [u64]) -> (bool, bool) {
     let Some(slot) = slots.get_mut((entry >> 16) as usize) else { return (false, false) };
     if *slot == 0 {
         match (calls.alloc)(pages, calls.gfp, order((entry & 0xffff) as usize)) {
             Ok(block) => {
-                *slot = pack(block);
+                *slot = block.into_bits() + 1;
                 (true, true)
             }
             Err(_) => (true, false),
         }
     } else {
-        (false, (calls.free)(pages, unpack(core::mem::take(slot))).is_ok())
+        (false, (calls.free)(pages, PageBlock::from_bits(core::mem::take(slot) - 1)).is_ok())
     }
 }
 
 fn clean_up(pages: &PageAllocator, slots: &mut [u64]) {
     for slot in slots.iter_mut().filter(|slot| **slot != 0) {
         // They are ours.
-        let _ = pages.free(unpack(core::mem::take(slot)));
+        let _ = pages.free(PageBlock::from_bits(core::mem::take(slot) - 1));
     }
 }
 

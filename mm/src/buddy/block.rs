@@ -32,9 +32,16 @@ impl PageBlock {
         (self.pfn(), self.order())
     }
 
-    /// A block whose [`bits`](PageBlock::bits) the caller has put together.
+    /// Frame and order in one word, to be kept elsewhere; at most 2^49.
+    #[must_use]
     #[inline(always)]
-    pub(crate) const fn from_bits(bits: u64) -> Self {
+    pub const fn into_bits(self) -> u64 {
+        self.0
+    }
+
+    /// As [`from_raw`](PageBlock::from_raw), from what [`into_bits`](PageBlock::into_bits) told.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 

@@ -176,7 +176,7 @@ impl<'a, A: Arch> Pages<'a, A> {
 fn build_hoards(metadata: &mut [u64], count: usize, limit: usize) -> &[Hoard] {
     // The last one is for CPUs without a number of their own here.
     let limits = (0..=count).map(|cpu| if cpu < count { limit } else { 0 });
-    place::place(metadata, limits.map(|limit| Hoard::new(limit.min(POOL_WORDS), (limit as u64) << WORD_ORDER >> 2)))
+    place::place(metadata, limits.map(|limit| Hoard::new(limit.min(POOL_WORDS), (limit as u64) << WORD_ORDER >> 1)))
 }
 
 #[inline(never)]

@@ -37,19 +37,17 @@ impl<A: Arch> Pages<'_, A> {
         if bits == 0 || !word.tag().is_hoarded_for(list) {
             return self.settle_many(list, place, bits, pages);
         }
-        let mut slots = pages.iter_mut();
+        let mut taken = 0;
         while bits != 0 {
-            // Run by run, so that a page costs a few instructions.
+            // Row by row, so that a page costs a few instructions.
             let first = bits.trailing_zeros();
             let length = (bits >> first).trailing_ones();
-            let pfn = place.pfn(first).as_raw();
-            for (slot, pfn) in slots.by_ref().take(length as usize).zip(pfn..) {
-                *slot = Pfn::known(pfn);
-            }
+            let row = pages.get_mut(taken..taken + length as usize).unwrap_or_default();
+            fill_row(row, place.pfn(first));
             bits &= !run(first, length);
+            taken += length as usize;
         }
-        let left = slots.len();
-        pages.len() - left
+        taken
     }
 
     #[cold]
@@ -90,10 +88,8 @@ impl<A: Arch> Pages<'_, A> {
             return 0;
         }
         let at = (first.as_raw() % 64) as u32;
-        // Neighbours in a row, as they were taken.
         let most = pages.len().min(64 - at as usize);
-        let row = pages.iter().take(most).zip(first.as_raw()..).take_while(|(pfn, next)| pfn.as_raw() == *next);
-        let length = row.count();
+        let length = row_length(pages.get(..most).unwrap_or_default());
         if self.arch.put_beside(word.free, run(at, length as u32)) { length } else { 0 }
     }
 }
@@ -101,4 +97,47 @@ impl<A: Arch> Pages<'_, A> {
 /// `length` bits from `first` on; both together are at most 64, and there is one.
 const fn run(first: u32, length: u32) -> u64 {
     u64::MAX >> (64 - length) << first
+}
+
+/// Writes neighbours, from `first` on.
+fn fill_row(row: &mut [Pfn], first: Pfn) {
+    let mut next = first.as_raw();
+    let (eights, rest) = row.as_chunks_mut::<8>();
+    for eight in eights {
+        *eight = core::array::from_fn(|at| Pfn::known(next + at as u64));
+        next += 8;
+    }
+    for (slot, next) in rest.iter_mut().zip(next..) {
+        *slot = Pfn::known(next);
+    }
+}
+
+/// How many of the pages from the first on are neighbours in a row.
+fn row_length(pages: &[Pfn]) -> usize {
+    let Some(first) = pages.first().map(|first| first.as_raw()) else { return 0 };
+    let (eights, _) = pages.as_chunks::<8>();
+    let is_row = |(eight, next): &(&[Pfn; 8], u64)| {
+        let differ = |differ: u64, (pfn, at): (&Pfn, u64)| differ | (pfn.as_raw() ^ (next + at));
+        eight.iter().zip(0..).fold(0, differ) == 0
+    };
+    let whole = eights.iter().zip((first..).step_by(8)).take_while(is_row).count() * 8;
+    let rest = pages.get(whole..).unwrap_or_default().iter().zip(first + whole as u64..);
+    whole + rest.take_while(|(pfn, next)| pfn.as_raw() == *next).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_written_and_found() {
+        for length in [1, 7, 8, 9, 63, 64] {
+            let mut pages = [Pfn::default(); 64];
+            fill_row(&mut pages[..length], Pfn::known(100));
+            assert!(pages[..length].iter().zip(100..).all(|(pfn, next)| pfn.as_raw() == next));
+            assert_eq!(row_length(&pages), length);
+            assert_eq!(row_length(&pages[..length]), length);
+        }
+        assert_eq!((run(0, 64), run(63, 1), run(3, 2)), (!0, 1 << 63, 0b11000));
+    }
 }

@@ -21,6 +21,8 @@ const CLASSES: usize = 8;
 const LISTS: usize = NR_ORDERS * CLASSES;
 /// Lists of small blocks.
 const SMALL_LISTS: usize = (MAX_HOARD_ORDER + 1) * CLASSES;
+/// Most large blocks that are kept for a list.
+const MOST_KEPT: usize = 4;
 /// Most words in a pool.
 pub(super) const POOL_WORDS: usize = 128;
 const END: u8 = u8::MAX;
@@ -95,9 +97,9 @@ pub(super) const fn mobility(gfp: Gfp) -> Mobility {
 #[repr(C, align(64))]
 pub(super) struct Hoard {
     current: [AtomicPlace; LISTS],
-    /// For each list of large blocks, the bits of the one that is kept, plus 1.
-    kept: [AtomicU64; LISTS - SMALL_LISTS],
-    /// Frames that a CPU may keep in one block.
+    /// For each list of large blocks, the bits of those that are kept, plus 1.
+    kept: [[AtomicU64; MOST_KEPT]; LISTS - SMALL_LISTS],
+    /// Frames that a CPU may keep in the blocks of one list.
     keeps: u64,
     pub(super) pool: IrqSpinLock<Pool>,
 }
@@ -105,18 +107,21 @@ pub(super) struct Hoard {
 impl Hoard {
     pub(super) const fn new(limit: usize, keeps: u64) -> Self {
         let pool = IrqSpinLock::new(Rank::PER_CPU, Pool::new(limit));
-        let kept = [const { AtomicU64::new(0) }; LISTS - SMALL_LISTS];
+        let kept = [const { [const { AtomicU64::new(0) }; MOST_KEPT] }; LISTS - SMALL_LISTS];
         Self { current: [const { AtomicPlace::new() }; LISTS], kept, keeps, pool }
     }
 
-    /// The block that is kept for a list of large ones.
-    pub(super) fn kept(&self, list: List) -> Option<&AtomicU64> {
-        self.kept.get((list.0 as usize).checked_sub(SMALL_LISTS)?)
+    /// The blocks that are kept for a list of large ones; none for others.
+    #[inline(always)]
+    pub(super) fn kept(&self, list: List) -> &[AtomicU64] {
+        let slots = self.kept.get((list.0 as usize).wrapping_sub(SMALL_LISTS));
+        slots.map_or(&[], |slots| slots.as_slice())
     }
 
-    /// Whether blocks of that list may be kept.
-    pub(super) const fn keeps(&self, list: List) -> bool {
-        1 << list.order() <= self.keeps
+    /// How many blocks of a list may be kept.
+    #[inline(always)]
+    pub(super) const fn may_keep(&self, list: List) -> usize {
+        (self.keeps >> list.order()) as usize
     }
 
     /// The word that a list takes from. Stored with the pool locked.

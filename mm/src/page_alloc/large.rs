@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Blocks of a word or more. Each CPU keeps the last one of a kind that it freed, so that a block that comes and goes
-//! is not merged and split each time.
+//! Blocks of a word or more. Each CPU keeps a few of each kind that it freed, so that blocks that come and go are
+//! not merged and split each time.
 //!
 //! The tag of the first word says whether the block is out. Changing it is the one step that decides who frees. A block
 //! that is kept is neither out nor in the buddy allocator: its tag is plain, with its list.
@@ -23,17 +23,19 @@ impl<A: Arch> Pages<'_, A> {
             return self.alloc_slow(gfp, order);
         }
         let list = List::of(gfp, order);
-        let Some(slot) = self.hoard().kept(list) else { return self.alloc_slow(gfp, order) };
-        let kept = if slot.load(Relaxed) == 0 { 0 } else { slot.swap(0, Acquire) };
-        if kept == 0 {
-            return self.alloc_slow(gfp, order);
+        for slot in self.hoard().kept(list) {
+            if slot.load(Relaxed) == 0 {
+                continue;
+            }
+            let Some(bits) = slot.swap(0, Acquire).checked_sub(1) else { continue };
+            let block = PageBlock::from_bits(bits);
+            match self.map.find_first(&block) {
+                Some(place) => self.map.word(place).set_tag(Tag::head(list)),
+                None => self.mark_out(&block, list),
+            }
+            return Ok(block);
         }
-        let block = PageBlock::from_bits(kept - 1);
-        match self.map.find_first(&block) {
-            Some(place) => self.map.word(place).set_tag(Tag::head(list)),
-            None => self.mark_out(&block, list),
-        }
-        Ok(block)
+        self.alloc_slow(gfp, order)
     }
 
     /// Frees a block of a word or more.
@@ -46,14 +48,13 @@ impl<A: Arch> Pages<'_, A> {
         if tag.order() != block.order_index() || !block.is_aligned() || !word.replace_tag(tag, tag.plain()) {
             return Err(self.complain(&block, place));
         }
-        let (list, hoard) = (tag.last_list(), self.hoard());
-        if self.is_hoarding()
-            && hoard.keeps(list)
-            && let Some(slot) = hoard.kept(list)
-            && slot.load(Relaxed) == 0
-            && slot.compare_exchange(0, block.bits() + 1, Release, Relaxed).is_ok()
-        {
-            return Ok(());
+        if self.is_hoarding() {
+            let (list, hoard) = (tag.last_list(), self.hoard());
+            for slot in hoard.kept(list).iter().take(hoard.may_keep(list)) {
+                if slot.load(Relaxed) == 0 && slot.compare_exchange(0, block.bits() + 1, Release, Relaxed).is_ok() {
+                    return Ok(());
+                }
+            }
         }
         self.put(&block, place);
         Ok(())
@@ -80,13 +81,15 @@ impl<A: Arch> Pages<'_, A> {
         }
     }
 
-    /// Gives the kept block of a list to its zone.
+    /// Gives the kept blocks of a list to their zones.
     pub(super) fn release_kept(&self, hoard: &Hoard, list: List) {
-        let kept = hoard.kept(list).and_then(|slot| slot.swap(0, Acquire).checked_sub(1));
-        if let Some(block) = kept.map(PageBlock::from_bits)
-            && let Some(place) = self.map.find(&block)
-        {
-            self.put(&block, place);
+        for slot in hoard.kept(list) {
+            if let Some(bits) = slot.swap(0, Acquire).checked_sub(1)
+                && let block = PageBlock::from_bits(bits)
+                && let Some(place) = self.map.find(&block)
+            {
+                self.put(&block, place);
+            }
         }
     }
 

@@ -196,8 +196,8 @@ impl<A: Arch> Pages<'_, A> {
                 pages += blocks.sum::<u64>() << list.order();
             }
             for list in List::all_large() {
-                let is_kept = hoard.kept(list).is_some_and(word::is_populated);
-                pages += u64::from(is_kept) << list.order();
+                let nr_kept = hoard.kept(list).iter().filter(|slot| word::is_populated(slot)).count();
+                pages += (nr_kept as u64) << list.order();
             }
         }
         pages
