@@ -53,6 +53,7 @@ mod atomic {
 
 pub use build::Config;
 pub use error::{BadFree, Fault, OutOfMemory};
+pub use figures::{CpuPages, ZoneReport};
 use hoard::{Hoard, List, MAX_HOARD_ORDER};
 pub use map::MAX_RANGES;
 use map::{Place, WordMap};
@@ -112,19 +113,20 @@ impl<A: Arch> Pages<'_, A> {
     /// [`OutOfMemory`]. Nothing is lost, and the caller goes on.
     #[inline(always)]
     pub fn alloc(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
-        if !gfp.intersects(SLOW) {
-            let list = List::of(gfp, order);
-            #[expect(clippy::indexing_slicing, reason = "there is a hoard for each number that a CPU may have")]
-            let place = self.hoards[self.arch.cpu()].current(list).load();
-            let word = self.map.word(place);
-            let before = self.arch.take_lowest(word.free);
-            if before != 0 {
-                let bit = before.trailing_zeros();
-                if word.tag().is_hoarded_for(list) {
-                    return Ok(place.block(bit));
-                }
-                return self.alloc_stale(gfp, order, place, bit);
+        if gfp.intersects(SLOW) {
+            return self.alloc_slow(gfp, order);
+        }
+        let list = List::of(gfp, order);
+        #[expect(clippy::indexing_slicing, reason = "there is a hoard for each number that a CPU may have")]
+        let place = self.hoards[self.arch.cpu()].current(list).load();
+        let word = self.map.word(place);
+        let before = self.arch.take_lowest(word.free);
+        if before != 0 {
+            let bit = before.trailing_zeros();
+            if word.tag().is_hoarded_for(list) {
+                return Ok(place.block(bit));
             }
+            return self.alloc_stale(gfp, order, place, bit);
         }
         if order.as_usize() > MAX_HOARD_ORDER { self.alloc_large(gfp, order) } else { self.alloc_slow(gfp, order) }
     }

@@ -8,8 +8,13 @@
 //! *Lock:* none; whoever collects the figures decides how consistent they are.
 #![forbid(unsafe_code)]
 
+mod pages;
+
 use core::fmt;
 
+pub use self::pages::{
+    CELLS_PER_LINE, Cell, extfrag, fragmap, fragmentation_index, pagetypeinfo, unusable_index, vmstat, zoneinfo,
+};
 use crate::addr::PhysRange;
 use crate::zone::ZoneInfo;
 

@@ -54,6 +54,15 @@ impl ZoneKind {
         }
     }
 
+    /// As the names of Linux's counters end.
+    #[must_use]
+    pub const fn lower_name(self) -> &'static str {
+        match self {
+            Self::Dma => "dma",
+            Self::Normal => "normal",
+        }
+    }
+
     /// Its addresses. A frame that the limit cuts is out of a device's reach.
     fn window(self, dma_limit: Option<PhysAddr>) -> PhysRange {
         let below = PhysRange::below(dma_limit.unwrap_or(PhysAddr::ZERO).align_down(PAGE_SIZE));

@@ -82,7 +82,7 @@ impl<A: Arch> Pages<'_, A> {
     #[inline]
     fn put_many(&self, pages: &[Pfn]) -> usize {
         let Some(first) = pages.first() else { return 0 };
-        let Some(place) = self.map.find_frame(*first) else { return 0 };
+        let Some(place) = self.map.find_first(&PageBlock::from_raw(*first, Order::ZERO)) else { return 0 };
         let word = self.map.word(place);
         if word.tag().order() != 0 {
             return 0;

@@ -2,15 +2,125 @@
 //! What the page allocator tells about itself.
 #![forbid(unsafe_code)]
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::hoard::MAX_HOARD_ORDER;
+use super::map::WORD_ORDER;
 use super::watermark::Watermarks;
 use super::{Pages, word};
-use crate::addr::Pfn;
+use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysRange};
 use crate::arch::Arch;
-use crate::buddy::Broken;
-use crate::zone::{MAX_ZONES, Zone, ZoneInfo};
+use crate::buddy::{Broken, Mobility};
+use crate::report::Cell;
+use crate::zone::{MAX_ZONES, Zone, ZoneInfo, ZoneKind};
+
+/// All figures of a zone, to be printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ZoneReport {
+    /// Frames and free blocks.
+    pub info: ZoneInfo,
+    /// Its watermarks.
+    pub marks: Watermarks,
+    /// From the first frame of RAM to the last, holes included.
+    pub spanned_pages: u64,
+    /// The first frame of RAM.
+    pub start_pfn: u64,
+    /// Frames kept from requests that can go as high as zone DMA, and as zone Normal.
+    pub protection: [u64; 2],
+    /// Free blocks of each order by type, in the order of [`Mobility::ALL`].
+    pub nr_free_of: [[u64; NR_ORDERS]; Mobility::COUNT],
+    /// Chunks of 1024 frames by type.
+    pub nr_chunks_of: [u64; Mobility::COUNT],
+    /// Requests that had to reclaim by themselves.
+    pub alloc_stalls: u64,
+    /// Requests that failed.
+    pub failures: u64,
+    /// Words of 64 frames that CPUs took into their hoards.
+    pub words_hoarded: u64,
+    /// Words that they gave back.
+    pub words_released: u64,
+}
+
+/// What a CPU hoards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CpuPages {
+    /// Its number.
+    pub cpu: usize,
+    /// Free frames that it hoards.
+    pub count: u64,
+    /// Words that it hoards are given back from here on.
+    pub high: u64,
+    /// Frames that it takes at a time.
+    pub batch: u64,
+}
 
 impl<'a, A: Arch> Pages<'a, A> {
+    /// All figures of all zones, each zone as of the moment when the iterator comes to it.
+    pub fn zone_reports(&self) -> impl Iterator<Item = ZoneReport> + Clone {
+        (0..MAX_ZONES).map_while(|index| self.zone_report(index))
+    }
+
+    fn zone_report(&self, index: usize) -> Option<ZoneReport> {
+        let cell = self.zones.get(index)?;
+        let zone = cell.zone.lock(self.arch);
+        let (buddy, spanned, marks) = (zone.buddy(), zone.spanned(), cell.marks());
+        let mut nr_chunks_of = [0; Mobility::COUNT];
+        let [unmovable, ..] = &mut nr_chunks_of;
+        *unmovable = (buddy.ranges().map(PhysRange::size).sum::<u64>()).div_ceil(Order::MAX.bytes());
+        Some(ZoneReport {
+            info: zone.info(),
+            marks,
+            spanned_pages: spanned.size() / PAGE_SIZE,
+            start_pfn: spanned.start().pfn().as_raw(),
+            protection: [0, if cell.kind == ZoneKind::Dma { marks.lowmem_reserve } else { 0 }],
+            nr_free_of: Mobility::ALL.map(|mobility| buddy.nr_free_of(mobility)),
+            nr_chunks_of,
+            alloc_stalls: cell.events.alloc_stall.load(Relaxed),
+            failures: cell.events.alloc_failed.load(Relaxed),
+            words_hoarded: cell.events.hoarded.load(Relaxed),
+            words_released: cell.events.released.load(Relaxed),
+        })
+    }
+
+    /// Fills cells with what is free in a zone, each an equal stretch of it, from the first frame to the last; `None` if
+    /// there is no such zone. A block counts where it begins, and in the cells behind. O(free blocks), with the
+    /// zone's lock held.
+    pub fn survey(&self, zone: usize, cells: &mut [Cell]) -> Option<usize> {
+        let zone = self.zones.get(zone)?.zone.lock(self.arch);
+        let (start, size) = (zone.spanned().start().pfn().as_raw(), zone.spanned().size() / PAGE_SIZE);
+        let per_cell = size.div_ceil(cells.len() as u64).max(1);
+        cells.fill(Cell::default());
+        // Adds a run of frames to the cells that it lies in.
+        let mut add = |first: u64, pages: u64, to: &dyn Fn(&mut Cell, u64)| {
+            let (mut at, end) = (first - start, first - start + pages);
+            while at < end {
+                let next = ((at / per_cell + 1) * per_cell).min(end);
+                if let Some(cell) = cells.get_mut((at / per_cell) as usize) {
+                    to(cell, next - at);
+                }
+                at = next;
+            }
+        };
+        for range in zone.buddy().ranges() {
+            add(range.start().pfn().as_raw(), range.size() / PAGE_SIZE, &|cell, pages| cell.ram += pages);
+        }
+        for (pfn, order) in zone.buddy().free_blocks() {
+            add(pfn.as_raw(), order.pages(), &|cell, pages| {
+                cell.free += pages;
+                cell.largest = cell.largest.max(order.as_usize() as u8 + 1);
+            });
+        }
+        Some(size.div_ceil(per_cell) as usize)
+    }
+
+    /// What a CPU hoards; `None` if it has no hoard of its own.
+    #[must_use]
+    pub fn cpu_pages(&self, cpu: usize) -> Option<CpuPages> {
+        let hoard = self.hoards.get(cpu)?;
+        let high = (hoard.pool.lock(self.arch).limit() << WORD_ORDER) as u64;
+        (high > 0).then(|| CpuPages { cpu, count: self.hoarded_by(hoard), high, batch: 1 << WORD_ORDER })
+    }
+
     /// Frames that are free in the zones: those in hoards are not among them.
     #[must_use]
     pub fn free_pages(&self) -> u64 {

@@ -40,9 +40,9 @@ impl List {
         Self((order.as_usize() * CLASSES) as u32 + gfp.bits() % CLASSES as u32)
     }
 
-    /// A list by its number. Impossible ones become the last, which stays empty.
+    /// A list by its number. Of words that were never hoarded it is an impossible one, which has no blocks.
     pub(super) const fn from_raw(raw: u8) -> Self {
-        Self(if raw as usize >= LISTS { LISTS as u32 - 1 } else { raw as u32 })
+        Self(raw as u32)
     }
 
     #[inline(always)]

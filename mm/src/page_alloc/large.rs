@@ -10,18 +10,16 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::hoard::{Hoard, List};
 use super::map::{Place, Tag};
-use super::{BadFree, Fault, OutOfMemory, Pages, SLOW, word};
+use super::{BadFree, Fault, OutOfMemory, Pages, word};
 use crate::addr::Order;
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 
 impl<A: Arch> Pages<'_, A> {
+    /// Takes a block of a word or more, for a request without special wishes.
     #[inline(never)]
     pub(super) fn alloc_large(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
-        if gfp.intersects(SLOW) {
-            return self.alloc_slow(gfp, order);
-        }
         let list = List::of(gfp, order);
         for slot in self.hoard().kept(list) {
             if slot.load(Relaxed) == 0 {
@@ -41,12 +39,27 @@ impl<A: Arch> Pages<'_, A> {
     /// Frees a block of a word or more.
     #[inline(never)]
     pub(super) fn free_large(&self, block: PageBlock) -> Result<(), BadFree> {
-        let place = self.map.find_first(&block).or_else(|| self.map.find(&block));
-        let Some(place) = place else { return Err(BadFree::new(Fault::Foreign, &block)) };
+        match self.map.find_first(&block) {
+            Some(place) => self.free_large_at(block, place),
+            None => self.free_large_elsewhere(block),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_large_elsewhere(&self, block: PageBlock) -> Result<(), BadFree> {
+        match self.map.find(&block) {
+            Some(place) => self.free_large_at(block, place),
+            None => Err(BadFree::new(Fault::Foreign, &block)),
+        }
+    }
+
+    #[inline(always)]
+    fn free_large_at(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
         let word = self.map.word(place);
         let tag = word.tag();
         if tag.order() != block.order_index() || !block.is_aligned() || !word.replace_tag(tag, tag.plain()) {
-            return Err(self.complain(&block, place));
+            return self.complain(block, place);
         }
         if self.is_hoarding() {
             let (list, hoard) = (tag.last_list(), self.hoard());
@@ -56,12 +69,12 @@ impl<A: Arch> Pages<'_, A> {
                 }
             }
         }
-        self.put(&block, place);
-        Ok(())
+        self.put(block, place)
     }
 
     #[cold]
-    fn complain(&self, block: &PageBlock, place: Place) -> BadFree {
+    #[inline(never)]
+    fn complain(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
         let fault = if !block.is_aligned() {
             Fault::Misaligned
         } else if self.map.word(place).tag().is_plain() {
@@ -69,7 +82,7 @@ impl<A: Arch> Pages<'_, A> {
         } else {
             Fault::WrongOrder
         };
-        BadFree::new(fault, block)
+        Err(BadFree::new(fault, &block))
     }
 
     /// Notes a block's kind, so that it can be freed only as what it is, and once.
@@ -88,18 +101,20 @@ impl<A: Arch> Pages<'_, A> {
                 && let block = PageBlock::from_bits(bits)
                 && let Some(place) = self.map.find(&block)
             {
-                self.put(&block, place);
+                // It cannot be refused.
+                let _ = self.put(block, place);
             }
         }
     }
 
     /// Gives a block that is ours alone, by its tag, to its zone.
-    fn put(&self, block: &PageBlock, place: Place) {
-        if let Some(cell) = self.zones.get(self.map.zone(place)) {
-            let mut zone = cell.zone.lock(self.arch);
-            self.map.word(place).set_tag(Tag::FRESH);
-            // It was taken from there: it cannot be refused.
-            let _ = zone.put(block.pfn(), block.order());
-        }
+    #[inline(never)]
+    fn put(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
+        let Some(cell) = self.zones.get(self.map.zone(place)) else {
+            return Err(BadFree::new(Fault::Foreign, &block));
+        };
+        let mut zone = cell.zone.lock(self.arch);
+        self.map.word(place).set_tag(Tag::FRESH);
+        Ok(zone.put(block.pfn(), block.order())?)
     }
 }

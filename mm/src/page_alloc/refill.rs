@@ -187,18 +187,21 @@ impl<A: Arch> Pages<'_, A> {
     /// not be in it. O(CPUs).
     #[must_use]
     pub fn hoarded_pages(&self) -> u64 {
+        // CPUs without a hoard share an empty one.
+        self.hoards.iter().map(|hoard| self.hoarded_by(hoard)).sum()
+    }
+
+    pub(super) fn hoarded_by(&self, hoard: &Hoard) -> u64 {
         let mut pages = 0;
-        for hoard in self.hoards {
-            let pool = hoard.pool.lock(self.arch);
-            for list in List::all() {
-                let places = core::iter::once(hoard.current(list).load()).chain(pool.places(list));
-                let blocks = places.map(|place| u64::from(word::count(self.map.word(place).free)));
-                pages += blocks.sum::<u64>() << list.order();
-            }
-            for list in List::all_large() {
-                let nr_kept = hoard.kept(list).iter().filter(|slot| word::is_populated(slot)).count();
-                pages += (nr_kept as u64) << list.order();
-            }
+        let pool = hoard.pool.lock(self.arch);
+        for list in List::all() {
+            let places = core::iter::once(hoard.current(list).load()).chain(pool.places(list));
+            let blocks = places.map(|place| u64::from(word::count(self.map.word(place).free)));
+            pages += blocks.sum::<u64>() << list.order();
+        }
+        for list in List::all_large() {
+            let nr_kept = hoard.kept(list).iter().filter(|slot| word::is_populated(slot)).count();
+            pages += (nr_kept as u64) << list.order();
         }
         pages
     }

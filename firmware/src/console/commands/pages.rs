@@ -1,16 +1,80 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Commands about the page allocator.
+//! Commands about the page allocator. Where Linux has the report, `mm::report` writes it.
 
-use super::{Command, Table};
+use core::fmt::Write;
+
+use mm::arch::MAX_CPUS;
+use mm::report::{self, CELLS_PER_LINE, Cell};
+
+use super::{Command, Failure, File, Session, Table, none};
 use crate::bench;
 
 pub(super) const TABLE: Table = Table {
     title: "Pages",
-    commands: &[Command {
-        name: "bench",
-        arguments: "[NAME [seed=N..]]",
-        help: "instructions per operation; alone, the list",
-        run: bench::run,
-    }],
-    files: &[],
+    commands: &[
+        Command { name: "pagetypeinfo", arguments: "", help: "free blocks by mobility and order", run: pagetypeinfo },
+        Command { name: "zoneinfo", arguments: "", help: "watermarks and per-CPU pages", run: zoneinfo },
+        Command { name: "vmstat", arguments: "", help: "counters, as /proc/vmstat", run: vmstat },
+        Command { name: "extfrag", arguments: "", help: "fragmentation indices by order", run: extfrag },
+        Command { name: "fragmap", arguments: "", help: "a picture of what is free where", run: fragmap },
+        Command { name: "drain", arguments: "", help: "per-CPU pages go back to their zones", run: drain },
+        Command {
+            name: "bench",
+            arguments: "[NAME [seed=N..]]",
+            help: "instructions per operation; alone, the list",
+            run: bench::run,
+        },
+    ],
+    files: &[
+        File { path: "/proc/pagetypeinfo", show: |session| pagetypeinfo(session, "") },
+        File { path: "/proc/zoneinfo", show: |session| zoneinfo(session, "") },
+        File { path: "/proc/vmstat", show: |session| vmstat(session, "") },
+        File { path: "/sys/kernel/debug/extfrag/extfrag_index", show: |session| extfrag(session, "") },
+    ],
 };
+
+fn pagetypeinfo(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    let pages = session.machine().memory.pages;
+    Ok(report::pagetypeinfo(session, pages.zone_reports())?)
+}
+
+fn zoneinfo(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    let pages = session.machine().memory.pages;
+    let cpus = (0..MAX_CPUS).filter_map(|cpu| pages.cpu_pages(cpu));
+    Ok(report::zoneinfo(session, pages.zone_reports(), cpus)?)
+}
+
+fn vmstat(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    let pages = session.machine().memory.pages;
+    Ok(report::vmstat(session, pages.zone_reports())?)
+}
+
+fn extfrag(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    let pages = session.machine().memory.pages;
+    Ok(report::extfrag(session, pages.zone_reports())?)
+}
+
+fn fragmap(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    let pages = session.machine().memory.pages;
+    let mut cells = [Cell::default(); 4 * CELLS_PER_LINE];
+    for (index, zone) in pages.zone_reports().enumerate() {
+        let count = pages.survey(index, &mut cells).unwrap_or(0);
+        report::fragmap(session, &zone, cells.get(..count).unwrap_or_default())?;
+    }
+    writeln!(session, "green: blocks of the largest order; yellow: of four pages and more; red: less, or none")?;
+    Ok(())
+}
+
+fn drain(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    none(arguments)?;
+    let pages = session.machine().memory.pages;
+    let hoarded = pages.hoarded_pages();
+    pages.drain();
+    writeln!(session, "{} pages went back", hoarded.saturating_sub(pages.hoarded_pages()))?;
+    Ok(())
+}
