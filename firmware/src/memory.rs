@@ -36,7 +36,7 @@ use crate::cpu::{Hardware, hardware};
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
 use crate::window::Windows;
-use crate::{output, pr_warn};
+use crate::{output, pr_err, pr_warn};
 
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
@@ -157,8 +157,16 @@ pub(crate) fn start(
     // A reservation of the tree may name what was just released.
     reserve_tree(&mut memblock, info, limit)?;
 
-    let config =
-        Config { dma_limit: info.dma_limit.map(PhysAddr::new_saturating), nr_cpus: info.cpus.len(), ..Config::DEFAULT };
+    let config = Config {
+        dma_limit: info.dma_limit.map(PhysAddr::new_saturating),
+        nr_cpus: info.cpus.len(),
+        fill: options.fill,
+        on_spoilt: Some(|pfn, offset| {
+            let address = pfn.addr().as_raw() + offset as u64;
+            pr_err!("page_alloc: {address:#x} was written to while it was free; its block is kept from use");
+        }),
+        ..Config::DEFAULT
+    };
     let size = Pages::<Hardware>::metadata_bytes(&memblock, &config);
     if size == 0 {
         return Err(MemoryError::NoRam);
@@ -179,6 +187,8 @@ pub(crate) fn start(
         held_back_bytes: held_back,
     };
     memory.print_account(info);
+    // Only what comes after the boot fails on purpose.
+    memory.pages.inject_faults(options.faults);
     Ok(memory)
 }
 

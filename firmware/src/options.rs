@@ -4,6 +4,7 @@
 use core::fmt;
 
 use bsp::cmdline::{self, Param};
+use mm::page_alloc::{Faults, Fill};
 
 use crate::log::{self, Threshold};
 use crate::pr_info;
@@ -24,6 +25,10 @@ pub struct Options<'a> {
     pub memblock_debug: bool,
     /// `panic=N`: reboot N seconds after a failure; at once if negative; never if 0.
     pub panic_seconds: i32,
+    /// `init_on_alloc=`, `init_on_free=`, `page_poison=`: what memory is filled with when it changes hands.
+    pub fill: Fill,
+    /// `fail_page_alloc=interval,probability,space,times`: page allocations that fail on purpose.
+    pub faults: Option<Faults>,
     /// `run="command; command"`: console commands to run first.
     pub run: Option<&'a str>,
 }
@@ -46,6 +51,12 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("panic") => {
                     options.panic_seconds = value.parse().unwrap_or(options.panic_seconds)
                 }
+                Some(value) if param.is("init_on_alloc") => {
+                    options.fill.on_alloc = switch(value, options.fill.on_alloc)
+                }
+                Some(value) if param.is("init_on_free") => options.fill.on_free = switch(value, options.fill.on_free),
+                Some(value) if param.is("page_poison") => options.fill.poison = switch(value, options.fill.poison),
+                Some(value) if param.is("fail_page_alloc") => options.faults = Faults::parse(value).or(options.faults),
                 Some(value) if param.is("run") => options.run = Some(value),
                 _ => {}
             }
@@ -76,6 +87,19 @@ impl<'a> Options<'a> {
             pr_info!("command line: unknown or without sense:{}", Unknown(self.text));
         }
     }
+}
+
+/// A switch as Linux's `kstrtobool` reads it; `None` if it is none.
+fn is_on(value: &str) -> Option<bool> {
+    match value {
+        "1" | "y" | "Y" | "t" | "T" | "on" => Some(true),
+        "0" | "n" | "N" | "f" | "F" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn switch(value: &str, before: bool) -> bool {
+    is_on(value).unwrap_or(before)
 }
 
 /// The parameters of a command line that nobody reads.
@@ -119,6 +143,10 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
         Some(value) if param.is("panic") => value.parse::<i32>().is_ok(),
+        Some(value) if ["init_on_alloc", "init_on_free", "page_poison"].iter().any(|name| param.is(name)) => {
+            is_on(value).is_some()
+        }
+        Some(value) if param.is("fail_page_alloc") => Faults::parse(value).is_some(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
     }

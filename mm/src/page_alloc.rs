@@ -35,6 +35,7 @@ use crate::zone::MAX_ZONES;
 mod build;
 mod bulk;
 mod error;
+mod exact;
 mod figures;
 mod hoard;
 mod large;
@@ -42,6 +43,7 @@ mod map;
 mod place;
 mod refill;
 mod slow;
+mod watch;
 mod watermark;
 pub(crate) mod word;
 mod zone_cell;
@@ -57,6 +59,7 @@ pub use figures::{CpuPages, ZoneReport};
 use hoard::{Hoard, List, MAX_HOARD_ORDER};
 pub use map::MAX_RANGES;
 use map::{Place, WordMap};
+pub use watch::{Faults, Fill, PAGE_POISON};
 pub use watermark::{Tuning, Watermarks, min_free_kbytes};
 use zone_cell::ZoneCell;
 
@@ -94,7 +97,11 @@ pub struct Pages<'a, A: Arch> {
     fallback: [[u8; MAX_ZONES]; MAX_ZONES],
     /// For each CPU, the first zone of its node.
     homes: [u8; MAX_CPUS],
+    /// Whether CPUs hoard at the moment.
     hoarding: AtomicBool,
+    /// Whether they do when nothing speaks against it.
+    may_hoard: bool,
+    watch: watch::Watch,
     shrinkers: [spin::Once<&'a dyn Shrinker>; slow::MAX_SHRINKERS],
 }
 

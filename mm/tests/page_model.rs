@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use mm::addr::{MAX_ORDER, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use mm::arch::MAX_CPUS;
 use mm::arch::host::Host;
+use mm::arch::{Arch, MAX_CPUS};
 use mm::buddy::PageBlock;
 use mm::gfp::Gfp;
 use mm::memblock::Memblock;
-use mm::page_alloc::{Config, Fault, Pages, Tuning};
+use mm::page_alloc::{Config, Fault, Faults, Fill, PAGE_POISON, Pages, Shrinker, Tuning};
 use proptest::prelude::*;
 
 const FRAMES: u64 = 24 * 1024;
@@ -46,7 +46,7 @@ impl Setup {
         let tuning = Tuning { min_free_kbytes: Some(0), watermark_scale_factor: 0, dma_reserve_ratio: 0 };
         let dma_limit = PhysAddr::new(5003 * PAGE_SIZE);
         // Threads of the test runner have any number.
-        let config = Config { dma_limit, nr_cpus: MAX_CPUS, tuning, hoarding, pool_words: Some(40) };
+        let config = Config { dma_limit, nr_cpus: MAX_CPUS, tuning, hoarding, pool_words: Some(40), ..Config::DEFAULT };
         let bytes = Pages::<Host<'_>>::metadata_bytes(&memblock, &config);
         let metadata = (0..bytes / 8).map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
         Self { memblock, config, metadata, host: Host::new(PhysAddr::ZERO, &mut []) }
@@ -322,4 +322,212 @@ fn threads_share_pages() {
     pages.drain();
     assert_eq!(pages.validate(), Ok(()));
     assert_eq!(pages.info(), pristine);
+}
+
+/// A host whose frames can be touched.
+fn with_memory(fill: Fill, test: impl FnOnce(&Pages<'_, Host<'_>>, &Host<'_>)) {
+    let mut memblock = Memblock::new();
+    memblock.add(frames(0, 256), 0).unwrap();
+    let mut words = vec![0x1234_5678u64; 256 * 512];
+    let host = Host::new(PhysAddr::ZERO, &mut words);
+    let tuning = Tuning { min_free_kbytes: Some(0), watermark_scale_factor: 0, dma_reserve_ratio: 0 };
+    let config = Config { fill, tuning, nr_cpus: MAX_CPUS, pool_words: Some(40), ..Config::DEFAULT };
+    let mut metadata = vec![!0; Pages::<Host<'_>>::metadata_bytes(&memblock, &config) as usize / 8];
+    let pages = Pages::build(&host, &memblock, &config, &mut metadata).unwrap();
+    test(&pages, &host);
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+fn bytes(host: &Host<'_>, block: &PageBlock) -> Vec<u8> {
+    let start = host.direct_map(block.pfn().addr());
+    (0..block.order().bytes() as usize)
+        // SAFETY: inside the words that the host was made of.
+        .map(|at| unsafe { start.wrapping_add(at).read() })
+        .collect()
+}
+
+#[test]
+fn memory_is_filled_when_it_changes_hands() {
+    for (fill, out, back) in [
+        (Fill::default(), None, None),
+        (Fill { on_alloc: true, ..Fill::default() }, Some(0), None),
+        (Fill { on_free: true, ..Fill::default() }, None, Some(0)),
+        (Fill { poison: true, ..Fill::default() }, None, Some(PAGE_POISON)),
+        (Fill { on_alloc: true, on_free: true, poison: true }, Some(0), Some(PAGE_POISON)),
+    ] {
+        with_memory(fill, |pages, host| {
+            for at in [0, 3, 6, 7] {
+                let zeroed = pages.alloc(Gfp::KERNEL | Gfp::ZERO, order(at)).unwrap();
+                assert!(bytes(host, &zeroed).iter().all(|byte| *byte == 0));
+                let block = pages.alloc(Gfp::KERNEL, order(at)).unwrap();
+                let seen = bytes(host, &block);
+                assert!(out.is_none_or(|out| seen.iter().all(|byte| *byte == out)), "{fill:?}");
+                let (first, at) = block.into_raw();
+                pages.free(PageBlock::from_raw(first, at)).unwrap();
+                let seen = bytes(host, &PageBlock::from_raw(first, at));
+                assert!(back.is_none_or(|back| seen.iter().all(|byte| *byte == back)), "{fill:?}");
+                pages.free(zeroed).unwrap();
+            }
+            assert_eq!(pages.spoilt_blocks(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_page_that_was_written_to_while_free_is_not_handed_out() {
+    with_memory(Fill { poison: true, ..Fill::default() }, |pages, host| {
+        for at in [0, 6] {
+            let (first, at) = pages.alloc(Gfp::KERNEL, order(at)).unwrap().into_raw();
+            pages.free(PageBlock::from_raw(first, at)).unwrap();
+            let last = host.direct_map(first.addr()).wrapping_add(at.bytes() as usize - 1);
+            // SAFETY: inside the words that the host was made of.
+            unsafe { last.write(1) };
+            let spoilt = pages.spoilt_blocks();
+            let next = pages.alloc(Gfp::KERNEL, at).unwrap();
+            assert_ne!(next.pfn(), first);
+            assert_eq!(pages.spoilt_blocks(), spoilt + 1);
+            pages.free(next).unwrap();
+        }
+    });
+}
+
+#[test]
+fn exact_sizes_and_pieces_come_back() {
+    let mut setup = Setup::new(true);
+    let pages = setup.pages();
+    let pristine = pages.info();
+    for pages_wanted in [1, 3, 5, 33, 64, 65, 100, 1000, 1024] {
+        let bytes = pages_wanted * PAGE_SIZE - 5;
+        let first = pages.alloc_exact(Gfp::KERNEL, bytes).unwrap();
+        assert_eq!(pages.free_pages() + pages.hoarded_pages() + pages_wanted, pages.managed_pages());
+        assert_eq!(pages.validate(), Ok(()));
+        pages.free_exact(first, bytes).unwrap();
+        assert!(pages.free_exact(first, bytes).is_err());
+    }
+    assert!(pages.alloc_exact(Gfp::KERNEL, (4 << 20) + 1).is_err());
+    for at in Order::all() {
+        let first = pages.split(pages.alloc(Gfp::KERNEL, at).unwrap());
+        for frame in (0..at.pages()).rev() {
+            let page = || PageBlock::from_raw(pfn(first.as_raw() + frame), Order::ZERO);
+            pages.free(page()).unwrap();
+            assert!(pages.free(page()).is_err());
+        }
+    }
+    pages.drain();
+    assert_eq!(pages.info(), pristine);
+}
+
+/// A workload that gives back what it has when it cannot get more, run out of memory at each of its allocations.
+#[test]
+fn running_out_anywhere_loses_nothing() {
+    fn workload(pages: &Pages<'_, Host<'_>>) -> Result<(), ()> {
+        let mut held = Vec::new();
+        let mut singles = vec![pfn(0); 20];
+        let result = (|| {
+            for at in (0..=MAX_ORDER).chain([3, 0, 0, 7]) {
+                held.push(pages.alloc(Gfp::KERNEL, order(at)).map_err(drop)?);
+            }
+            let exact = pages.alloc_exact(Gfp::KERNEL, 13 * PAGE_SIZE).map_err(drop)?;
+            pages.free_exact(exact, 13 * PAGE_SIZE).map_err(drop)
+        })();
+        let taken = pages.alloc_bulk(Gfp::KERNEL, &mut singles);
+        assert_eq!(pages.free_bulk(&singles[..taken]), Ok(()));
+        held.into_iter().for_each(|block| pages.free(block).unwrap());
+        if taken < singles.len() { Err(()) } else { result }
+    }
+    let mut setup = Setup::new(true);
+    let pages = setup.pages();
+    let pristine = pages.info();
+    let mut nth = 1;
+    loop {
+        pages.fail_nth(nth);
+        let failed = pages.injected_failures();
+        let result = workload(&pages);
+        pages.fail_nth(0);
+        pages.drain();
+        assert_eq!(pages.info(), pristine, "allocation {nth}");
+        if pages.injected_failures() == failed {
+            assert_eq!(result, Ok(()));
+            break;
+        }
+        assert_eq!(result, Err(()));
+        nth += 1;
+    }
+    assert_eq!(nth, 11 + 4 + 1 + 20 + 1);
+    pages.inject_faults(Faults::parse("1,100,0,3"));
+    let failures = (0..9).filter(|_| pages.alloc(Gfp::KERNEL, Order::ZERO).map(|block| pages.free(block)).is_err());
+    assert_eq!(failures.count(), 3);
+    pages.inject_faults(None);
+    assert_eq!(pages.info(), pristine);
+}
+
+/// Reclaim and flushing are asked in their turn, and what they bring is used.
+#[test]
+fn shrinkers_are_asked_before_a_request_fails() {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    #[derive(Default)]
+    struct Cache {
+        pages: std::sync::OnceLock<&'static Pages<'static, Host<'static>>>,
+        kept: Mutex<Vec<PageBlock>>,
+        woken: AtomicU32,
+        flushed: AtomicU32,
+        reclaimed: AtomicU32,
+    }
+    impl Cache {
+        fn give_back(&self) -> u64 {
+            let mut kept = self.kept.lock().unwrap();
+            let some = kept.len().min(400);
+            kept.drain(..some).for_each(|block| self.pages.get().unwrap().free(block).unwrap());
+            some as u64
+        }
+    }
+    impl Shrinker for Cache {
+        fn flush(&self) -> u64 {
+            self.flushed.fetch_add(1, Relaxed);
+            0
+        }
+        fn reclaim(&self, _: Gfp, _: Order) -> u64 {
+            self.reclaimed.fetch_add(1, Relaxed);
+            self.give_back()
+        }
+        fn wake(&self) {
+            self.woken.fetch_add(1, Relaxed);
+        }
+    }
+
+    let mut setup = Setup::new(true);
+    setup.config.tuning = Tuning::DEFAULT;
+    let setup = Box::leak(Box::new(setup));
+    let pages: &'static Pages<'_, _> = Box::leak(Box::new(setup.pages()));
+    let cache: &'static Cache = Box::leak(Box::new(Cache::default()));
+    cache.pages.set(pages).ok();
+    assert!(pages.add_shrinker(cache));
+    let mut held = Vec::new();
+    while let Ok(block) = pages.alloc(Gfp::NOWAIT, Order::ZERO) {
+        held.push(block);
+    }
+    // NOWAIT stops at the minimum, reclaim was never its to do; ATOMIC goes on, and MEMALLOC takes the rest.
+    assert!(cache.woken.load(Relaxed) > 0 && cache.flushed.load(Relaxed) > 0);
+    assert_eq!(cache.reclaimed.load(Relaxed), 0);
+    let min: u64 = pages.watermarks().iter().flatten().map(|marks| marks.min).sum();
+    assert!(pages.free_pages() >= min && min > 0);
+    let before = pages.free_pages();
+    while let Ok(block) = pages.alloc(Gfp::ATOMIC, Order::ZERO) {
+        held.push(block);
+    }
+    assert!(pages.free_pages() < before && pages.free_pages() > 0);
+    while let Ok(block) = pages.alloc(Gfp::MEMALLOC, Order::ZERO) {
+        held.push(block);
+    }
+    assert_eq!(pages.free_pages(), 0);
+    // Who may wait gets what the cache can do without.
+    cache.kept.lock().unwrap().extend(held.drain(..3000));
+    let block = pages.alloc(Gfp::KERNEL, Order::ZERO).unwrap();
+    assert!(cache.reclaimed.load(Relaxed) > 0);
+    pages.free(block).unwrap();
+    held.into_iter().chain(cache.kept.lock().unwrap().drain(..)).for_each(|block| pages.free(block).unwrap());
+    pages.drain();
+    assert_eq!(pages.free_pages(), pages.managed_pages());
 }

@@ -7,17 +7,18 @@ use core::sync::atomic::AtomicBool;
 
 use super::hoard::{Hoard, POOL_WORDS};
 use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
+use super::watch::{Faults, Fill, Watch};
 use super::watermark::{Tuning, Watermarks};
 use super::zone_cell::ZoneCell;
 use super::{Pages, place};
-use crate::addr::{Order, PhysAddr, PhysRange};
+use crate::addr::{Order, Pfn, PhysAddr, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
 use crate::buddy::{FreeError, TooSmall};
 use crate::memblock::Memblock;
 use crate::zone::{MAX_ZONES, Plan, ZoneError};
 
 /// The machine, as far as the page allocator needs to know it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// The first address that not every device reaches.
     pub dma_limit: Option<PhysAddr>,
@@ -27,14 +28,28 @@ pub struct Config {
     pub tuning: Tuning,
     /// Whether CPUs hoard. Without, every call takes a zone's lock.
     pub hoarding: bool,
+    /// What memory is filled with when it changes hands.
+    pub fill: Fill,
+    /// Called with a frame, and an offset in it, that was written to while it was free; with no lock held.
+    pub on_spoilt: Option<fn(Pfn, usize)>,
+    /// Which allocations fail on purpose.
+    pub faults: Option<Faults>,
     /// Most words of 64 frames in the pool of a CPU; by RAM and CPUs if `None`.
     pub pool_words: Option<usize>,
 }
 
 impl Config {
     /// One CPU, no limit for devices, Linux's watermarks.
-    pub const DEFAULT: Self =
-        Self { dma_limit: None, nr_cpus: 1, tuning: Tuning::DEFAULT, hoarding: true, pool_words: None };
+    pub const DEFAULT: Self = Self {
+        dma_limit: None,
+        nr_cpus: 1,
+        tuning: Tuning::DEFAULT,
+        hoarding: true,
+        fill: Fill { on_alloc: false, on_free: false, poison: false },
+        on_spoilt: None,
+        faults: None,
+        pool_words: None,
+    };
 
     fn nr_hoards(&self) -> usize {
         self.nr_cpus.clamp(1, MAX_CPUS)
@@ -107,7 +122,9 @@ impl<'a, A: Arch> Pages<'a, A> {
             zones: &[],
             fallback: fallback(zones),
             homes: [0; MAX_CPUS],
-            hoarding: AtomicBool::new(config.hoarding),
+            hoarding: AtomicBool::new(false),
+            may_hoard: config.hoarding,
+            watch: Watch::new(config.fill, config.on_spoilt),
             shrinkers: Default::default(),
         };
         for (index, cell) in zones.iter_mut().enumerate() {
@@ -119,7 +136,11 @@ impl<'a, A: Arch> Pages<'a, A> {
             }
         }
         pages.zones = zones;
+        if config.fill.poison {
+            pages.map.clear();
+        }
         pages.set_watermarks(&config.tuning);
+        pages.inject_faults(config.faults);
         Ok(pages)
     }
 

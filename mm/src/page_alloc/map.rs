@@ -320,6 +320,11 @@ impl<'a> WordMap<'a> {
         })
     }
 
+    /// Empties all words. O(words).
+    pub(super) fn clear(&self) {
+        self.words().for_each(|(_, word)| word.free.store(0, Relaxed));
+    }
+
     /// The zone of a word's span.
     pub(super) fn zone(&self, place: Place) -> usize {
         self.span(place.slot()).zone

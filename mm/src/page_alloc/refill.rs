@@ -136,7 +136,7 @@ impl<A: Arch> Pages<'_, A> {
     }
 
     /// Gives the free frames of a word back to the buddy allocator.
-    fn release(&self, place: Place) {
+    pub(super) fn release(&self, place: Place) {
         if let Some(cell) = self.zones.get(self.map.zone(place)) {
             self.release_locked(&mut cell.zone.lock(self.arch), place);
         }

@@ -50,11 +50,19 @@ impl<'a, A: Arch> Pages<'a, A> {
     ///
     /// [`OutOfMemory`].
     pub fn alloc_on(&self, node: u32, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        if self.fails_on_purpose(order.pages()) {
+            return Err(self.out_of_memory(self.home_of(node), gfp, order));
+        }
         let block = self.alloc_from_zones(self.home_of(node), gfp, order)?;
-        if gfp.contains(Gfp::ZERO) {
+        if gfp.contains(Gfp::ZERO) || self.watch.fill.on_alloc {
             self.fill(&block, 0);
         }
         Ok(block)
+    }
+
+    /// For more than the largest block.
+    pub(super) fn too_large(&self, gfp: Gfp) -> OutOfMemory {
+        self.out_of_memory(self.home(), gfp, Order::MAX)
     }
 
     /// The first zone of this CPU's node.
@@ -65,11 +73,14 @@ impl<'a, A: Arch> Pages<'a, A> {
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        if self.fails_on_purpose(order.pages()) {
+            return Err(self.out_of_memory(self.home(), gfp, order));
+        }
         let block = match self.refill(gfp, order) {
             Some(block) => block,
             None => self.alloc_from_zones(self.home(), gfp, order)?,
         };
-        if gfp.contains(Gfp::ZERO) {
+        if gfp.contains(Gfp::ZERO) || self.watch.fill.on_alloc {
             self.fill(&block, 0);
         }
         Ok(block)
@@ -78,7 +89,11 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// Takes a block from the zones, however hard the request may try.
     fn alloc_from_zones(&self, home: usize, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let take = |mark| {
-            let block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, |_| {})?, order);
+            let mut block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, |_| {})?, order);
+            // What was written to while it was free is left alone from now on.
+            while self.watch.fill.poison && !self.is_unspoilt(&block) {
+                block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, |_| {})?, order);
+            }
             if order.as_usize() > MAX_HOARD_ORDER {
                 self.mark_out(&block, List::of(gfp, order));
             }
@@ -184,6 +199,9 @@ impl<'a, A: Arch> Pages<'a, A> {
             return refuse(Fault::Misaligned);
         }
         let Some(cell) = self.zones.get(self.map.zone(place)) else { return refuse(Fault::Foreign) };
+        if self.watch.fill.is_on() && self.large_around(pfn).is_none() {
+            self.fill_before_free(&block);
+        }
         let word = self.map.word(place);
         let mut zone = cell.zone.lock(self.arch);
         let tag = word.tag();
