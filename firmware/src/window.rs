@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Views of physical memory while there is no direct map: pages that the boot tables leave open.
 //!
-//! Every address is used once, so nothing is ever unmapped and no translation can go stale.
+//! Every address is used once, so nothing is ever unmapped and no translation can go stale. The boot tables cover
+//! all windows: no table is ever missing.
 
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::arch::aarch64::AArch64;
-use mm::pgtable::{Attributes, Half, MapError, PageTable, TableSource};
+use mm::pgtable::{Attributes, MapError, NoTables, PageTable, Regime};
 
 use crate::layout::{DEVICE_PAGES, DEVICE_WINDOW, Image, SCRATCH_PAGES, SCRATCH_WINDOW, TREE_PAGES, TREE_WINDOW};
-
-/// The boot tables cover all windows: no table is ever missing.
-struct NoTables;
-
-impl TableSource for NoTables {
-    fn table(&mut self) -> Option<PhysAddr> {
-        None
-    }
-}
 
 /// The windows, while the boot tables are live.
 #[derive(Debug)]
@@ -34,8 +26,9 @@ impl Windows {
     pub(crate) unsafe fn new(image: Image) -> Self {
         // SAFETY: the boot tables are part of the image's data, which they map at the image's offset.
         let arch = unsafe { AArch64::new(image.offset()) };
-        // SAFETY: `entry.S` built a whole tree; the caller gives up writing it.
-        let tree = unsafe { PageTable::from_root(arch, image.boot_root(), Half::Upper) };
+        // SAFETY: `entry.S` built a whole tree; the caller gives up writing it. The tables of the windows are empty
+        // and counted as such; what else is miscounted is not written.
+        let tree = unsafe { PageTable::from_root(arch, image.boot_root(), Regime::Upper) };
         Self { tree, devices: 0, tree_pages: 0, scratch_pages: 0 }
     }
 

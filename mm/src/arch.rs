@@ -7,7 +7,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::addr::PhysAddr;
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::page_alloc::word;
 use crate::sync::LockId;
 
@@ -15,6 +15,11 @@ use crate::sync::LockId;
 pub mod aarch64;
 #[cfg(not(target_os = "none"))]
 pub mod host;
+#[cfg(not(target_os = "none"))]
+pub mod model;
+pub mod ops;
+
+pub use ops::{CacheOp, Dsb, MmuFeatures, Tlbi};
 
 /// Most CPUs that the memory manager keeps data for: numbers from 0 to this less one.
 pub const MAX_CPUS: usize = 64;
@@ -36,7 +41,7 @@ pub struct IrqState(
 ///    [`load_descriptor`](Arch::load_descriptor) touch the eight bytes of that entry and nothing else,
 ///    as one single-copy atomic access.
 /// 2. [`zero_table`](Arch::zero_table) clears that frame and nothing else.
-/// 3. [`publish_tables`](Arch::publish_tables) does what it says on every CPU that uses the tables.
+/// 3. [`dsb`](Arch::dsb), [`isb`](Arch::isb) and [`tlbi`](Arch::tlbi) are those instructions.
 /// 4. [`cpu`](Arch::cpu) is below [`MAX_CPUS`]; between [`mask_interrupts`](Arch::mask_interrupts) and the
 ///    matching restore it does not change, and no other context has the same number.
 /// 5. [`direct_map`](Arch::direct_map) gives a pointer that is valid for reads and writes of all of that RAM.
@@ -121,7 +126,167 @@ pub unsafe trait Arch: Sync {
     /// The frame belongs to the caller, this `Arch` can reach it, and nothing else refers to it.
     unsafe fn zero_table(&self, table: PhysAddr);
 
+    /// Writes entries `index` to `index + count - 1` of the translation table at `table`, in ascending order, each
+    /// as [`store_descriptor`](Arch::store_descriptor) does: `first`, then each larger by `step` than the last.
+    ///
+    /// # Safety
+    ///
+    /// 1. `table` is a translation table that this `Arch` can reach, and `index + count` is at most 512.
+    /// 2. Each new entry obeys break-before-make against the old one (Arm ARM D8.16.1).
+    unsafe fn fill_descriptors(&self, table: PhysAddr, index: usize, count: usize, first: u64, step: u64) {
+        let mut descriptor = first;
+        for index in index..index + count {
+            // SAFETY: the caller's promises are the ones that this asks for.
+            unsafe { self.store_descriptor(table, index, descriptor) };
+            descriptor = descriptor.wrapping_add(step);
+        }
+    }
+
+    /// Waits for earlier accesses, table writes and invalidates of this CPU.
+    fn dsb(&self, kind: Dsb);
+
+    /// Later instructions of this CPU see all that is complete.
+    fn isb(&self);
+
+    /// Issues a TLB invalidate. It may take effect at once or as late as the next [`dsb`](Arch::dsb) that waits
+    /// for it. Invalidating too much is harmless; see [`crate::tlb`] for who decides what is enough.
+    fn tlbi(&self, op: Tlbi, operand: u64);
+
+    /// What the MMUs of this machine can do.
+    fn mmu_features(&self) -> MmuFeatures;
+
     /// Makes all earlier descriptor writes visible to the table walkers of every CPU, and to this CPU's own
     /// next instruction: `DSB ISHST; ISB` (Arm ARM D8.2.6, K11.5.3).
-    fn publish_tables(&self);
+    fn publish_tables(&self) {
+        self.dsb(Dsb::InnerShareableStores);
+        self.isb();
+    }
+
+    /// Replaces `count` live entries by others of different size, while nobody can use them: writes zeros,
+    /// invalidates everything, writes `first` and its successors as [`fill_descriptors`](Arch::fill_descriptors)
+    /// does, with all barriers. Uses no memory besides the entries, no stack either, until the new entries hold.
+    ///
+    /// # Safety
+    ///
+    /// 1. `entries` is where the first entry is mapped writable, by a translation that does not depend on any of
+    ///    the entries; all of them are in one table.
+    /// 2. No other CPU uses what they translate until this returns, and interrupts are masked. Neither the code
+    ///    of this function nor the exception vectors are translated by them.
+    /// 3. The new entries translate what the old ones did.
+    unsafe fn replace_live(&self, entries: VirtAddr, count: usize, first: u64, step: u64);
+
+    /// Runs `body` while every other CPU waits, interrupts masked, in code and on a stack of the kernel image.
+    /// On a machine with one CPU it just runs.
+    fn with_others_stopped(&self, body: &mut dyn FnMut());
+
+    /// Cache maintenance of `size` bytes from `virt` to the point of coherency (of unification for
+    /// instructions), and the barriers that complete it. Lines that are touched partly are treated as a whole.
+    ///
+    /// # Safety
+    ///
+    /// 1. The bytes are mapped, readable.
+    /// 2. For [`CacheOp::Invalidate`] the lines they touch, whole, belong to the caller, and no CPU has data in
+    ///    them that it needs.
+    unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64);
+}
+
+// SAFETY: every promise is the one of the value behind the reference.
+unsafe impl<A: Arch> Arch for &A {
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        (**self).cpu()
+    }
+
+    #[inline(always)]
+    fn mask_interrupts(&self) -> IrqState {
+        (**self).mask_interrupts()
+    }
+
+    #[inline(always)]
+    unsafe fn restore_interrupts(&self, state: IrqState) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).restore_interrupts(state) };
+    }
+
+    #[inline(always)]
+    fn lock_wanted(&self, lock: LockId) {
+        (**self).lock_wanted(lock);
+    }
+
+    #[inline(always)]
+    fn lock_waiting(&self, lock: LockId, rounds: u64) {
+        (**self).lock_waiting(lock, rounds);
+    }
+
+    #[inline(always)]
+    fn lock_taken(&self, lock: LockId) {
+        (**self).lock_taken(lock);
+    }
+
+    #[inline(always)]
+    fn lock_released(&self, lock: LockId) {
+        (**self).lock_released(lock);
+    }
+
+    #[inline(always)]
+    fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
+        (**self).direct_map(phys)
+    }
+
+    #[inline(always)]
+    unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).load_descriptor(table, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_descriptor(&self, table: PhysAddr, index: usize, descriptor: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).store_descriptor(table, index, descriptor) };
+    }
+
+    #[inline(always)]
+    unsafe fn zero_table(&self, table: PhysAddr) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).zero_table(table) };
+    }
+
+    #[inline(always)]
+    unsafe fn fill_descriptors(&self, table: PhysAddr, index: usize, count: usize, first: u64, step: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).fill_descriptors(table, index, count, first, step) };
+    }
+
+    #[inline(always)]
+    fn dsb(&self, kind: Dsb) {
+        (**self).dsb(kind);
+    }
+
+    #[inline(always)]
+    fn isb(&self) {
+        (**self).isb();
+    }
+
+    #[inline(always)]
+    fn tlbi(&self, op: Tlbi, operand: u64) {
+        (**self).tlbi(op, operand);
+    }
+
+    fn mmu_features(&self) -> MmuFeatures {
+        (**self).mmu_features()
+    }
+
+    unsafe fn replace_live(&self, entries: VirtAddr, count: usize, first: u64, step: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).replace_live(entries, count, first, step) };
+    }
+
+    fn with_others_stopped(&self, body: &mut dyn FnMut()) {
+        (**self).with_others_stopped(body);
+    }
+
+    unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).maintain_cache(op, virt, size) };
+    }
 }

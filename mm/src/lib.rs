@@ -48,4 +48,5 @@ pub mod page_alloc;
 pub mod pgtable;
 pub mod report;
 pub mod sync;
+pub mod tlb;
 pub mod zone;

@@ -10,20 +10,40 @@
 //! ```
 //!
 //! A range is mapped with the largest descriptors that the alignment of both sides allows, and with the
-//! contiguous hint wherever a whole aligned group of 16 is there, so that a TLB entry reaches far.
+//! contiguous hint wherever a whole aligned group of 16 is there, so that a TLB entry reaches far. A table
+//! descriptor counts the entries of its table that are in use, in bits that the hardware ignores: whether a
+//! table is empty, or full, takes one load.
 //!
-//! *Lock:* whoever owns the [`PageTable`] is its only writer (`&mut self`). *Rules met:* a table is cleared and
-//! published before it is linked, so that no walker can read garbage; an entry is only ever written where
-//! none was (invalid to valid needs neither break-before-make nor an invalidate, Arm ARM D8.16.1); one pair
-//! of barriers closes a [`map`](PageTable::map).
+//! | file | does |
+//! | --- | --- |
+//! | [`map`](self::map) | acquires all tables, publishes them, then links and fills: nothing can fail halfway |
+//! | `unmap` | clears entries; what TLBs may hold becomes an [`Unmapped`](crate::tlb::Unmapped) |
+//! | `split` | makes a boundary inside a block or a contiguous group |
+//! | `change` | permissions and memory types: `protect`, `set_memory_ro` and its family |
+//! | [`walk`](Leaves), [`dump`] | what is there, in order; in the format of Linux's ptdump |
+//!
+//! *Lock:* whoever owns the [`PageTable`] is its only writer (`&mut self`); put it behind a lock of
+//! [`Rank::PAGE_TABLE`](crate::sync::Rank::PAGE_TABLE) to share it. Readers without the lock: [`Walker`].
+//! *Rules met:* a table is cleared and published before it is linked, so that no walker can read garbage
+//! (Arm ARM D8.2.6); what a valid entry may become is decided in one place, [`Transition`] (D8.16.1); one pair of
+//! barriers closes a batch. *Invariant:* the counts are right, and a contiguous group is uniform or empty.
+//! Nothing recurses.
 
+mod chain;
+mod change;
 pub mod descriptor;
+pub mod dump;
+mod error;
+pub mod map;
+mod split;
+mod unmap;
 mod walk;
 
-use core::fmt;
-
-pub use descriptor::{Access, Attributes, Descriptor, MAIR, MemoryType};
-pub use walk::{Leaf, Leaves};
+pub use change::Change;
+pub use descriptor::{Access, Asid, Attributes, Descriptor, MAIR, MemoryType, Regime, Transition};
+pub use error::MapError;
+pub use map::{Piece, max_tables};
+pub use walk::{Leaf, Leaves, Walker};
 
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -46,60 +66,40 @@ const fn index(virt: VirtAddr, level: usize) -> usize {
     (virt.as_raw() / level_size(level)) as usize % ENTRIES
 }
 
-/// The half of the address space that a tree translates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Half {
-    /// TTBR0: addresses from 0 up.
-    Lower,
-    /// TTBR1: addresses whose upper 16 bits are set.
-    Upper,
-}
-
-impl Half {
+impl Regime {
     /// The first address.
     #[must_use]
     pub const fn base(self) -> VirtAddr {
         match self {
-            Self::Lower => VirtAddr::new(0),
             Self::Upper => VirtAddr::new(0xffff << 48),
+            Self::Lower | Self::User(_) | Self::El2 => VirtAddr::new(0),
         }
     }
 
-    fn contains(self, virt: VirtAddr) -> bool {
+    const fn contains(self, virt: VirtAddr) -> bool {
         virt.as_raw() >> 48 == self.base().as_raw() >> 48
     }
 }
 
-/// Why a mapping was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MapError {
-    /// Virtual address, physical address or size is not a multiple of the page size.
-    Misaligned(VirtAddr),
-    /// The range leaves this half of the address space, or physical memory.
-    OutOfRange(VirtAddr),
-    /// Something is mapped at this address already.
-    AlreadyMapped(VirtAddr),
-    /// No frame could be had for a table.
-    NoTable,
-}
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Misaligned(virt) => write!(f, "mapping at {virt:?} is not page-aligned"),
-            Self::OutOfRange(virt) => write!(f, "mapping at {virt:?} leaves the address space"),
-            Self::AlreadyMapped(virt) => write!(f, "{virt:?} is mapped already"),
-            Self::NoTable => write!(f, "no frame for a translation table"),
-        }
-    }
-}
-
-impl core::error::Error for MapError {}
-
-/// Where the frames of new tables come from.
+/// Where the frames of tables come from, and go back to.
 pub trait TableSource {
     /// A frame that nobody else uses and that the tree's [`Arch`] can reach, or `None` if there is no more.
     fn table(&mut self) -> Option<PhysAddr>;
+
+    /// Takes back a frame that came from [`table`](TableSource::table). No CPU can reach it by the tree any more.
+    fn give_back(&mut self, table: PhysAddr);
+}
+
+/// No frames: for trees whose tables are all there.
+#[derive(Clone, Copy, Debug)]
+pub struct NoTables;
+
+impl TableSource for NoTables {
+    fn table(&mut self) -> Option<PhysAddr> {
+        None
+    }
+
+    fn give_back(&mut self, _: PhysAddr) {}
 }
 
 /// One translation tree.
@@ -107,7 +107,16 @@ pub trait TableSource {
 pub struct PageTable<A> {
     arch: A,
     root: PhysAddr,
-    half: Half,
+    regime: Regime,
+}
+
+/// Where a walk from the root ended.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    table: PhysAddr,
+    level: usize,
+    /// The entry that leads to `table`. Of the root: itself, and not to be used.
+    parent: (PhysAddr, usize),
 }
 
 impl<A: Arch> PageTable<A> {
@@ -116,19 +125,24 @@ impl<A: Arch> PageTable<A> {
     /// # Errors
     ///
     /// [`MapError::NoTable`].
-    pub fn new(arch: A, half: Half, source: &mut impl TableSource) -> Result<Self, MapError> {
-        let root = new_table(&arch, source)?;
-        Ok(Self { arch, root, half })
+    pub fn new(arch: A, regime: Regime, source: &mut impl TableSource) -> Result<Self, MapError> {
+        let root = source.table().ok_or(MapError::NoTable)?;
+        // SAFETY: the source gives frames that are ours alone and reachable.
+        unsafe { arch.zero_table(root) };
+        arch.publish_tables();
+        Ok(Self { arch, root, regime })
     }
 
     /// A tree that exists already.
     ///
     /// # Safety
     ///
-    /// 1. `root` is the root of a whole tree for `half`, and `arch` can reach each of its tables.
+    /// 1. `root` is the root of a whole tree for `regime`, and `arch` can reach each of its tables.
     /// 2. Nobody else writes it while this value lives.
-    pub const unsafe fn from_root(arch: A, root: PhysAddr, half: Half) -> Self {
-        Self { arch, root, half }
+    /// 3. Table descriptors count the entries in use as those made here do ([`Descriptor::entries`]), wherever
+    ///    this value will write.
+    pub const unsafe fn from_root(arch: A, root: PhysAddr, regime: Regime) -> Self {
+        Self { arch, root, regime }
     }
 
     /// What TTBR holds.
@@ -137,62 +151,17 @@ impl<A: Arch> PageTable<A> {
         self.root
     }
 
-    /// Maps `size` bytes at `virt` to `phys`. Complexity: one step per descriptor written.
-    ///
-    /// # Errors
-    ///
-    /// See [`MapError`]. What was mapped before the error stays mapped: use
-    /// [`max_tables`] beforehand so that tables cannot run out in the middle.
-    pub fn map(
-        &mut self,
-        virt: VirtAddr,
-        phys: PhysAddr,
-        size: u64,
-        attributes: Attributes,
-        source: &mut impl TableSource,
-    ) -> Result<(), MapError> {
-        if !(virt.as_raw() | phys.as_raw() | size).is_multiple_of(PAGE_SIZE) {
-            return Err(MapError::Misaligned(virt));
-        }
-        if size == 0 {
-            return Ok(());
-        }
-        let last = virt.checked_add(size - 1).ok_or(MapError::OutOfRange(virt))?;
-        if !self.half.contains(virt) || !self.half.contains(last) || phys.as_raw().saturating_add(size) > 1 << 48 {
-            return Err(MapError::OutOfRange(virt));
-        }
-        let mut done = 0;
-        while done < size {
-            // Neither sum can overflow: both ends were checked.
-            let virt = VirtAddr::new(virt.as_raw() + done);
-            let phys = PhysAddr::new_saturating(phys.as_raw() + done);
-            let level = best_level(virt, phys, size - done);
-            let table = self.descend(virt, level, source)?;
-            done += self.fill(table, level, virt, phys, size - done, attributes)?;
-        }
-        self.arch.publish_tables();
-        Ok(())
+    /// What it is for.
+    #[must_use]
+    pub const fn regime(&self) -> Regime {
+        self.regime
     }
 
     /// The leaf that translates `virt`, if any. Complexity: at most four loads.
     #[must_use]
     pub fn lookup(&self, virt: VirtAddr) -> Option<Leaf> {
-        if !self.half.contains(virt) {
-            return None;
-        }
-        let mut table = self.root;
-        for level in 0..=PAGE_LEVEL {
-            let descriptor = self.load(table, index(virt, level));
-            if !descriptor.is_valid() {
-                return None;
-            }
-            if !descriptor.is_table(level) {
-                let virt = VirtAddr::new(virt.as_raw() & !(level_size(level) - 1));
-                return Some(Leaf { virt, level, descriptor });
-            }
-            table = descriptor.address();
-        }
-        None
+        // SAFETY: `self` is borrowed, so no table is given back meanwhile.
+        unsafe { self.walker().lookup(virt) }
     }
 
     /// Where `virt` leads, if it is mapped.
@@ -207,95 +176,91 @@ impl<A: Arch> PageTable<A> {
         Leaves::new(self)
     }
 
+    /// Tables of the tree, the root too. Complexity: one load per entry of every table above level 3.
+    #[must_use]
+    pub fn tables(&self) -> u64 {
+        let mut leaves = Leaves::new(self);
+        leaves.by_ref().for_each(drop);
+        leaves.tables()
+    }
+
+    /// For reading without the lock that guards this tree.
+    #[must_use]
+    pub const fn walker(&self) -> Walker<'_, A> {
+        Walker::new(&self.arch, self.root, self.regime)
+    }
+
+    /// Checks the counts and the contiguous groups of all tables. Complexity: one load per entry of every table.
+    ///
+    /// # Errors
+    ///
+    /// The first address for which something is wrong.
+    pub fn validate(&self) -> Result<(), VirtAddr> {
+        Leaves::new(self).validate()
+    }
+
+    #[inline(always)]
     fn load(&self, table: PhysAddr, index: usize) -> Descriptor {
         // SAFETY: the tree's tables are reachable: those we made by the source's contract, the others by
         // that of `from_root`.
         Descriptor::from_raw(unsafe { self.arch.load_descriptor(table, index) })
     }
 
-    /// The table of `level` that translates `virt`; missing ones are made.
-    fn descend(&mut self, virt: VirtAddr, level: usize, source: &mut impl TableSource) -> Result<PhysAddr, MapError> {
-        let mut table = self.root;
-        for above in 0..level {
-            let slot = index(virt, above);
-            let descriptor = self.load(table, slot);
-            table = if descriptor.is_table(above) {
-                descriptor.address()
-            } else if descriptor.is_valid() {
-                return Err(MapError::AlreadyMapped(virt));
-            } else {
-                let next = new_table(&self.arch, source)?;
-                // SAFETY: the entry was invalid, so there is nothing to break; `next` is clear and published.
-                unsafe { self.arch.store_descriptor(table, slot, Descriptor::table(next).as_raw()) };
-                next
-            };
-        }
-        Ok(table)
+    /// Writes an entry that [`Transition`] allows to be written as it is.
+    #[inline(always)]
+    fn store(&mut self, table: PhysAddr, index: usize, descriptor: Descriptor) {
+        // SAFETY: a table of the tree, reachable as above. Callers have asked `Transition`, or know that the entry
+        // was not valid.
+        unsafe { self.arch.store_descriptor(table, index, descriptor.as_raw()) };
     }
 
-    /// Writes leaves of one level into one table, up to its end or the range's; tells how many bytes they map.
-    fn fill(
-        &mut self,
-        table: PhysAddr,
-        level: usize,
-        virt: VirtAddr,
-        phys: PhysAddr,
-        left: u64,
-        attributes: Attributes,
-    ) -> Result<u64, MapError> {
-        let step = level_size(level);
-        let first = index(virt, level);
-        let count = ((left / step) as usize).min(ENTRIES - first);
-        // Virtual and physical groups must both be aligned; then they stay in step through the table.
-        let groups = level > 1 && (phys.as_raw() / step) as usize % CONTIGUOUS_GROUP == first % CONTIGUOUS_GROUP;
-        for slot in first..first + count {
-            let group = slot - slot % CONTIGUOUS_GROUP;
-            let contiguous = groups && group >= first && group + CONTIGUOUS_GROUP <= first + count;
-            let offset = (slot - first) as u64 * step;
-            if self.load(table, slot).is_valid() {
-                return Err(MapError::AlreadyMapped(VirtAddr::new(virt.as_raw() + offset)));
+    /// Writes entries that [`Transition`] allows to be written as they are.
+    #[inline(always)]
+    fn fill(&mut self, table: PhysAddr, index: usize, count: usize, first: Descriptor, step: u64) {
+        // SAFETY: as in `store`; callers stay inside the table.
+        unsafe { self.arch.fill_descriptors(table, index, count, first.as_raw(), step) };
+    }
+
+    /// Walks down to `level`, or as far as there are tables. Tells where, and the entry for `virt` there.
+    #[inline(always)]
+    fn locate(&self, virt: VirtAddr, level: usize) -> (Spot, Descriptor) {
+        let mut spot = Spot { table: self.root, level: 0, parent: (self.root, 0) };
+        loop {
+            let slot = index(virt, spot.level);
+            let entry = self.load(spot.table, slot);
+            if spot.level == level || !entry.is_table(spot.level) {
+                return (spot, entry);
             }
-            let phys = PhysAddr::new_saturating(phys.as_raw() + offset);
-            let leaf = Descriptor::leaf(level, phys, attributes, contiguous);
-            // SAFETY: the entry was invalid, so there is nothing to break.
-            unsafe { self.arch.store_descriptor(table, slot, leaf.as_raw()) };
+            spot = Spot { table: entry.address(), level: spot.level + 1, parent: (spot.table, slot) };
         }
-        Ok(count as u64 * step)
     }
-}
 
-/// The most tables that mapping `size` bytes at `virt` to `phys` can need, the root not counted.
-#[must_use]
-pub fn max_tables(virt: VirtAddr, phys: PhysAddr, size: u64) -> u64 {
-    if size == 0 {
-        return 0;
+    /// Entries in use of the table at `spot`; of the root nobody counts them.
+    #[inline(always)]
+    fn entries_in(&self, spot: &Spot) -> usize {
+        if spot.level == 0 { 1 } else { self.load(spot.parent.0, spot.parent.1).entries() }
     }
-    let first = virt.as_raw();
-    let last = first.saturating_add(size - 1);
-    let touched = |level: usize| last / level_size(level) - first / level_size(level) + 1;
-    // Where both sides are congruent, only the slots at the two ends cannot be blocks.
-    let congruent = |level: usize| (first ^ phys.as_raw()).is_multiple_of(level_size(level));
-    let level2 = if congruent(1) { touched(1).min(2) } else { touched(1) };
-    let level3 = if congruent(2) { touched(2).min(2) } else { touched(2) };
-    touched(0) + level2 + level3
-}
 
-/// The level whose entries are the largest that fit here.
-fn best_level(virt: VirtAddr, phys: PhysAddr, left: u64) -> usize {
-    let fits = |level: &usize| {
-        let size = level_size(*level);
-        virt.is_aligned(size) && phys.is_aligned(size) && left >= size
-    };
-    (1..PAGE_LEVEL).find(fits).unwrap_or(PAGE_LEVEL)
-}
+    /// `change` more entries of the table at `spot` are in use (or fewer). No walker sees a difference.
+    #[inline(always)]
+    fn count(&mut self, spot: &Spot, change: isize) {
+        if spot.level != 0 {
+            let (table, slot) = spot.parent;
+            let entry = self.load(table, slot);
+            self.store(table, slot, entry.with_entries(entry.entries().wrapping_add_signed(change)));
+        }
+    }
 
-/// A clear table that every walker sees as clear before it can be linked.
-fn new_table<A: Arch>(arch: &A, source: &mut impl TableSource) -> Result<PhysAddr, MapError> {
-    let table = source.table().ok_or(MapError::NoTable)?;
-    // SAFETY: the source gives frames that are ours alone and reachable.
-    unsafe { arch.zero_table(table) };
-    arch.publish_tables();
-    Ok(table)
+    /// Checks that `size` bytes from `virt` are pages of this regime.
+    #[inline(always)]
+    fn check_range(&self, virt: VirtAddr, size: u64) -> Result<(), MapError> {
+        if !(virt.as_raw() | size).is_multiple_of(PAGE_SIZE) {
+            return Err(MapError::Misaligned(virt));
+        }
+        // An empty range is as good as its first address.
+        let last = virt.checked_add(size.saturating_sub(1)).ok_or(MapError::OutOfRange(virt))?;
+        if self.regime.contains(virt) && self.regime.contains(last) { Ok(()) } else { Err(MapError::OutOfRange(virt)) }
+    }
 }
 
 #[cfg(test)]

@@ -182,8 +182,9 @@ impl<T, A: Arch> Drop for IrqGuard<'_, T, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::PhysAddr;
+    use crate::addr::{PhysAddr, VirtAddr};
     use crate::arch::host::Host;
+    use crate::arch::{CacheOp, Dsb, MmuFeatures, Tlbi};
 
     static COUNT: IrqSpinLock<u64> = IrqSpinLock::new(Rank::ZONE, 0);
 
@@ -267,8 +268,28 @@ mod tests {
             // SAFETY: the caller's promise, passed on.
             unsafe { self.host.zero_table(table) }
         }
-        fn publish_tables(&self) {
-            self.host.publish_tables();
+        fn dsb(&self, kind: Dsb) {
+            self.host.dsb(kind);
+        }
+        fn isb(&self) {
+            self.host.isb();
+        }
+        fn tlbi(&self, op: Tlbi, operand: u64) {
+            self.host.tlbi(op, operand);
+        }
+        fn mmu_features(&self) -> MmuFeatures {
+            self.host.mmu_features()
+        }
+        unsafe fn replace_live(&self, entries: VirtAddr, count: usize, first: u64, step: u64) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.host.replace_live(entries, count, first, step) }
+        }
+        fn with_others_stopped(&self, body: &mut dyn FnMut()) {
+            self.host.with_others_stopped(body);
+        }
+        unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.host.maintain_cache(op, virt, size) }
         }
     }
 

@@ -11,7 +11,9 @@ use aarch64_cpu::registers::{TCR_EL1, TTBR0_EL1};
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::arch::aarch64::AArch64;
 use mm::memblock::Memblock;
-use mm::pgtable::{Attributes, Half, MapError, PageTable, TableSource, max_tables};
+use mm::pgtable::{Attributes, Change, MapError, PageTable, Regime, TableSource, max_tables};
+use mm::tlb::Tlb;
+use spin::Once;
 use tock_registers::interfaces::{ReadWriteable, Writeable};
 
 use super::owner::Owner;
@@ -41,6 +43,13 @@ impl TableSource for Frames {
         self.next = table.checked_add(PAGE_SIZE)?;
         Some(table)
     }
+
+    /// The last one taken comes back first, if any does.
+    fn give_back(&mut self, table: PhysAddr) {
+        if table.checked_add(PAGE_SIZE) == Some(self.next) {
+            self.next = table;
+        }
+    }
 }
 
 impl KernelMap {
@@ -64,7 +73,7 @@ impl KernelMap {
         // SAFETY: the window shows `tables` at a constant offset, and all tables come from there.
         let arch = unsafe { AArch64::new(window.as_raw().wrapping_sub(tables.start().as_raw())) };
         let mut frames = Frames { next: tables.start(), end: tables.end() };
-        let mut tree = PageTable::new(arch, Half::Upper, &mut frames)?;
+        let mut tree = PageTable::new(arch, Regime::Upper, &mut frames)?;
         for_each_mapping(memblock, image, windows, |virt, phys, size, attributes| {
             tree.map(virt, phys, size, attributes, &mut frames)
         })?;
@@ -79,7 +88,7 @@ impl KernelMap {
         // SAFETY: the tables are RAM that is not `no-map`, so the direct map has them.
         let arch = unsafe { AArch64::new(DIRECT_MAP) };
         // SAFETY: this is the tree that was just built; the value that built it is gone.
-        let tree = unsafe { PageTable::from_root(arch, root, Half::Upper) };
+        let tree = unsafe { PageTable::from_root(arch, root, Regime::Upper) };
         Ok(Self { tree, tables })
     }
 

@@ -4,15 +4,21 @@
 use core::sync::atomic::AtomicU64;
 
 use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{CTR_EL0, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1};
+use tock_registers::interfaces::Readable;
 
-use super::{Arch, IrqState, MAX_CPUS};
+use super::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 /// AArch64 at EL1 with a linear map of (at least) the tables.
 #[derive(Clone, Copy, Debug)]
 pub struct AArch64 {
     offset: u64,
+    stop_others: Option<StopOthers>,
 }
+
+/// Runs its argument while every other CPU waits as [`Arch::with_others_stopped`] says.
+pub type StopOthers = fn(&mut dyn FnMut());
 
 impl AArch64 {
     /// A CPU that sees physical address `pa` at virtual address `pa + offset`, modulo 2^64.
@@ -25,7 +31,17 @@ impl AArch64 {
     ///    its number, below [`MAX_CPUS`].
     #[must_use]
     pub const unsafe fn new(offset: u64) -> Self {
-        Self { offset }
+        Self { offset, stop_others: None }
+    }
+
+    /// The same on a machine with more than one CPU.
+    ///
+    /// # Safety
+    ///
+    /// `stop_others` does what [`Arch::with_others_stopped`] says.
+    #[must_use]
+    pub const unsafe fn stopping_others_by(self, stop_others: StopOthers) -> Self {
+        Self { stop_others: Some(stop_others), ..self }
     }
 
     /// Where this CPU sees `phys`.
@@ -130,6 +146,7 @@ unsafe impl Arch for AArch64 {
         unsafe { self.entry(table, index).read_volatile() }
     }
 
+    #[inline(always)]
     unsafe fn store_descriptor(&self, table: PhysAddr, index: usize, descriptor: u64) {
         // SAFETY: the caller gives a reachable table, so the entry is mapped, writable and aligned.
         unsafe { self.entry(table, index).write_volatile(descriptor) }
@@ -137,12 +154,219 @@ unsafe impl Arch for AArch64 {
 
     unsafe fn zero_table(&self, table: PhysAddr) {
         let words = self.entry(table, 0);
-        // SAFETY: the frame is the caller's alone and mapped writable; 512 words are exactly one frame.
-        unsafe { words.write_bytes(0, PAGE_SIZE as usize / 8) }
+        // SAFETY: the frame is the caller's alone and mapped writable; 32 rounds of 128 bytes are exactly one frame.
+        unsafe {
+            core::arch::asm!(
+                "2:",
+                "stp xzr, xzr, [{at}]",
+                "stp xzr, xzr, [{at}, #16]",
+                "stp xzr, xzr, [{at}, #32]",
+                "stp xzr, xzr, [{at}, #48]",
+                "stp xzr, xzr, [{at}, #64]",
+                "stp xzr, xzr, [{at}, #80]",
+                "stp xzr, xzr, [{at}, #96]",
+                "stp xzr, xzr, [{at}, #112]",
+                "add {at}, {at}, #128",
+                "subs {rounds}, {rounds}, #1",
+                "b.ne 2b",
+                at = inout(reg) words => _,
+                rounds = inout(reg) PAGE_SIZE / 128 => _,
+                options(nostack),
+            );
+        }
     }
 
-    fn publish_tables(&self) {
-        barrier::dsb(barrier::ISHST);
+    /// Pairs of stores: each half is a single-copy atomic access (Arm ARM B2.2.1).
+    #[inline]
+    unsafe fn fill_descriptors(&self, table: PhysAddr, index: usize, count: usize, first: u64, step: u64) {
+        let mut at = self.entry(table, index);
+        let mut descriptor = first;
+        let rounds = count / 16;
+        if rounds != 0 {
+            // SAFETY: `rounds * 16` entries from `index` on are inside the table, by the caller's promise, and
+            // mapped writable. `at` and `descriptor` go on behind them.
+            unsafe {
+                core::arch::asm!(
+                    "2:",
+                    "stp {a}, {b}, [{at}]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #16]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #32]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #48]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #64]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #80]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #96]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "stp {a}, {b}, [{at}, #112]",
+                    "add {a}, {a}, {two}",
+                    "add {b}, {b}, {two}",
+                    "add {at}, {at}, #128",
+                    "subs {rounds}, {rounds}, #1",
+                    "b.ne 2b",
+                    at = inout(reg) at,
+                    a = inout(reg) descriptor,
+                    b = inout(reg) descriptor.wrapping_add(step) => _,
+                    two = in(reg) step.wrapping_mul(2),
+                    rounds = inout(reg) rounds => _,
+                    options(nostack),
+                );
+            }
+        }
+        for _ in 0..count % 16 {
+            // SAFETY: one of the caller's entries, as above.
+            unsafe { at.write_volatile(descriptor) };
+            at = at.wrapping_add(1);
+            descriptor = descriptor.wrapping_add(step);
+        }
+    }
+
+    #[inline(always)]
+    fn dsb(&self, kind: Dsb) {
+        macro_rules! dsb {
+            ($kind:expr) => {
+                // SAFETY: a barrier only; without `nomem` the compiler moves no access across it.
+                unsafe { core::arch::asm!("dsb #{}", const $kind as u8, options(nostack, preserves_flags)) }
+            };
+        }
+        match kind {
+            Dsb::NonShareableStores => dsb!(Dsb::NonShareableStores),
+            Dsb::NonShareable => dsb!(Dsb::NonShareable),
+            Dsb::InnerShareableStores => dsb!(Dsb::InnerShareableStores),
+            Dsb::InnerShareable => dsb!(Dsb::InnerShareable),
+            Dsb::FullSystem => dsb!(Dsb::FullSystem),
+        }
+    }
+
+    #[inline(always)]
+    fn isb(&self) {
         barrier::isb(barrier::SY);
+    }
+
+    #[inline(always)]
+    fn tlbi(&self, op: Tlbi, operand: u64) {
+        macro_rules! tlbi {
+            (all: $($all:ident)*; by_operand: $($op:ident)*) => {
+                match op {
+                    // SAFETY: forgets translations, which is always sound. Not moved across stores to tables.
+                    // Without an operand the register field must name XZR (Arm ARM C5.5).
+                    $(Tlbi::$all => unsafe {
+                        core::arch::asm!(
+                            "sys #{op1}, c8, c{crm}, #{op2}",
+                            op1 = const Tlbi::$all.op1(),
+                            crm = const Tlbi::$all.crm(),
+                            op2 = const Tlbi::$all.op2(),
+                            options(nostack, preserves_flags),
+                        )
+                    },)*
+                    // SAFETY: as above.
+                    $(Tlbi::$op => unsafe {
+                        core::arch::asm!(
+                            "sys #{op1}, c8, c{crm}, #{op2}, {operand}",
+                            op1 = const Tlbi::$op.op1(),
+                            crm = const Tlbi::$op.crm(),
+                            op2 = const Tlbi::$op.op2(),
+                            operand = in(reg) operand,
+                            options(nostack, preserves_flags),
+                        )
+                    },)*
+                }
+            };
+        }
+        tlbi!(all: AllLocal All AllEl2; by_operand: Asid Page LastLevelPage PageAnyAsid LastLevelPageAnyAsid Range
+            LastLevelRange RangeAnyAsid LastLevelRangeAnyAsid PageEl2 LastLevelPageEl2 RangeEl2 LastLevelRangeEl2);
+    }
+
+    fn mmu_features(&self) -> MmuFeatures {
+        // Fields without a name in the register crate's older versions, by their place (Arm ARM D24.2.61, D24.2.66).
+        let field = |register: u64, shift: u32| register >> shift & 0xf;
+        MmuFeatures {
+            tlb_range: field(ID_AA64ISAR0_EL1.get(), 56) >= 2,
+            bbm_level_2: field(ID_AA64MMFR2_EL1.get(), 52) >= 2,
+            asid_16_bits: field(ID_AA64MMFR0_EL1.get(), 4) >= 2,
+        }
+    }
+
+    #[inline(never)]
+    unsafe fn replace_live(&self, entries: VirtAddr, count: usize, first: u64, step: u64) {
+        // SAFETY: break, everywhere, before make (Arm ARM D8.16.1); the caller promises that what is used here
+        // does not depend on the entries. Registers only: the stack may be among what is broken.
+        unsafe {
+            core::arch::asm!(
+                "mov {at}, {entries}",
+                "mov {left}, {count}",
+                "2:",
+                "str xzr, [{at}], #8",
+                "subs {left}, {left}, #1",
+                "b.ne 2b",
+                "dsb ishst",
+                "tlbi vmalle1is",
+                "dsb ish",
+                "isb",
+                "3:",
+                "str {first}, [{entries}], #8",
+                "add {first}, {first}, {step}",
+                "subs {count}, {count}, #1",
+                "b.ne 3b",
+                "dsb ishst",
+                "isb",
+                at = out(reg) _,
+                left = out(reg) _,
+                entries = inout(reg) entries.as_raw() => _,
+                count = inout(reg) count => _,
+                first = inout(reg) first => _,
+                step = in(reg) step,
+                options(nostack),
+            );
+        }
+    }
+
+    fn with_others_stopped(&self, body: &mut dyn FnMut()) {
+        match self.stop_others {
+            Some(stop_others) => stop_others(body),
+            None => body(),
+        }
+    }
+
+    unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64) {
+        // DminLine and IminLine: log2 of words (Arm ARM D24.2.34).
+        let ctr = CTR_EL0.get();
+        let (data, code) = (4 << (ctr >> 16 & 0xf), 4 << (ctr & 0xf));
+        let end = virt.as_raw().wrapping_add(size);
+        macro_rules! lines {
+            ($line:expr, $instruction:literal) => {{
+                let mut at = virt.as_raw() & !($line - 1);
+                while at < end {
+                    // SAFETY: the caller's bytes are mapped, and what is done to their lines is allowed.
+                    unsafe { core::arch::asm!($instruction, in(reg) at, options(nostack, preserves_flags)) };
+                    at += $line;
+                }
+            }};
+        }
+        match op {
+            CacheOp::Clean => lines!(data, "dc cvac, {}"),
+            CacheOp::Invalidate => lines!(data, "dc ivac, {}"),
+            CacheOp::CleanInvalidate => lines!(data, "dc civac, {}"),
+            CacheOp::SyncInstructions => {
+                lines!(data, "dc cvau, {}");
+                self.dsb(Dsb::InnerShareable);
+                lines!(code, "ic ivau, {}");
+                self.dsb(Dsb::InnerShareable);
+                self.isb();
+                return;
+            }
+        }
+        self.dsb(Dsb::FullSystem);
     }
 }

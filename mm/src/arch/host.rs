@@ -10,8 +10,8 @@ extern crate std;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::thread_local;
 
-use super::{Arch, IrqState, MAX_CPUS};
-use crate::addr::PhysAddr;
+use super::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 /// Physical memory from `base` upwards, in words that the caller provides.
 #[derive(Debug)]
@@ -102,5 +102,27 @@ unsafe impl Arch for Host<'_> {
         }
     }
 
-    fn publish_tables(&self) {}
+    fn dsb(&self, _: Dsb) {}
+
+    fn isb(&self) {}
+
+    fn tlbi(&self, _: Tlbi, _: u64) {}
+
+    fn mmu_features(&self) -> MmuFeatures {
+        MmuFeatures::default()
+    }
+
+    unsafe fn replace_live(&self, entries: VirtAddr, count: usize, first: u64, step: u64) {
+        // There are no translations here: addresses are physical.
+        let offset = entries.as_raw() % PAGE_SIZE;
+        let table = PhysAddr::new_saturating(entries.as_raw() - offset);
+        // SAFETY: the caller names entries of one table of this memory.
+        unsafe { self.fill_descriptors(table, offset as usize / 8, count, first, step) };
+    }
+
+    fn with_others_stopped(&self, body: &mut dyn FnMut()) {
+        body();
+    }
+
+    unsafe fn maintain_cache(&self, _: CacheOp, _: VirtAddr, _: u64) {}
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tables say, on a plain host; order and barriers are the MMU model's business.
 
+use super::dump::Marker;
 use super::*;
 use crate::arch::host::Host;
 
@@ -12,6 +13,12 @@ struct Frames(core::ops::Range<u64>);
 impl TableSource for Frames {
     fn table(&mut self) -> Option<PhysAddr> {
         self.0.next().and_then(|n| PhysAddr::new(BASE + n * PAGE_SIZE))
+    }
+
+    fn give_back(&mut self, table: PhysAddr) {
+        // The last one taken, first: all that these tests need.
+        assert_eq!(table.as_raw(), BASE + (self.0.start - 1) * PAGE_SIZE);
+        self.0.start -= 1;
     }
 }
 
@@ -27,8 +34,9 @@ fn va(raw: u64) -> VirtAddr {
 fn with_tree(tables: u64, test: impl FnOnce(&mut PageTable<Host<'_>>, &mut Frames)) {
     let mut words = vec![0xdead_beef_dead_beef; tables as usize * ENTRIES];
     let mut frames = Frames(0..tables);
-    let mut tree = PageTable::new(Host::new(pa(BASE), &mut words), Half::Upper, &mut frames).unwrap();
+    let mut tree = PageTable::new(Host::new(pa(BASE), &mut words), Regime::Upper, &mut frames).unwrap();
     test(&mut tree, &mut frames);
+    assert_eq!(tree.validate(), Ok(()));
 }
 
 #[test]
@@ -116,4 +124,73 @@ fn max_tables_is_never_too_few() {
             }
         }
     }
+}
+
+#[test]
+fn running_out_of_tables_leaves_nothing_behind() {
+    // Needs three tables and then three more; there are five.
+    with_tree(6, |tree, frames| {
+        let pieces = [(1u64 << 39) - 0x1000, 1 << 39].map(|at| (va(DIRECT + at), pa(0x1000)));
+        let taken = frames.0.start;
+        let across = Piece { phys: pa(0x1000), size: 0x2000 };
+        let result = tree.map_pieces(pieces[0].0, core::iter::once(across), Attributes::DATA, frames);
+        assert_eq!(result, Err(MapError::NoTable));
+        assert_eq!(frames.0.start, taken);
+        assert_eq!(tree.leaves().count(), 0);
+        assert_eq!(tree.tables(), 1);
+        // The same in two steps: the first fits.
+        assert_eq!(tree.map(pieces[0].0, pieces[0].1, 0x1000, Attributes::DATA, frames), Ok(()));
+        assert_eq!(tree.map(pieces[1].0, pieces[1].1, 0x1000, Attributes::DATA, frames), Err(MapError::NoTable));
+        assert_eq!(tree.tables(), 4);
+    });
+}
+
+#[test]
+fn pieces_follow_each_other_and_a_late_conflict_undoes_all() {
+    with_tree(8, |tree, frames| {
+        let pieces = [0x9000, 0x3000, 0x7000].map(|phys| Piece { phys: pa(phys), size: 0x1000 });
+        tree.map_pieces(va(DIRECT), pieces.into_iter(), Attributes::DATA, frames).unwrap();
+        for (n, piece) in pieces.iter().enumerate() {
+            assert_eq!(tree.translate(va(DIRECT + n as u64 * 0x1000)), Some(piece.phys));
+        }
+        // Three pages up to the first of those: the last one is in the way.
+        let before: Vec<_> = tree.leaves().collect();
+        let result = tree.map_pieces(va(DIRECT + 0x2000), pieces.into_iter(), Attributes::DATA, frames);
+        assert_eq!(result, Err(MapError::AlreadyMapped(va(DIRECT + 0x2000))));
+        assert_eq!(tree.leaves().collect::<Vec<_>>(), before);
+    });
+}
+
+#[test]
+fn the_dump_has_the_columns_of_linux() {
+    with_tree(8, |tree, frames| {
+        tree.map(va(DIRECT + 0x1000), pa(0x1000), 0x1000, Attributes::TEXT, frames).unwrap();
+        tree.map(va(DIRECT + 0x20_0000), pa(0x20_0000), 0x20_0000, Attributes::DATA, frames).unwrap();
+        tree.map(va(DIRECT + 0x40_0000), pa(0x9000), 0x1000, Attributes::DEVICE, frames).unwrap();
+        let mut text = String::new();
+        let markers = [Marker { start: va(DIRECT), name: "Linear Mapping start" }];
+        let markers = [markers[0], Marker { start: va(DIRECT + 0x40_0000), name: "vmalloc() area" }];
+        tree.dump(&mut text, &markers).unwrap();
+        assert_eq!(
+            text,
+            "---[ Linear Mapping start ]---\n\
+             0xffff000000001000-0xffff000000002000           4K PTE     ro x  SHD AF            UXN MEM/NORMAL\n\
+             0xffff000000200000-0xffff000000400000           2M PMD     RW NX SHD AF        BLK UXN MEM/NORMAL\n\
+             ---[ vmalloc() area ]---\n\
+             0xffff000000400000-0xffff000000401000           4K PTE     RW NX SHD AF            UXN DEVICE/nGnRE\n"
+        );
+        assert_eq!(tree.check_wx().to_string(), "Checked W+X mappings: passed, no W+X pages found");
+    });
+}
+
+#[test]
+fn a_page_that_is_writable_and_executable_is_found() {
+    with_tree(4, |tree, frames| {
+        tree.map(va(DIRECT), pa(0), 0x3000, Attributes::TEXT, frames).unwrap();
+        // No change can make such a page, so one is put there by hand.
+        let (spot, entry) = tree.locate(va(DIRECT + 0x1000), PAGE_LEVEL);
+        tree.store(spot.table, 1, entry.with_write(true));
+        assert_eq!(tree.check_wx(), dump::WxReport { pages: 1, first: Some(va(DIRECT + 0x1000)) });
+        tree.store(spot.table, 1, entry);
+    });
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The leaves of a tree in order, without recursion.
+//! Reading a tree: one address without a lock, or all leaves in order, without recursion.
 
-use super::{CONTIGUOUS_GROUP, Descriptor, ENTRIES, PAGE_LEVEL, PageTable, level_size};
+use super::{CONTIGUOUS_GROUP, Descriptor, ENTRIES, PAGE_LEVEL, PageTable, Regime, index, level_size};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::arch::Arch;
 
@@ -40,32 +40,133 @@ impl Leaf {
     }
 }
 
-/// Iterator over the leaves of a [`PageTable`], ascending.
+/// Reads a tree beside its writer. Each entry is one single-copy atomic load: what is found was there at some
+/// moment of the call.
+#[derive(Debug)]
+pub struct Walker<'a, A> {
+    arch: &'a A,
+    root: PhysAddr,
+    regime: Regime,
+}
+
+impl<'a, A: Arch> Walker<'a, A> {
+    pub(super) const fn new(arch: &'a A, root: PhysAddr, regime: Regime) -> Self {
+        Self { arch, root, regime }
+    }
+
+    /// The same tree, reached by an [`Arch`] that lives longer than the borrow of the tree.
+    #[must_use]
+    pub const fn by<'b, B: Arch>(&self, arch: &'b B) -> Walker<'b, B> {
+        Walker { arch, root: self.root, regime: self.regime }
+    }
+
+    /// The leaf that translates `virt`, if any. Takes no lock. Complexity: at most four loads.
+    ///
+    /// # Safety
+    ///
+    /// No table of the tree is used for something else while this runs. Only [`trim`](PageTable::trim) gives tables
+    /// back: the caller borrows the tree, or the source keeps what it is given until all lookups have ended.
+    #[must_use]
+    #[inline]
+    pub unsafe fn lookup(&self, virt: VirtAddr) -> Option<Leaf> {
+        if !self.regime.contains(virt) {
+            return None;
+        }
+        let mut table = self.root;
+        for level in 0..=PAGE_LEVEL {
+            // SAFETY: the tree's tables are reachable, and by the caller's promise still tables.
+            let descriptor = Descriptor::from_raw(unsafe { self.arch.load_descriptor(table, index(virt, level)) });
+            if !descriptor.is_valid() {
+                return None;
+            }
+            if !descriptor.is_table(level) {
+                let virt = VirtAddr::new(virt.as_raw() & !(level_size(level) - 1));
+                return Some(Leaf { virt, level, descriptor });
+            }
+            table = descriptor.address();
+        }
+        None
+    }
+}
+
+/// A table on the way down.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    table: PhysAddr,
+    /// The entry to look at next.
+    next: usize,
+    /// Entries in use so far.
+    used: usize,
+}
+
+/// Iterator over the valid leaves of a [`PageTable`], ascending.
 #[derive(Debug)]
 pub struct Leaves<'a, A> {
     tree: &'a PageTable<A>,
-    /// The table of each level on the way down, and the next entry to look at in it.
-    path: [(PhysAddr, usize); PAGE_LEVEL + 1],
+    path: [Step; PAGE_LEVEL + 1],
     level: usize,
+    tables: u64,
+    /// An address for which a count is wrong.
+    miscounted: Option<VirtAddr>,
 }
 
 impl<'a, A: Arch> Leaves<'a, A> {
     pub(super) fn new(tree: &'a PageTable<A>) -> Self {
-        let mut path = [(PhysAddr::ZERO, 0); PAGE_LEVEL + 1];
-        path[0].0 = tree.root;
-        Self { tree, path, level: 0 }
+        let start = Step { table: tree.root, next: 0, used: 0 };
+        Self { tree, path: [start; PAGE_LEVEL + 1], level: 0, tables: 1, miscounted: None }
+    }
+
+    /// Tables seen so far.
+    pub(super) const fn tables(&self) -> u64 {
+        self.tables
+    }
+
+    /// See [`PageTable::validate`].
+    pub(super) fn validate(mut self) -> Result<(), VirtAddr> {
+        let mut group: Option<(Leaf, u64)> = None;
+        while let Some(leaf) = self.next() {
+            // A group is 16 leaves that go on from each other, from a group's beginning on both sides.
+            group = match group {
+                Some((last, left)) if left > 0 => {
+                    if !last.continues_with(leaf) {
+                        return Err(leaf.virt);
+                    }
+                    Some((leaf, left - 1))
+                }
+                _ if leaf.descriptor.is_contiguous() => {
+                    let starts =
+                        leaf.virt.is_aligned(leaf.reach()) && leaf.descriptor.address().is_aligned(leaf.reach());
+                    if !starts {
+                        return Err(leaf.virt);
+                    }
+                    Some((leaf, CONTIGUOUS_GROUP as u64 - 1))
+                }
+                _ => None,
+            };
+        }
+        match (self.miscounted, group) {
+            (Some(virt), _) => Err(virt),
+            (None, Some((leaf, 1..))) => Err(leaf.virt),
+            _ => Ok(()),
+        }
     }
 
     /// The address that the entry looked at last on each level adds up to.
     fn virt(&self) -> VirtAddr {
-        let offset: u64 = self
-            .path
-            .iter()
-            .take(self.level + 1)
-            .enumerate()
-            .map(|(level, at)| (at.1 as u64 - 1) * level_size(level))
-            .sum();
-        VirtAddr::new(self.tree.half.base().as_raw() + offset)
+        let steps = self.path.iter().take(self.level + 1).enumerate();
+        let offset: u64 = steps.map(|(level, step)| (step.next as u64 - 1) * level_size(level)).sum();
+        VirtAddr::new(self.tree.regime.base().as_raw() + offset)
+    }
+
+    /// Up again; from the root there is no way up.
+    fn ascend(&mut self) -> Option<()> {
+        let used = self.path.get(self.level)?.used;
+        self.level = self.level.checked_sub(1)?;
+        let above = self.path.get(self.level)?;
+        if self.tree.load(above.table, above.next - 1).entries() != used {
+            self.miscounted = self.miscounted.or(Some(self.virt()));
+        }
+        Some(())
     }
 }
 
@@ -74,17 +175,18 @@ impl<A: Arch> Iterator for Leaves<'_, A> {
 
     fn next(&mut self) -> Option<Leaf> {
         loop {
-            let at = self.path.get_mut(self.level)?;
-            if at.1 == ENTRIES {
-                // Up again; from the root there is no way up, and the iterator stays at its end.
-                self.level = self.level.checked_sub(1)?;
+            let step = self.path.get_mut(self.level)?;
+            if step.next == ENTRIES {
+                self.ascend()?;
                 continue;
             }
-            let descriptor = self.tree.load(at.0, at.1);
-            at.1 += 1;
+            let descriptor = self.tree.load(step.table, step.next);
+            step.next += 1;
+            step.used += usize::from(!descriptor.is_none());
             if descriptor.is_table(self.level) {
                 self.level += 1;
-                *self.path.get_mut(self.level)? = (descriptor.address(), 0);
+                self.tables += 1;
+                *self.path.get_mut(self.level)? = Step { table: descriptor.address(), next: 0, used: 0 };
             } else if descriptor.is_valid() {
                 return Some(Leaf { virt: self.virt(), level: self.level, descriptor });
             }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Translation tables and their flushes on the adversarial MMU model: whatever a CPU may have cached, nothing that
+//! was given back can be reached, and no TLB ever holds two sizes or two targets of one address.
+
+mod pgtable_model {
+    pub(crate) mod exhaustive;
+    pub(crate) mod machine;
+    mod random;
+    mod rules;
+    mod schedules;
+    mod split;
+    mod users;
+}
