@@ -24,7 +24,7 @@ pub const VMALLOC_END: u64 = 0xffff_c000_0000_0000;
 pub const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
 /// The windows: six level 3 tables' worth of pages that the boot tables leave for Rust to fill.
-const WINDOWS: u64 = 0xffff_ffff_9000_0000;
+pub const WINDOWS: u64 = 0xffff_ffff_9000_0000;
 /// Device registers that are needed before there is an allocator: one page each.
 pub const DEVICE_WINDOW: u64 = WINDOWS;
 /// Number of device pages.
@@ -42,6 +42,9 @@ pub const SCRATCH_PAGES: u64 = 6 * 512 - 528 - DEVICE_PAGES;
 pub const FAULT_STACK_SIZE: u64 = 16 * 1024;
 /// End of the boot CPU's.
 pub const FAULT_STACK_END: *const u8 = &raw const __fault_stack_end;
+/// A page through which a table is reached while the direct map of it is taken apart. Its place is free once the
+/// loader's tree is read.
+pub const FIXMAP: u64 = TREE_WINDOW;
 
 unsafe extern "C" {
     static __image_start: u8;

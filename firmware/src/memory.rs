@@ -14,6 +14,7 @@ mod account;
 mod iomem;
 mod kernel_map;
 mod owner;
+mod set_memory;
 
 use core::fmt;
 
@@ -29,9 +30,10 @@ use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tock_registers::interfaces::Readable;
 
-pub use self::kernel_map::KernelMap;
 pub(crate) use self::kernel_map::is_live as is_mapped;
+pub use self::kernel_map::{KernelMap, tlb};
 pub use self::owner::Owner;
+pub use self::set_memory::TableFrames;
 use crate::cpu::{Hardware, hardware};
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;

@@ -176,6 +176,11 @@ impl<A: Arch> PageTable<A> {
         Leaves::new(self)
     }
 
+    /// The leaves from the one that maps `virt`, or else the next one, on.
+    pub fn leaves_from(&self, virt: VirtAddr) -> Leaves<'_, A> {
+        Leaves::starting_at(self, virt)
+    }
+
     /// Tables of the tree, the root too. Complexity: one load per entry of every table above level 3.
     #[must_use]
     pub fn tables(&self) -> u64 {

@@ -22,13 +22,15 @@
 mod log;
 mod memory;
 mod pages;
+mod pgtable;
 mod shell;
 mod system;
 
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 5] = [shell::TABLE, system::TABLE, memory::TABLE, pages::TABLE, log::TABLE];
+static TABLES: [Table; 6] =
+    [shell::TABLE, system::TABLE, memory::TABLE, pages::TABLE, pgtable::TABLE, log::TABLE];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {

@@ -2,13 +2,15 @@
 //! The kernel's own map: built beside the boot tables, then taken in one step.
 //!
 //! Its tables and the compact copy of the device tree are written through windows of the boot tables, since
-//! there is no direct map yet. How many tables are needed is counted first, so they cannot run out.
+//! there is no direct map yet. How many tables are needed is counted first, so they cannot run out. Nothing that is
+//! live is ever replaced: every entry of the new tree is written once, before any CPU walks it.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{TCR_EL1, TTBR0_EL1};
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use mm::arch::Arch;
 use mm::arch::aarch64::AArch64;
 use mm::memblock::Memblock;
 use mm::pgtable::{Attributes, Change, MapError, PageTable, Regime, TableSource, max_tables};
@@ -18,14 +20,24 @@ use tock_registers::interfaces::{ReadWriteable, Writeable};
 
 use super::owner::Owner;
 use super::{MemoryError, direct_map, near_image};
-use crate::layout::{DIRECT_MAP, Image};
+use crate::layout::{DIRECT_MAP, FIXMAP, Image};
 use crate::window::Windows;
 
-/// The kernel's translation tree and the frames its tables are in.
+/// The kernel's translation tree.
 #[derive(Debug)]
 pub struct KernelMap {
     tree: PageTable<AArch64>,
-    tables: PhysRange,
+}
+
+static TLB: Once<Tlb<AArch64>> = Once::new();
+
+/// The TLBs of all CPUs.
+///
+/// Complexity: what the first call finds out about the CPU is kept.
+#[must_use]
+pub fn tlb() -> &'static Tlb<AArch64> {
+    // SAFETY: the direct map shows all RAM; the TLBs are told of addresses only.
+    TLB.call_once(|| Tlb::new(unsafe { AArch64::new(DIRECT_MAP) }))
 }
 
 /// Frames for tables, one after the other.
@@ -84,12 +96,11 @@ impl KernelMap {
         if let Some(unused) = PhysRange::new(frames.next, frames.end) {
             memblock.release(unused)?;
         }
-        let tables = PhysRange::new(tables.start(), frames.next).unwrap_or_default();
         // SAFETY: the tables are RAM that is not `no-map`, so the direct map has them.
         let arch = unsafe { AArch64::new(DIRECT_MAP) };
         // SAFETY: this is the tree that was just built; the value that built it is gone.
         let tree = unsafe { PageTable::from_root(arch, root, Regime::Upper) };
-        Ok(Self { tree, tables })
+        Ok(Self { tree })
     }
 
     /// The tree.
@@ -98,10 +109,42 @@ impl KernelMap {
         &self.tree
     }
 
-    /// Bytes in translation tables.
+    /// The tree, to be changed.
+    pub const fn tree_mut(&mut self) -> &mut PageTable<AArch64> {
+        &mut self.tree
+    }
+
+    /// Bytes in translation tables. Complexity: one load per entry of every table.
     #[must_use]
-    pub const fn table_bytes(&self) -> u64 {
-        self.tables.size()
+    pub fn table_bytes(&self) -> u64 {
+        self.tree.tables() * PAGE_SIZE
+    }
+
+    /// Changes permissions or validity of `size` bytes from `virt` on, which may be in use: see
+    /// [`PageTable::change_live`].
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`].
+    ///
+    /// # Safety
+    ///
+    /// Nobody needs of the pages what they lose.
+    pub unsafe fn change(
+        &mut self,
+        virt: VirtAddr,
+        size: u64,
+        change: Change,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
+        let arch = crate::cpu::hardware();
+        let state = arch.mask_interrupts();
+        // SAFETY: interrupts are masked, the caller holds the map's lock, FIXMAP is nobody else's; the image is
+        // mapped by pages of its own, never by a block of the direct map or of vmalloc.
+        let result = unsafe { self.tree.change_live(virt, size, change, VirtAddr::new(FIXMAP), tlb(), source) };
+        // SAFETY: masked above, on this CPU.
+        unsafe { arch.restore_interrupts(state) };
+        result
     }
 }
 

@@ -4,7 +4,7 @@
 use core::sync::atomic::AtomicU64;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CTR_EL0, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1};
+use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1};
 use tock_registers::interfaces::Readable;
 
 use super::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
@@ -341,7 +341,9 @@ unsafe impl Arch for AArch64 {
 
     unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64) {
         // DminLine and IminLine: log2 of words (Arm ARM D24.2.34).
-        let ctr = CTR_EL0.get();
+        let ctr: u64;
+        // SAFETY: reads an ID register.
+        unsafe { core::arch::asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags, pure)) };
         let (data, code) = (4 << (ctr >> 16 & 0xf), 4 << (ctr & 0xf));
         let end = virt.as_raw().wrapping_add(size);
         macro_rules! lines {

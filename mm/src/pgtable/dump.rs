@@ -10,7 +10,7 @@
 
 use core::fmt;
 
-use super::{Descriptor, Leaf, Leaves, PageTable, Regime};
+use super::{Descriptor, Leaf, PageTable, Regime};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 
@@ -61,30 +61,54 @@ impl<A: Arch> PageTable<A> {
         report
     }
 
+    /// The regions from the one that has `virt`, or else the next one, on; none reaches over the
+    /// start of one of `markers`.
+    pub fn regions_from(&self, virt: VirtAddr, markers: &[Marker<'_>]) -> impl Iterator<Item = Region> {
+        let mut leaves = self.leaves_from(virt).peekable();
+        core::iter::from_fn(move || {
+            let first = leaves.next()?;
+            let (mut last, mut size) = (first, first.size());
+            let border = markers.iter().map(|marker| marker.start).find(|&start| start > first.virt);
+            while let Some(next) = leaves.next_if(|next| is_like(last, *next) && border.is_none_or(|at| next.virt < at))
+            {
+                last = next;
+                size += next.size();
+            }
+            Some(Region { first, size })
+        })
+    }
+
     /// Writes all regions, each under the last of `markers` (ascending) that it lies behind.
     ///
     /// # Errors
     ///
     /// Those of `out`.
     pub fn dump(&self, out: &mut impl fmt::Write, markers: &[Marker<'_>]) -> fmt::Result {
-        let mut markers = markers.iter().peekable();
-        let mut leaves = Leaves::new(self).peekable();
-        while let Some(first) = leaves.next() {
-            while let Some(marker) = markers.next_if(|marker| marker.start <= first.virt) {
-                writeln!(out, "---[ {} ]---", marker.name)?;
-            }
-            let (mut last, mut size) = (first, first.size());
-            let next_marker = markers.peek().map(|marker| marker.start);
-            while let Some(next) =
-                leaves.next_if(|next| is_like(last, *next) && next_marker.is_none_or(|at| next.virt < at))
-            {
-                last = next;
-                size += next.size();
-            }
-            region(out, first, size)?;
+        let mut last = None;
+        for region in self.regions_from(VirtAddr::new(0), markers) {
+            write_markers(out, markers, last, Some(region.start()))?;
+            writeln!(out, "{region}")?;
+            last = Some(region.start());
         }
-        markers.try_for_each(|marker| writeln!(out, "---[ {} ]---", marker.name))
+        write_markers(out, markers, last, None)
     }
+}
+
+/// Writes the names of what begins behind `after` and not behind `until`.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_markers(
+    out: &mut impl fmt::Write,
+    markers: &[Marker<'_>],
+    after: Option<VirtAddr>,
+    until: Option<VirtAddr>,
+) -> fmt::Result {
+    let is_due = |marker: &&Marker<'_>| {
+        after.is_none_or(|after| marker.start > after) && until.is_none_or(|until| marker.start <= until)
+    };
+    markers.iter().filter(is_due).try_for_each(|marker| writeln!(out, "---[ {} ]---", marker.name))
 }
 
 fn is_like(last: Leaf, next: Leaf) -> bool {
@@ -93,21 +117,44 @@ fn is_like(last: Leaf, next: Leaf) -> bool {
         && last.descriptor.attribute_bits() == next.descriptor.attribute_bits()
 }
 
-fn region(out: &mut impl fmt::Write, first: Leaf, size: u64) -> fmt::Result {
-    let start = first.virt.as_raw();
-    let (count, unit) = match size {
-        size if size.is_multiple_of(1 << 30) => (size >> 30, 'G'),
-        size if size.is_multiple_of(1 << 20) => (size >> 20, 'M'),
-        size => (size >> 10, 'K'),
-    };
-    let level = match first.level {
-        1 => "PUD",
-        2 => "PMD",
-        _ => "PTE",
-    };
-    let end = start.wrapping_add(size);
-    write!(out, "{start:#018x}-{end:#018x}   {count:>9}{unit} {level}")?;
-    writeln!(out, "{}", Bits(first.level, first.descriptor))
+/// A run of leaves of one level with the same attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    first: Leaf,
+    size: u64,
+}
+
+impl Region {
+    /// The first address.
+    #[must_use]
+    pub const fn start(self) -> VirtAddr {
+        self.first.virt
+    }
+
+    /// One past the last address; `None` if that is the end of all addresses.
+    #[must_use]
+    pub const fn end(self) -> Option<VirtAddr> {
+        self.first.virt.checked_add(self.size)
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.first.virt.as_raw();
+        let (count, unit) = match self.size {
+            size if size.is_multiple_of(1 << 30) => (size >> 30, 'G'),
+            size if size.is_multiple_of(1 << 20) => (size >> 20, 'M'),
+            size => (size >> 10, 'K'),
+        };
+        let level = match self.first.level {
+            1 => "PUD",
+            2 => "PMD",
+            _ => "PTE",
+        };
+        let end = start.wrapping_add(self.size);
+        write!(f, "{start:#018x}-{end:#018x}   {count:>9}{unit} {level}")?;
+        Bits(self.first.level, self.first.descriptor).fmt(f)
+    }
 }
 
 /// The attribute columns.

@@ -59,7 +59,7 @@ impl<A: Arch> PageTable<A> {
     /// # Safety
     ///
     /// 1. Interrupts are masked, and nobody else changes the tree until this returns.
-    /// 2. `fixmap` belongs to the caller, has a level 3 table, and neither it nor the code and the exception
+    /// 2. `fixmap` belongs to the caller, and neither it nor the code and the exception
     ///    vectors of the kernel are translated by the blocks around `virt` and `virt + size`.
     pub unsafe fn split_stopped(
         &mut self,
@@ -70,13 +70,9 @@ impl<A: Arch> PageTable<A> {
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
         self.check_range(virt, size)?;
-        let (spot, entry) = self.locate(fixmap, PAGE_LEVEL);
-        if spot.level != PAGE_LEVEL {
-            return Err(MapError::NoTable);
-        }
-        if !entry.is_none() {
-            return Err(MapError::AlreadyMapped(fixmap));
-        }
+        // Proves that the page is free, and makes its tables if they are missing.
+        self.map(fixmap, self.root, PAGE_SIZE, Attributes::RODATA, source)?;
+        self.unmap(fixmap, PAGE_SIZE, tlb, source)?.flush(tlb).release();
         // Whoever is stopped may hold the allocator's lock: take first what may be needed.
         let mut stock = Stock::take(source);
         let mut result = Ok(());

@@ -194,3 +194,27 @@ fn a_page_that_is_writable_and_executable_is_found() {
         tree.store(spot.table, 1, entry);
     });
 }
+
+#[test]
+fn leaves_can_be_read_from_any_address_on() {
+    with_tree(12, |tree, frames| {
+        for at in [0x1000, 0x20_0000, 0x4000_0000, 0x80_0000_0000] {
+            tree.map(
+                va(DIRECT + at),
+                pa(at & 0x20_0000),
+                0x1000 << (9 * u32::from(at == 0x20_0000)),
+                Attributes::DATA,
+                frames,
+            )
+            .unwrap();
+        }
+        let all: Vec<_> = tree.leaves().collect();
+        let mut probes = vec![0, DIRECT, DIRECT + 0x3000, u64::MAX];
+        probes.extend(all.iter().flat_map(|l| [l.virt.as_raw() - 1, l.virt.as_raw(), l.virt.as_raw() + l.size() - 1]));
+        probes.extend(all.iter().map(|l| l.virt.as_raw() + l.size()));
+        for probe in probes {
+            let expected: Vec<_> = all.iter().filter(|l| l.virt.as_raw() + (l.size() - 1) >= probe).copied().collect();
+            assert_eq!(tree.leaves_from(va(probe)).collect::<Vec<_>>(), expected, "{probe:#x}");
+        }
+    });
+}

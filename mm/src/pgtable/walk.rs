@@ -116,6 +116,23 @@ impl<'a, A: Arch> Leaves<'a, A> {
         Self { tree, path: [start; PAGE_LEVEL + 1], level: 0, tables: 1, miscounted: None }
     }
 
+    /// From the first leaf that ends behind `virt` on. For reading leaves only: what was skipped is not counted.
+    pub(super) fn starting_at(tree: &'a PageTable<A>, virt: VirtAddr) -> Self {
+        let mut leaves = Self::new(tree);
+        let (spot, _) = tree.locate(virt.max(tree.regime.base()), PAGE_LEVEL);
+        let mut table = tree.root;
+        for level in 0..=spot.level {
+            let next = index(virt.max(tree.regime.base()), level);
+            if let Some(step) = leaves.path.get_mut(level) {
+                // Above the last table, the entry has been looked at: it is the way down.
+                *step = Step { table, next: next + usize::from(level != spot.level), used: 0 };
+            }
+            table = tree.load(table, next).address();
+        }
+        leaves.level = spot.level;
+        leaves
+    }
+
     /// Tables seen so far.
     pub(super) const fn tables(&self) -> u64 {
         self.tables
