@@ -45,7 +45,7 @@ pub use error::MapError;
 pub use map::{Piece, max_tables};
 pub use walk::{Leaf, Leaves, Walker};
 
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 
 /// Entries of a table.
@@ -62,8 +62,9 @@ pub const fn level_size(level: usize) -> u64 {
 }
 
 /// Which entry of a `level` table translates `virt`.
+#[inline(always)]
 const fn index(virt: VirtAddr, level: usize) -> usize {
-    (virt.as_raw() / level_size(level)) as usize % ENTRIES
+    (virt.as_raw() >> (PAGE_SHIFT as usize + 9 * (PAGE_LEVEL - level))) as usize % ENTRIES
 }
 
 impl Regime {
@@ -108,15 +109,32 @@ pub struct PageTable<A> {
     arch: A,
     root: PhysAddr,
     regime: Regime,
+    /// Bits 63:48 of the regime's addresses.
+    top: u64,
+    /// The GiB that was used last, its level 1 table and its level 2 table: most of the next are for the same.
+    last: (u64, PhysAddr, PhysAddr),
 }
+
+/// No GiB has this number.
+const NO_GIB: u64 = u64::MAX;
 
 /// Where a walk from the root ended.
 #[derive(Clone, Copy, Debug)]
 struct Spot {
     table: PhysAddr,
     level: usize,
-    /// The entry that leads to `table`. Of the root: itself, and not to be used.
+    /// Where the entry that leads to `table` stands. Of the root: anywhere, and not to be used.
     parent: (PhysAddr, usize),
+    /// That entry.
+    link: Descriptor,
+}
+
+impl Spot {
+    /// Entries in use of the table; of the root nobody counts them.
+    #[inline(always)]
+    const fn entries(&self) -> usize {
+        if self.level == 0 { 1 } else { self.link.entries() }
+    }
 }
 
 impl<A: Arch> PageTable<A> {
@@ -130,7 +148,7 @@ impl<A: Arch> PageTable<A> {
         // SAFETY: the source gives frames that are ours alone and reachable.
         unsafe { arch.zero_table(root) };
         arch.publish_tables();
-        Ok(Self { arch, root, regime })
+        Ok(Self { arch, root, regime, top: regime.base().as_raw() >> 48, last: (NO_GIB, root, root) })
     }
 
     /// A tree that exists already.
@@ -142,7 +160,7 @@ impl<A: Arch> PageTable<A> {
     /// 3. Table descriptors count the entries in use as those made here do ([`Descriptor::entries`]), wherever
     ///    this value will write.
     pub const unsafe fn from_root(arch: A, root: PhysAddr, regime: Regime) -> Self {
-        Self { arch, root, regime }
+        Self { arch, root, regime, top: regime.base().as_raw() >> 48, last: (NO_GIB, root, root) }
     }
 
     /// What TTBR holds.
@@ -222,6 +240,9 @@ impl<A: Arch> PageTable<A> {
     /// Writes entries that [`Transition`] allows to be written as they are.
     #[inline(always)]
     fn fill(&mut self, table: PhysAddr, index: usize, count: usize, first: Descriptor, step: u64) {
+        if count == 1 {
+            return self.store(table, index, first);
+        }
         // SAFETY: as in `store`; callers stay inside the table.
         unsafe { self.arch.fill_descriptors(table, index, count, first.as_raw(), step) };
     }
@@ -229,31 +250,60 @@ impl<A: Arch> PageTable<A> {
     /// Walks down to `level`, or as far as there are tables. Tells where, and the entry for `virt` there.
     #[inline(always)]
     fn locate(&self, virt: VirtAddr, level: usize) -> (Spot, Descriptor) {
-        let mut spot = Spot { table: self.root, level: 0, parent: (self.root, 0) };
-        loop {
-            let slot = index(virt, spot.level);
-            let entry = self.load(spot.table, slot);
-            if spot.level == level || !entry.is_table(spot.level) {
-                return (spot, entry);
-            }
-            spot = Spot { table: entry.address(), level: spot.level + 1, parent: (spot.table, slot) };
+        let root = Spot { table: self.root, level: 0, parent: (self.root, 0), link: Descriptor::NONE };
+        // Written out, so that all shifts are constants.
+        let (zero, entry) = (root, self.load(root.table, index(virt, 0)));
+        if level == 0 || !entry.is_table(0) {
+            return (zero, entry);
         }
+        let (one, entry) = self.below(&zero, entry, virt, 1);
+        if level == 1 || !entry.is_table(1) {
+            return (one, entry);
+        }
+        let (two, entry) = self.below(&one, entry, virt, 2);
+        if level == 2 || !entry.is_table(2) {
+            return (two, entry);
+        }
+        self.below(&two, entry, virt, PAGE_LEVEL)
     }
 
-    /// Entries in use of the table at `spot`; of the root nobody counts them.
+    /// The table of level 2 or 3 for `virt`, if there is one: the short way.
     #[inline(always)]
-    fn entries_in(&self, spot: &Spot) -> usize {
-        if spot.level == 0 { 1 } else { self.load(spot.parent.0, spot.parent.1).entries() }
+    fn table_at<const LEVEL: usize>(&mut self, virt: VirtAddr) -> Option<Spot> {
+        let gib = virt.as_raw() / level_size(1);
+        if self.last.0 != gib {
+            let (spot, _) = self.locate(virt, 2);
+            if spot.level != 2 {
+                return None;
+            }
+            self.last = (gib, spot.parent.0, spot.table);
+        }
+        let above = if LEVEL == 2 { self.last.1 } else { self.last.2 };
+        let parent = (above, index(virt, LEVEL - 1));
+        let link = self.load(parent.0, parent.1);
+        link.is_table(LEVEL - 1).then_some(Spot { table: link.address(), level: LEVEL, parent, link })
+    }
+
+    /// The table that `link` leads to from `above`, and its entry for `virt`.
+    #[inline(always)]
+    fn below(&self, above: &Spot, link: Descriptor, virt: VirtAddr, level: usize) -> (Spot, Descriptor) {
+        let parent = (above.table, index(virt, level - 1));
+        let spot = Spot { table: link.address(), level, parent, link };
+        (spot, self.load(spot.table, index(virt, level)))
     }
 
     /// `change` more entries of the table at `spot` are in use (or fewer). No walker sees a difference.
     #[inline(always)]
-    fn count(&mut self, spot: &Spot, change: isize) {
+    fn count(&mut self, spot: &mut Spot, change: isize) {
         if spot.level != 0 {
-            let (table, slot) = spot.parent;
-            let entry = self.load(table, slot);
-            self.store(table, slot, entry.with_entries(entry.entries().wrapping_add_signed(change)));
+            spot.link = spot.link.with_more_entries(change);
+            self.store(spot.parent.0, spot.parent.1, spot.link);
         }
+    }
+
+    #[inline(always)]
+    const fn contains(&self, virt: VirtAddr) -> bool {
+        virt.as_raw() >> 48 == self.top
     }
 
     /// Checks that `size` bytes from `virt` are pages of this regime.
@@ -264,7 +314,7 @@ impl<A: Arch> PageTable<A> {
         }
         // An empty range is as good as its first address.
         let last = virt.checked_add(size.saturating_sub(1)).ok_or(MapError::OutOfRange(virt))?;
-        if self.regime.contains(virt) && self.regime.contains(last) { Ok(()) } else { Err(MapError::OutOfRange(virt)) }
+        if self.contains(virt) && self.contains(last) { Ok(()) } else { Err(MapError::OutOfRange(virt)) }
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Span {
     pub size: u64,
     /// Level of the smallest leaves in it: an invalidate for each of them is enough. Of a contiguous group, each
     /// member counts.
-    pub level: usize,
+    pub level: u8,
     /// Tables were unlinked too, so that walk caches must forget.
     pub tables: bool,
 }
@@ -114,7 +114,7 @@ impl<A: Arch> Tlb<A> {
         self.counters.add(Event::RemoteFlush, 1);
         self.counters.add(Event::RemoteFlushOne, ops);
         for span in spans {
-            operand::each(span, regime, self.features.tlb_range, |op, operand| self.arch.tlbi(op, operand));
+            operand::each(&self.arch, span, regime, self.features.tlb_range);
         }
         self.complete();
     }
@@ -225,6 +225,7 @@ impl<T> Unmapped<T> {
     }
 
     /// Makes all CPUs forget it, and waits until they have.
+    #[inline]
     pub fn flush<A: Arch>(self, tlb: &Tlb<A>) -> Quiescent<T> {
         if !self.is_nothing() {
             tlb.flush_span(self.regime, &self.span);
@@ -271,18 +272,8 @@ impl<T> Quiescent<T> {
 
 impl Span {
     /// The bytes that one invalidate by page covers here.
-    pub(crate) const fn step(&self) -> u64 {
-        level_size(self.level)
-    }
-
-    /// The first addresses of what is to be invalidated one by one.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = VirtAddr> {
-        let step = self.step();
-        let first = self.start.as_raw() & !(step - 1);
-        let bytes = self.size + (self.start.as_raw() - first);
-        (0..bytes.div_ceil(step)).map(move |n| VirtAddr::new(first + n * step))
+    #[inline(always)]
+    const fn step(&self) -> u64 {
+        level_size(self.level as usize)
     }
 }
-
-#[cfg(test)]
-mod tests;

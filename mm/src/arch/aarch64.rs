@@ -181,6 +181,33 @@ unsafe impl Arch for AArch64 {
     unsafe fn fill_descriptors(&self, table: PhysAddr, index: usize, count: usize, first: u64, step: u64) {
         let mut at = self.entry(table, index);
         let mut descriptor = first;
+        if step == 0 {
+            for _ in 0..count / 16 {
+                // SAFETY: 16 of the caller's entries, mapped writable; `at` goes on behind them.
+                unsafe {
+                    core::arch::asm!(
+                        "stp {d}, {d}, [{at}]",
+                        "stp {d}, {d}, [{at}, #16]",
+                        "stp {d}, {d}, [{at}, #32]",
+                        "stp {d}, {d}, [{at}, #48]",
+                        "stp {d}, {d}, [{at}, #64]",
+                        "stp {d}, {d}, [{at}, #80]",
+                        "stp {d}, {d}, [{at}, #96]",
+                        "stp {d}, {d}, [{at}, #112]",
+                        "add {at}, {at}, #128",
+                        at = inout(reg) at,
+                        d = in(reg) descriptor,
+                        options(nostack, preserves_flags),
+                    );
+                }
+            }
+            for _ in 0..count % 16 {
+                // SAFETY: one of the caller's entries, as above.
+                unsafe { at.write_volatile(descriptor) };
+                at = at.wrapping_add(1);
+            }
+            return;
+        }
         let rounds = count / 16;
         if rounds != 0 {
             // SAFETY: `rounds * 16` entries from `index` on are inside the table, by the caller's promise, and

@@ -170,7 +170,7 @@ impl<A: Arch> PageTable<A> {
         }
         let Some(level) = written.flush else { return self.arch.publish_tables() };
         self.arch.dsb(Dsb::InnerShareableStores);
-        tlb.flush_span(regime, &Span { start: virt, size, level, tables: false });
+        tlb.flush_span(regime, &Span { start: virt, size, level: level as u8, tables: false });
         if written.broken {
             self.for_each_leaf(virt, size, |_, old| old.is_broken().then(|| change.apply(regime, old.mended())));
             self.arch.publish_tables();

@@ -295,6 +295,13 @@ impl Descriptor {
         Self(self.0 & !COUNT | (entries as u64) << COUNT_SHIFT & COUNT)
     }
 
+    /// The same table descriptor with `change` more entries in use, or fewer: never below 0, nor above 512.
+    #[must_use]
+    #[inline(always)]
+    pub(super) const fn with_more_entries(self, change: isize) -> Self {
+        Self(self.0.wrapping_add_signed((change as i64) << COUNT_SHIFT))
+    }
+
     /// Whether the entry is free.
     #[must_use]
     pub const fn is_none(self) -> bool {

@@ -61,15 +61,67 @@ impl<A: Arch> PageTable<A> {
         attributes: Attributes,
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
-        let piece = Piece { phys, size };
-        self.check_range(virt, size)?;
+        let block = level_size(PAGE_LEVEL - 1);
+        let small = size < block || size == block && !(virt.is_aligned(block) && phys.is_aligned(block));
+        if small && self.map_run::<PAGE_LEVEL>(virt, phys, size, attributes)
+            || self.map_run::<{ PAGE_LEVEL - 1 }>(virt, phys, size, attributes)
+        {
+            return Ok(());
+        }
+        self.map_any(virt, Piece { phys, size }, attributes, source)
+    }
+
+    /// The common case: leaves of one table that is there, no larger ones in their stead, no error. Tells whether it
+    /// was that.
+    #[inline(always)]
+    fn map_run<const LEVEL: usize>(
+        &mut self,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+    ) -> bool {
+        let count = (size / level_size(LEVEL)) as usize;
+        let slot = index(virt, LEVEL);
+        let is_plain = (virt.as_raw() | phys.as_raw() | size).is_multiple_of(level_size(LEVEL))
+            && self.contains(virt)
+            && count.wrapping_sub(1) < ENTRIES - slot
+            && phys.as_raw() < (1 << 48) - level_size(LEVEL - 1)
+            && (count != ENTRIES || !phys.is_aligned(level_size(LEVEL - 1)));
+        if !is_plain {
+            return false;
+        }
+        let Some(mut spot) = self.table_at::<LEVEL>(virt) else { return false };
+        if spot.entries() != 0 && !self.are_free(spot.table, slot, count) {
+            return false;
+        }
+        self.write_leaves(&mut spot, virt, phys, count, attributes);
+        self.arch.publish_tables();
+        true
+    }
+
+    #[inline(always)]
+    fn are_free(&self, table: PhysAddr, slot: usize, count: usize) -> bool {
+        self.load(table, slot).is_none() && (slot + 1..slot + count).all(|slot| self.load(table, slot).is_none())
+    }
+
+    #[inline(never)]
+    fn map_any(
+        &mut self,
+        virt: VirtAddr,
+        piece: Piece,
+        attributes: Attributes,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
+        self.check_range(virt, piece.size)?;
         check_piece(virt, piece)?;
-        if size != 0 {
+        if piece.size != 0 {
             let chunk = self.chunk(virt, piece)?;
-            if chunk.spot.level != chunk.level || chunk.size() != size {
+            if chunk.spot.level != chunk.level || chunk.size() != piece.size {
                 return self.map_checked(virt, core::iter::once(piece), attributes, source);
             }
-            self.write_leaves(&chunk.spot, virt, phys, chunk.count, attributes);
+            let mut spot = chunk.spot;
+            self.write_leaves(&mut spot, virt, piece.phys, chunk.count, attributes);
             self.arch.publish_tables();
         }
         Ok(())
@@ -94,7 +146,29 @@ impl<A: Arch> PageTable<A> {
             // Wraps behind the last page of all, and then only in front of nothing more.
             at = VirtAddr::new(at.as_raw().wrapping_add(piece.size));
         }
-        self.map_checked(virt, pieces, attributes, source)
+        let size = at.as_raw().wrapping_sub(virt.as_raw());
+        let (mut spot, entry) = self.locate(virt, PAGE_LEVEL);
+        let slot = index(virt, PAGE_LEVEL);
+        let pages = size / PAGE_SIZE;
+        if spot.level != PAGE_LEVEL || slot as u64 + pages > ENTRIES as u64 || pages == 0 {
+            return self.map_checked(virt, pieces, attributes, source);
+        }
+        // Pages of one table that is there: no piece needs a walk of its own.
+        let free = spot.entries() == 0
+            || entry.is_none() && (1..pages as usize).all(|n| self.load(spot.table, slot + n).is_none());
+        if !free {
+            return self.map_checked(virt, pieces, attributes, source);
+        }
+        let mut slot = slot;
+        for piece in pieces {
+            let count = (piece.size / PAGE_SIZE) as usize;
+            let leaf = Descriptor::leaf_of(self.regime, PAGE_LEVEL, piece.phys, attributes, false);
+            self.fill_with_groups(spot.table, PAGE_LEVEL, slot, count, leaf);
+            slot += count;
+        }
+        self.count(&mut spot, pages as isize);
+        self.arch.publish_tables();
+        Ok(())
     }
 
     fn map_checked(
@@ -110,8 +184,8 @@ impl<A: Arch> PageTable<A> {
         for mut piece in pieces {
             while piece.size != 0 {
                 let chunk = self.chunk(at, piece)?;
-                let spot = self.link(&chunk, at, &mut tables)?;
-                self.write_leaves(&spot, at, piece.phys, chunk.count, attributes);
+                let mut spot = self.link(&chunk, at, &mut tables)?;
+                self.write_leaves(&mut spot, at, piece.phys, chunk.count, attributes);
                 advance(&mut at, &mut piece, chunk.size());
             }
         }
@@ -177,7 +251,7 @@ impl<A: Arch> PageTable<A> {
         let step = level_size(level);
         let first = index(virt, level);
         let mut count = ((piece.size / step) as usize).min(ENTRIES - first);
-        if spot.level == level && self.entries_in(&spot) != 0 {
+        if spot.level == level && spot.entries() != 0 {
             for slot in first + 1..first + count {
                 let entry = self.load(spot.table, slot);
                 if entry.is_table(level) {
@@ -200,16 +274,17 @@ impl<A: Arch> PageTable<A> {
             // What `pop` leaves in the first entry is not valid; now it is free.
             self.store(next, 0, Descriptor::NONE);
             let slot = index(virt, spot.level);
-            self.count(&spot, 1);
-            self.store(spot.table, slot, Descriptor::table(next));
-            spot = Spot { table: next, level: spot.level + 1, parent: (spot.table, slot) };
+            self.count(&mut spot, 1);
+            let link = Descriptor::table(next);
+            self.store(spot.table, slot, link);
+            spot = Spot { table: next, level: spot.level + 1, parent: (spot.table, slot), link };
         }
         Ok(spot)
     }
 
     /// Writes `count` leaves into free entries, contiguous groups where they are whole.
     #[inline(always)]
-    fn write_leaves(&mut self, spot: &Spot, virt: VirtAddr, phys: PhysAddr, count: usize, attributes: Attributes) {
+    fn write_leaves(&mut self, spot: &mut Spot, virt: VirtAddr, phys: PhysAddr, count: usize, attributes: Attributes) {
         let leaf = Descriptor::leaf_of(self.regime, spot.level, phys, attributes, false);
         self.count(spot, count as isize);
         self.fill_with_groups(spot.table, spot.level, index(virt, spot.level), count, leaf);
@@ -226,6 +301,10 @@ impl<A: Arch> PageTable<A> {
         first: Descriptor,
     ) {
         let step = level_size(level);
+        if count < CONTIGUOUS_GROUP {
+            self.fill(table, slot, count, first, step);
+            return;
+        }
         let at = |n: usize| Descriptor::from_raw(first.as_raw() + n as u64 * step);
         let head = slot.next_multiple_of(CONTIGUOUS_GROUP) - slot;
         // Virtual and physical groups must both be aligned; then they stay in step through the table.

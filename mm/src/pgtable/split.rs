@@ -43,7 +43,7 @@ impl<A: Arch> PageTable<A> {
     ) -> Result<(), MapError> {
         self.split_at(virt, manner, tlb, source)?;
         match virt.checked_add(size) {
-            Some(end) if self.regime.contains(end) => self.split_at(end, manner, tlb, source),
+            Some(end) if self.contains(end) => self.split_at(end, manner, tlb, source),
             _ => Ok(()),
         }
     }
@@ -144,7 +144,7 @@ impl<A: Arch> PageTable<A> {
         let Run { table, level, slot, count } = run;
         let reach = level_size(level) * count as u64;
         let start = VirtAddr::new(at.as_raw() & !(reach - 1));
-        let span = Span { start, size: reach, level, tables: false };
+        let span = Span { start, size: reach, level: level as u8, tables: false };
         let old = self.load(table, slot);
         match Transition::between(old, first, level, tlb.features()) {
             Transition::Write => {
@@ -183,7 +183,7 @@ impl<A: Arch> PageTable<A> {
         unsafe { self.arch.replace_live(entries, run.count, first.as_raw(), step) };
         self.store(spot.table, slot, Descriptor::NONE);
         self.arch.dsb(Dsb::InnerShareableStores);
-        tlb.flush_span(self.regime, &Span { start: fixmap, size: PAGE_SIZE, level: PAGE_LEVEL, tables: false });
+        tlb.flush_span(self.regime, &Span { start: fixmap, size: PAGE_SIZE, level: PAGE_LEVEL as u8, tables: false });
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::chain::TableChain;
 use super::split::Manner;
-use super::{CONTIGUOUS_GROUP, Descriptor, ENTRIES, MapError, PAGE_LEVEL, PageTable, Spot, TableSource};
+use super::{CONTIGUOUS_GROUP, Descriptor, ENTRIES, MapError, NO_GIB, PAGE_LEVEL, PageTable, Spot, TableSource};
 use super::{index, level_size};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::{Arch, Dsb};
@@ -28,51 +28,97 @@ impl<A: Arch> PageTable<A> {
         tlb: &Tlb<A>,
         source: &mut impl TableSource,
     ) -> Result<Unmapped, MapError> {
-        self.check_range(virt, size)?;
-        let mut cleared = Cleared { pages: 0, level: 1 };
-        let (spot, entry) = self.locate(virt, PAGE_LEVEL);
-        let count = size / PAGE_SIZE;
-        let slot = index(virt, PAGE_LEVEL);
-        if spot.level == PAGE_LEVEL && count != 0 && slot as u64 + count <= ENTRIES as u64 {
-            // Pages of one table, the common case: at most a contiguous group can stand in the way.
-            let end = slot + count as usize;
-            let cuts_head = !slot.is_multiple_of(CONTIGUOUS_GROUP) && entry.is_contiguous();
-            if cuts_head || !end.is_multiple_of(CONTIGUOUS_GROUP) && self.load(spot.table, end - 1).is_contiguous() {
-                self.split_ends(virt, size, &Manner::Break, tlb, source)?;
-            }
-            self.clear(&spot, slot, count as usize, &mut cleared);
+        let block = level_size(PAGE_LEVEL - 1);
+        let run = if size < block || size == block && !virt.is_aligned(block) {
+            self.unmap_run::<PAGE_LEVEL>(virt, size)
         } else {
-            self.split_ends(virt, size, &Manner::Break, tlb, source)?;
-            self.clear_range(virt, size, &mut cleared);
+            self.unmap_run::<{ PAGE_LEVEL - 1 }>(virt, size)
+        };
+        match run {
+            Some(cleared) => Ok(self.unmapped(virt, size, &cleared, tlb)),
+            None => self.unmap_any(virt, size, tlb, source),
         }
-        if cleared.pages != 0 {
-            // From here on no walker can fetch them again, whoever flushes, and whenever.
-            self.arch.dsb(Dsb::InnerShareableStores);
+    }
+
+    /// The common case: entries of one table, none of them a table, and no contiguous group cut. `None` if it is not
+    /// that.
+    #[inline(always)]
+    fn unmap_run<const LEVEL: usize>(&mut self, virt: VirtAddr, size: u64) -> Option<Cleared> {
+        let count = (size / level_size(LEVEL)) as usize;
+        let slot = index(virt, LEVEL);
+        let is_plain = (virt.as_raw() | size).is_multiple_of(level_size(LEVEL))
+            && self.contains(virt)
+            && count.wrapping_sub(1) < ENTRIES - slot;
+        if !is_plain {
+            return None;
         }
-        let span = Span { start: virt, size, level: cleared.level, tables: false };
-        Ok(self.unmapped(span, cleared.pages, tlb))
+        let mut spot = self.table_at::<LEVEL>(virt)?;
+        if self.cuts_group(&spot, slot) || self.cuts_group(&spot, slot + count) {
+            return None;
+        }
+        let mut present = spot.entries();
+        if present != 0 && (LEVEL != PAGE_LEVEL || count != ENTRIES) {
+            present = 0;
+            for slot in slot..slot + count {
+                let entry = self.load(spot.table, slot);
+                if entry.is_table(LEVEL) {
+                    return None;
+                }
+                present += usize::from(!entry.is_none());
+            }
+        }
+        if present != 0 {
+            self.fill(spot.table, slot, count, Descriptor::NONE, 0);
+            self.count(&mut spot, -(present as isize));
+        }
+        Some(Cleared { pages: present as u64 * (level_size(LEVEL) / PAGE_SIZE), level: LEVEL })
+    }
+
+    /// Whether there is a contiguous group on both sides of entry `slot`.
+    #[inline(always)]
+    fn cuts_group(&self, spot: &Spot, slot: usize) -> bool {
+        !slot.is_multiple_of(CONTIGUOUS_GROUP) && self.load(spot.table, slot).is_contiguous()
+    }
+
+    #[inline(never)]
+    fn unmap_any(
+        &mut self,
+        virt: VirtAddr,
+        size: u64,
+        tlb: &Tlb<A>,
+        source: &mut impl TableSource,
+    ) -> Result<Unmapped, MapError> {
+        if let Some(cleared) = self.unmap_run::<PAGE_LEVEL>(virt, size) {
+            // A whole table of pages.
+            return Ok(self.unmapped(virt, size, &cleared, tlb));
+        }
+        self.check_range(virt, size)?;
+        self.split_ends(virt, size, &Manner::Break, tlb, source)?;
+        let mut cleared = Cleared { pages: 0, level: 1 };
+        self.clear_range(virt, size, &mut cleared);
+        Ok(self.unmapped(virt, size, &cleared, tlb))
     }
 
     fn clear_range(&mut self, virt: VirtAddr, size: u64, cleared: &mut Cleared) {
         let mut done = 0;
         while done < size {
             let at = VirtAddr::new(virt.as_raw() + done);
-            let (spot, _) = self.locate(at, PAGE_LEVEL);
+            let (mut spot, _) = self.locate(at, PAGE_LEVEL);
             let step = level_size(spot.level);
             let slot = index(at, spot.level);
             // Only a hole can begin before the range or end behind it: the ends were split.
             let before = at.as_raw() % step;
             let wanted = (before + (size - done)).div_ceil(step);
             let count = (wanted as usize).min(ENTRIES - slot);
-            let count = self.clear(&spot, slot, count, cleared);
+            let count = self.clear(&mut spot, slot, count, cleared);
             done += count as u64 * step - before;
         }
     }
 
     /// Clears up to `count` entries that are no tables; tells how many there were before the first table.
     #[inline(always)]
-    fn clear(&mut self, spot: &Spot, slot: usize, mut count: usize, cleared: &mut Cleared) -> usize {
-        let used = self.entries_in(spot);
+    fn clear(&mut self, spot: &mut Spot, slot: usize, mut count: usize, cleared: &mut Cleared) -> usize {
+        let used = spot.entries();
         let mut present = 0;
         if spot.level == PAGE_LEVEL && (count == ENTRIES || used == 0) {
             present = used;
@@ -112,6 +158,7 @@ impl<A: Arch> PageTable<A> {
         source: &mut impl TableSource,
     ) -> Result<u64, MapError> {
         self.check_range(virt, size)?;
+        self.last.0 = NO_GIB;
         let mut tables = TableChain::EMPTY;
         let mut count = 0;
         // Lower levels first: they may be what the upper ones are still used for.
@@ -121,11 +168,11 @@ impl<A: Arch> PageTable<A> {
             while done < size {
                 let at = VirtAddr::new(virt.as_raw() + done);
                 let (spot, _) = self.locate(at, level);
-                if spot.level == level && self.entries_in(&spot) == 0 {
+                if spot.level == level && spot.entries() == 0 {
                     let (parent, slot) = spot.parent;
-                    let (above, _) = self.locate(at, level - 1);
+                    let (mut above, _) = self.locate(at, level - 1);
                     self.store(parent, slot, Descriptor::NONE);
-                    self.count(&above, -1);
+                    self.count(&mut above, -1);
                     // SAFETY: it was a table of this tree, and nothing leads there any more but what walkers hold.
                     unsafe { tables.push(&self.arch, spot.table) };
                     count += 1;
@@ -138,15 +185,20 @@ impl<A: Arch> PageTable<A> {
         if count != 0 {
             self.arch.dsb(Dsb::InnerShareableStores);
             // One invalidate for each level 3 table: a walk-cache entry is used for all of its addresses.
-            tlb.flush_span(self.regime, &Span { start: virt, size, level: PAGE_LEVEL - 1, tables: true });
+            tlb.flush_span(self.regime, &Span { start: virt, size, level: PAGE_LEVEL as u8 - 1, tables: true });
         }
         tables.give_back(&self.arch, source);
         Ok(count)
     }
 
+    /// What was cleared is out of the walkers' sight from here on, whoever flushes, and whenever.
     #[inline(always)]
-    fn unmapped(&self, span: Span, pages: u64, tlb: &Tlb<A>) -> Unmapped {
-        Unmapped { regime: self.regime, span, pages, stamp: tlb.stamp(), payload: () }
+    fn unmapped(&self, virt: VirtAddr, size: u64, cleared: &Cleared, tlb: &Tlb<A>) -> Unmapped {
+        if cleared.pages != 0 {
+            self.arch.dsb(Dsb::InnerShareableStores);
+        }
+        let span = Span { start: virt, size, level: cleared.level as u8, tables: false };
+        Unmapped { regime: self.regime, span, pages: cleared.pages, stamp: tlb.stamp(), payload: () }
     }
 }
 

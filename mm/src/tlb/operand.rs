@@ -9,7 +9,7 @@
 
 use super::Span;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
-use crate::arch::Tlbi;
+use crate::arch::{Arch, Tlbi};
 use crate::pgtable::{Asid, Regime};
 
 const ASID_SHIFT: u32 = 48;
@@ -79,7 +79,8 @@ fn by_range(span: &Span, tlb_range: bool) -> bool {
 /// Invalidates that [`each`] issues for `span`.
 pub(super) fn count(span: &Span, tlb_range: bool) -> u64 {
     if !by_range(span, tlb_range) {
-        return span.size.div_ceil(span.step());
+        let before = span.start.as_raw() & (span.step() - 1);
+        return (before + span.size).div_ceil(span.step());
     }
     let pages = span.size / PAGE_SIZE;
     if pages > MAX_RANGE_PAGES {
@@ -89,16 +90,41 @@ pub(super) fn count(span: &Span, tlb_range: bool) -> u64 {
     (pages / MAX_RANGE_PAGES) + (0..4).filter(|&scale| scaled(below, scale) != 0).count() as u64 + below % 2
 }
 
+/// The operands of all pages of `span`, or of its first page in each block.
+#[inline(always)]
+fn pages(span: &Span, regime: Regime, mut issue: impl FnMut(u64)) {
+    let step = span.step();
+    let first = span.start.as_raw() & !(step - 1);
+    let last = span.start.as_raw() + (span.size - 1);
+    let mut at = page(regime, VirtAddr::new(first));
+    // The operands of one half go up with the addresses: no carry reaches the fields above.
+    let end = page(regime, VirtAddr::new(last));
+    while at <= end {
+        issue(at);
+        at += step >> PAGE_SHIFT;
+    }
+}
+
 /// How many units of `scale` there are in `pages`, up to 31.
 const fn scaled(pages: u64, scale: u32) -> u64 {
     pages >> (5 * scale + 1) & 31
 }
 
-/// The invalidates that cover `span`.
-pub(super) fn each(span: &Span, regime: Regime, tlb_range: bool, mut issue: impl FnMut(Tlbi, u64)) {
+/// Issues the invalidates that cover `span`.
+#[inline]
+pub(super) fn each<A: Arch>(arch: &A, span: &Span, regime: Regime, tlb_range: bool) {
+    each_op(span, regime, tlb_range, |op, operand| arch.tlbi(op, operand));
+}
+
+#[inline(always)]
+fn each_op(span: &Span, regime: Regime, tlb_range: bool, mut issue: impl FnMut(Tlbi, u64)) {
     if !by_range(span, tlb_range) {
-        let op = page_op(regime, span.tables);
-        span.steps().for_each(|virt| issue(op, page(regime, virt)));
+        // One loop for each instruction, not a choice in each round.
+        match page_op(regime, span.tables) {
+            Tlbi::LastLevelPageAnyAsid => pages(span, regime, |at| issue(Tlbi::LastLevelPageAnyAsid, at)),
+            Tlbi::LastLevelPage => pages(span, regime, |at| issue(Tlbi::LastLevelPage, at)),
+            op => pages(span, regime, |at| issue(op, at)),
+        }
         return;
     }
     let op = range_op(regime, span.tables);
@@ -118,5 +144,50 @@ pub(super) fn each(span: &Span, regime: Regime, tlb_range: bool, mut issue: impl
     }
     if pages % 2 != 0 {
         issue(page_op(regime, span.tables), page(regime, VirtAddr::new(at)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VMALLOC: u64 = 0xffff_8000_0000_0000;
+
+    #[test]
+    fn an_upper_address_leaves_the_fields_above_it_alone() {
+        let virt = VirtAddr::new(VMALLOC + 0x1234_5000);
+        assert_eq!(page(Regime::Upper, virt), 0xff8_0001_2345);
+        let user = page(Regime::User(Asid(0xabcd)), VirtAddr::new(0x1234_5000));
+        assert_eq!(user, 0xabcd_0000_0001_2345);
+    }
+
+    #[test]
+    fn ranges_and_single_pages_add_up() {
+        for pages in (1..200).chain([511, 512, 513, 4095, 65_535, 65_537, 2_097_151, 2_097_152]) {
+            let span = Span { start: VirtAddr::new(VMALLOC), size: pages * PAGE_SIZE, level: 3, tables: false };
+            let mut next = VMALLOC >> PAGE_SHIFT & RANGE_PAGE_BITS;
+            let mut ops = 0;
+            each_op(&span, Regime::Upper, true, |op, operand| {
+                ops += 1;
+                let (scale, num) = (operand >> SCALE_SHIFT & 3, operand >> NUM_SHIFT & 31);
+                let covers = if op.crm() == 2 { (num + 1) << (5 * scale + 1) } else { 1 };
+                assert_eq!(operand & RANGE_PAGE_BITS, next & RANGE_PAGE_BITS, "{pages} pages: a gap");
+                next += covers;
+            });
+            assert_eq!(next - (VMALLOC >> PAGE_SHIFT & RANGE_PAGE_BITS), pages);
+            assert_eq!(count(&span, true), ops, "{pages} pages");
+        }
+    }
+
+    #[test]
+    fn blocks_are_counted_as_they_are_invalidated() {
+        for (offset, size, level, expected) in
+            [(0, 0x1000, 3, 1), (0, 0x20_0000, 2, 1), (0x1000, 0x20_0000, 2, 2), (0x3f_f000, 0x2000, 2, 2)]
+        {
+            let span = Span { start: VirtAddr::new(VMALLOC + offset), size, level, tables: true };
+            let mut ops = 0;
+            each_op(&span, Regime::Upper, false, |_, _| ops += 1);
+            assert_eq!((ops, count(&span, false)), (expected, expected), "{span:?}");
+        }
     }
 }
