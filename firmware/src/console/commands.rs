@@ -29,8 +29,7 @@ mod system;
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 6] =
-    [shell::TABLE, system::TABLE, memory::TABLE, pages::TABLE, pgtable::TABLE, log::TABLE];
+static TABLES: [Table; 6] = [shell::TABLE, system::TABLE, memory::TABLE, pages::TABLE, pgtable::TABLE, log::TABLE];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {

@@ -7,8 +7,8 @@
 
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use mm::buddy::PageBlock;
+use mm::gfp::Gfp;
 use mm::pgtable::{Change, MapError, TableSource};
-use mm::zone::ZoneKind;
 
 use super::Memory;
 
@@ -21,12 +21,12 @@ pub struct TableFrames<'a>(
 
 impl TableSource for TableFrames<'_> {
     fn table(&mut self) -> Option<PhysAddr> {
-        let (pfn, _) = self.0.zones.lock().alloc(Order::ZERO, ZoneKind::Normal, 0).ok()?.into_raw();
+        let (pfn, _) = self.0.pages.alloc(Gfp::ATOMIC, Order::ZERO).ok()?.into_raw();
         Some(pfn.addr())
     }
 
     fn give_back(&mut self, table: PhysAddr) {
-        if let Err(error) = self.0.zones.lock().free(PageBlock::from_raw(table.pfn(), Order::ZERO)) {
+        if let Err(error) = self.0.pages.free(PageBlock::from_raw(table.pfn(), Order::ZERO)) {
             crate::pr_err!("pgtable: the frame of a table could not be given back: {error}");
         }
     }
