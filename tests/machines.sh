@@ -8,10 +8,10 @@ image=target/kernel8.img
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Every file of on_target/, one boot each.
+# Every file of on_target/, one boot each; PROFILE=dev is the debug build.
 boots() { # [NAME=VALUE...]
     local out
-    if out=$(env "$@" cargo test --quiet --release --target $target -p tests 2>&1 </dev/null); then
+    if out=$(env "$@" sh -c "cargo test --quiet --profile \${PROFILE:-release} --target $target -p tests" 2>&1 </dev/null); then
         awk '/^[0-9]+ passed, 0 failed/ { boots++; cases += $1 } END { print boots " boots, " cases " cases passed" }' <<<"$out"
     else
         echo "$out"
@@ -173,6 +173,8 @@ step "report: SError" serror
 step "report: SError, with RAS" serror CPU=max
 # shellcheck source=tests/console.sh
 . tests/console.sh
+# shellcheck source=tests/cpus.sh
+. tests/cpus.sh
 
 step "no tree: ATAGs" expects 1 'fatal: no device tree: x0 points at ATAGs' exit BOARD=rpi4 DTB=none
 step "no tree: entered at EL3" at_el3 $image 1 'fatal: no device tree: x0 is 0'

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Serial ports, polled, behind the traits of `embedded-io`.
+//! Serial ports, polled, behind the traits of `embedded-io`; receiving can be left to an interrupt handler.
 //!
 //! A port that firmware or a loader has already set up keeps its line settings: they know the clocks and
 //! the wiring. One that is off is started at 115200 8N1, if its clock is known.
@@ -115,10 +115,53 @@ impl Port {
         }
     }
 
+    /// The receiving half, for an interrupt handler.
+    ///
+    /// # Safety
+    ///
+    /// As [`Port::new`]; and this value does not receive any more: it only sends.
+    #[must_use]
+    pub const unsafe fn receiver(&self) -> Receiver {
+        match self {
+            Self::Pl011(port) => Receiver { kind: UartKind::Pl011, base: port.base() },
+            Self::BcmAux(port) => Receiver { kind: UartKind::BcmAux, base: port.base() },
+        }
+    }
+
     fn can_receive(&self) -> bool {
         match self {
             Self::Pl011(port) => port.can_receive(),
             Self::BcmAux(port) => port.can_receive(),
+        }
+    }
+}
+
+/// The receiving half of a port: it touches no register that sending does, but for reading flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiver {
+    kind: UartKind,
+    base: usize,
+}
+
+impl Receiver {
+    /// The next received byte, if there is one.
+    #[must_use]
+    pub fn receive(&self) -> Option<u8> {
+        match self.kind {
+            // SAFETY: `Port::receiver` was promised that the port is there and receives only by this half.
+            UartKind::Pl011 => unsafe { Pl011::new(self.base) }.receive(),
+            // SAFETY: as above.
+            UartKind::BcmAux => unsafe { BcmAux::new(self.base) }.receive(),
+        }
+    }
+
+    /// Has the port interrupt when bytes wait to be received, or not.
+    pub fn set_interrupt(&self, on: bool) {
+        match self.kind {
+            // SAFETY: as above.
+            UartKind::Pl011 => unsafe { Pl011::new(self.base) }.set_receive_interrupt(on),
+            // SAFETY: as above.
+            UartKind::BcmAux => unsafe { BcmAux::new(self.base) }.set_receive_interrupt(on),
         }
     }
 }

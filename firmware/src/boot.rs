@@ -7,7 +7,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MIDR_EL1};
+use aarch64_cpu::registers::MIDR_EL1;
 use bsp::console::{choose_console, port_named};
 use bsp::dt;
 use bsp::info::{BootInfo, Uart, UartKind};
@@ -17,13 +17,14 @@ use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tock_registers::interfaces::Readable;
 
+use crate::cpu::PerCpu;
 use crate::layout::Image;
 use crate::log::{record, records};
 use crate::memory::{self, Memory};
 use crate::options::Options;
 use crate::power::Failure;
 use crate::window::Windows;
-use crate::{devices, exception, output, power, pr_emerg, pr_info, pr_warn};
+use crate::{devices, exception, keys, output, power, pr_emerg, pr_info, pr_warn, smp, time};
 
 core::arch::global_asm!(
     include_str!("boot/entry.S"),
@@ -34,6 +35,8 @@ core::arch::global_asm!(
     TCR = const TCR,
     SCTLR_OFF = const SCTLR_OFF,
     SCTLR_ON = const SCTLR_ON,
+    FAULT_STACK = const PerCpu::FAULT_STACK,
+    FIRST_STACK = const PerCpu::FIRST_STACK,
 );
 
 /// 48-bit addresses in both halves, 4 KiB granules, walks cached write-back and inner shareable; the size of
@@ -56,6 +59,8 @@ pub struct Machine {
     pub options: Options<'static>,
     /// RAM and the kernel's map of it.
     pub memory: Memory,
+    /// The port of the console, if it is one of the tree's.
+    pub console: Option<&'static Uart>,
 }
 
 /// Makes a function the program's main: `fn(&'static Machine) -> !`.
@@ -94,8 +99,7 @@ pub fn machine() -> Option<&'static Machine> {
 /// Nanoseconds since the counter started, which is when the machine did.
 #[must_use]
 pub fn uptime_ns() -> u64 {
-    let ticks = u128::from(CNTPCT_EL0.get()) * 1_000_000_000;
-    ticks.checked_div(u128::from(CNTFRQ_EL0.get())).unwrap_or(0) as u64
+    time::to_ns(time::ticks())
 }
 
 /// From `entry.S`: x0 as the loader left it, where the image was loaded, the exception level at entry.
@@ -113,6 +117,11 @@ extern "C" fn kernel_start(tree: u64, image: u64, level: u64) -> ! {
             power::fail(Failure::Boot)
         }
     };
+    smp::start(machine);
+    keys::start(machine);
+    let time_ns = uptime_ns();
+    pr_info!("boot: {time_ns} ns since the counter started");
+    record!(info, "boot: done after {=u64} ns", time_ns);
     // SAFETY: `entry!` defines this function with this signature.
     unsafe { quire_main(machine) }
 }
@@ -143,10 +152,7 @@ fn start(tree: u64, image: Image, level: u64, windows: &mut Windows) -> Result<M
         unsafe { power::set_watchdog(virt.as_raw()) };
     }
     let memory = memory::start(info, &options, image, blob, blob_range, windows).map_err(BootError::Memory)?;
-    let time_ns = uptime_ns();
-    pr_info!("boot: {time_ns} ns since the counter started");
-    record!(info, "boot: done after {=u64} ns", time_ns);
-    Ok(Machine { info, options, memory })
+    Ok(Machine { info, options, memory, console })
 }
 
 /// Looks at what x0 points to, and maps all of the tree if it is one.

@@ -21,7 +21,8 @@ pub use self::expect::{Expected, expect};
 use crate::cpu::hardware;
 use crate::fault::Class;
 use crate::power::{self, Failure};
-use crate::{boot, output, println};
+use crate::sync::watch;
+use crate::{boot, output, println, smp};
 
 /// What kind of failure it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,8 +91,11 @@ pub(crate) fn end(event: &dyn Event) -> ! {
         expect::end_well_without_a_word();
         power::fail_silently(event.failure());
     }
+    // What this CPU does now need not keep to the order of locks.
+    watch::stop();
+    smp::stop_others();
     wait_for_the_console();
-    // SAFETY: whoever held it has failed or been interrupted for good, or was given the time that any message takes.
+    // SAFETY: whoever held it has failed or been stopped for good, or was given the time that any message takes.
     unsafe { output::steal() };
     boot::open_last_resort();
     let mut report = expect::Watch::new(event.cause(), event.address(), turn);

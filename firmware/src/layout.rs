@@ -6,6 +6,8 @@
 //!          0xffff_8000_0000_0000  vmalloc, ioremap, stacks
 //!          0xffff_ffff_8000_0000  the kernel image, W^X
 //!          0xffff_ffff_9000_0000  windows: boot-time views, and the console's registers for good
+//!          0xffff_ffff_a000_0000  stacks, each behind a guard page
+//!          0xffff_ffff_b000_0000  registers of devices
 //!   TTBR0  empty (an identity map of one page while booting)
 //! ```
 
@@ -37,6 +39,15 @@ pub const TREE_PAGES: u64 = 513;
 pub const SCRATCH_WINDOW: u64 = TREE_WINDOW + 528 * PAGE_SIZE;
 /// Pages for them: the rest of the windows' six tables.
 pub const SCRATCH_PAGES: u64 = 6 * 512 - 528 - DEVICE_PAGES;
+
+/// Stacks of CPUs and threads.
+pub const STACKS: u64 = 0xffff_ffff_a000_0000;
+/// End of the stacks.
+pub const STACKS_END: u64 = 0xffff_ffff_a400_0000;
+/// Device registers that are mapped once there is an allocator.
+pub const DEVICES: u64 = 0xffff_ffff_b000_0000;
+/// End of the device registers.
+pub const DEVICES_END: u64 = 0xffff_ffff_f000_0000;
 
 /// Bytes of a fault stack; `linker/image.ld` has the same number.
 pub const FAULT_STACK_SIZE: u64 = 16 * 1024;

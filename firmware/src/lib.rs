@@ -6,7 +6,8 @@
 //! 1. `boot/entry.S`: Image header, EL3/EL2 to EL1, boot tables, MMU on, `.bss` cleared
 //! 2. `boot.rs`: find and read the device tree, open the console, then the rest in order
 //! 3. `memory.rs`: RAM from the tree, the kernel's own map, the page allocator
-//! 4. `console.rs`: commands from `run=` and from the keyboard
+//! 4. `smp.rs`: interrupts (`irq.rs`), the tick, threads, and all other CPUs
+//! 5. `console.rs`: commands from `run=` and from the keyboard
 //!
 //! A program gives its main function to `entry!`, in `boot.rs`.
 #![cfg_attr(target_os = "none", no_std)]
@@ -15,6 +16,7 @@
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 
 pub mod fault;
+pub mod features;
 pub mod line;
 pub mod log;
 pub mod pipe;
@@ -37,6 +39,10 @@ pub mod exception;
 #[cfg(target_os = "none")]
 pub mod fatal;
 #[cfg(target_os = "none")]
+pub mod irq;
+#[cfg(target_os = "none")]
+mod keys;
+#[cfg(target_os = "none")]
 pub mod layout;
 #[cfg(target_os = "none")]
 pub mod memory;
@@ -49,7 +55,21 @@ mod panic;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+pub mod smp;
+#[cfg(target_os = "none")]
+pub mod soak;
+#[cfg(target_os = "none")]
 pub mod stack;
+#[cfg(target_os = "none")]
+pub mod stacks;
+#[cfg(target_os = "none")]
+pub mod sync;
+#[cfg(target_os = "none")]
+pub mod thread;
+#[cfg(target_os = "none")]
+pub mod tick;
+#[cfg(target_os = "none")]
+pub mod time;
 #[cfg(target_os = "none")]
 pub mod translate;
 #[cfg(target_os = "none")]

@@ -21,10 +21,13 @@ use core::fmt;
 use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
 use bsp::dt;
 use bsp::info::{BootInfo, EnableMethod, RawRange, ReservedKind};
-use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use mm::buddy::PageBlock;
+use mm::gfp::Gfp;
 use mm::memblock::{Direction, Memblock, MemblockError, Request, ReserveFlags};
 use mm::page_alloc::{Config, Pages};
 use mm::pgtable::MapError;
+use mm::sync::Rank;
 use mm::zone::ZoneError;
 use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -37,6 +40,7 @@ pub use self::set_memory::TableFrames;
 use crate::cpu::{Hardware, hardware};
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
+use crate::sync::Lock;
 use crate::window::Windows;
 use crate::{output, pr_err, pr_warn};
 
@@ -46,7 +50,7 @@ pub struct Memory {
     /// Who owns which byte. Fixed once the page allocator has the rest.
     pub memblock: &'static Memblock,
     /// The kernel's translation tree.
-    pub map: SpinMutex<KernelMap>,
+    pub map: Lock<KernelMap>,
     /// The page allocator.
     pub pages: &'static Pages<'static, Hardware>,
     /// The image in physical memory.
@@ -102,7 +106,33 @@ impl From<MapError> for MemoryError {
     }
 }
 
+/// Taken once while one CPU boots, and never opened again.
 static MEMBLOCK: SpinMutex<Memblock> = SpinMutex::new(Memblock::new());
+
+impl Memory {
+    /// A frame of `node`, or of another if it has none.
+    #[must_use]
+    pub fn take_frame(&self, node: u32) -> Option<PhysAddr> {
+        let (pfn, _) = self.pages.alloc_on(node, Gfp::ATOMIC, Order::ZERO).ok()?.into_raw();
+        Some(pfn.addr())
+    }
+
+    /// Gives back what [`take_frame`](Self::take_frame) gave.
+    pub fn give_frame(&self, frame: PhysAddr) {
+        if let Err(error) = self.pages.free(PageBlock::from_raw(frame.pfn(), Order::ZERO)) {
+            pr_err!("memory: a frame could not be given back: {error}");
+        }
+    }
+
+    /// Maps device registers, for good. Tells where they are then.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`].
+    pub fn map_device(&self, range: RawRange) -> Result<VirtAddr, MapError> {
+        self.map.lock().map_device(range.base, range.size, &mut TableFrames(self))
+    }
+}
 
 /// The first physical address that this CPU, or our direct map, cannot reach.
 #[must_use]
@@ -182,7 +212,7 @@ pub(crate) fn start(
     let device_tree = unsafe { core::slice::from_raw_parts(direct_ptr(copy.start()).cast_const(), copy_size as usize) };
     let memory = Memory {
         memblock: SpinMutexGuard::leak(memblock),
-        map: SpinMutex::new(map),
+        map: Lock::new(Rank::PAGE_TABLE, map),
         pages,
         image,
         device_tree,

@@ -29,6 +29,8 @@ pub struct Options<'a> {
     pub fill: Fill,
     /// `fail_page_alloc=interval,probability,space,times`: page allocations that fail on purpose.
     pub faults: Option<Faults>,
+    /// `maxcpus=N`, `nosmp`: use no more than this many CPUs.
+    pub max_cpus: Option<usize>,
     /// `run="command; command"`: console commands to run first.
     pub run: Option<&'a str>,
 }
@@ -42,6 +44,8 @@ impl<'a> Options<'a> {
             // The last one wins, as in Linux.
             match param.value {
                 Some(value) if param.is("mem") => options.mem = cmdline::parse_size(value).or(options.mem),
+                Some(value) if param.is("maxcpus") => options.max_cpus = value.parse().ok().or(options.max_cpus),
+                None if param.is("nosmp") => options.max_cpus = Some(1),
                 Some("debug") if param.is("memblock") => options.memblock_debug = true,
                 Some(value) if param.is("loglevel") => options.threshold = threshold(value).or(options.threshold),
                 Some(value) if param.is("log") => options.records = records(value).or(options.records),
@@ -147,7 +151,8 @@ fn is_known(param: &Param<'_>) -> bool {
             is_on(value).is_some()
         }
         Some(value) if param.is("fail_page_alloc") => Faults::parse(value).is_some(),
+        Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
-        None => param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
+        None => param.is("nosmp") || param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
     }
 }

@@ -9,9 +9,8 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use bsp::uart::Port;
+use bsp::uart::{Port, Receiver};
 use mm::arch::Arch;
-use mm::sync::{IrqSpinLock, Rank};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::boot::uptime_ns;
@@ -20,6 +19,8 @@ use crate::log::records;
 use crate::log::ring::{Cursor, MAX_TEXT, Ring};
 use crate::log::wire::MARK;
 use crate::log::{self, Level};
+use crate::sync::{self, Lock};
+use crate::{keys, thread, tick};
 
 /// Bytes of log that are kept.
 const LOG_BYTES: usize = 32 * 1024;
@@ -37,16 +38,10 @@ struct Output {
     in_line: bool,
 }
 
-/// Taken under any other lock, and takes none itself.
-const RANK: Rank = match Rank::new(63) {
-    Some(rank) => rank,
-    None => Rank::PER_CPU,
-};
-
 /// Apart, so that it is not in the file of the image.
 static LOG: SpinMutex<[u8; LOG_BYTES]> = SpinMutex::new([0; LOG_BYTES]);
-static OUTPUT: IrqSpinLock<Output> =
-    IrqSpinLock::new(RANK, Output { port: None, record_port: None, log: None, in_line: false });
+static OUTPUT: Lock<Output> =
+    Lock::new(sync::CONSOLE, Output { port: None, record_port: None, log: None, in_line: false });
 /// The number of the CPU that holds the lock, plus 1; 0 while it is open.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 /// Messages that came while their own CPU held the lock.
@@ -73,7 +68,7 @@ fn with<R>(action: impl FnOnce(&mut Output) -> R) -> Option<R> {
     let state = hardware().mask_interrupts();
     let me = hardware().cpu() + 1;
     let result = (OWNER.load(Ordering::Relaxed) != me).then(|| {
-        let mut output = OUTPUT.lock(hardware());
+        let mut output = OUTPUT.lock();
         OWNER.store(me, Ordering::Relaxed);
         let result = action(&mut output);
         OWNER.store(0, Ordering::Relaxed);
@@ -159,10 +154,28 @@ pub(crate) fn with_log<R>(action: impl FnOnce(&mut Ring<'static, LOG_BYTES>) -> 
     with(|output| action(output.ring()))
 }
 
-/// The next key, if one was pressed.
+/// The next key, if one was pressed: from the ring that the port's interrupt fills, or from the port itself as long as
+/// there is no interrupt.
 #[must_use]
 pub fn key() -> Option<u8> {
-    with(|output| output.port.as_mut()?.receive())?
+    if keys::is_running() { keys::take() } else { with(|output| output.port.as_mut()?.receive())? }
+}
+
+/// Lets other threads run, or waits for an interrupt if there are none that can; no longer than to the next tick, and
+/// not if a key is there. For whoever looks for keys again and again.
+pub fn wait_for_key() {
+    if keys::is_running() && tick::is_running() {
+        thread::rest_unless(keys::is_there);
+    } else {
+        thread::yield_now();
+        core::hint::spin_loop();
+    }
+}
+
+/// What receives for the console from now on.
+pub(crate) fn receiver() -> Option<Receiver> {
+    // SAFETY: nobody receives by the port itself once the ring is filled; see `key`.
+    with(|output| output.port.as_ref().map(|port| unsafe { port.receiver() }))?
 }
 
 /// Waits until everything printed has left the wire.

@@ -4,6 +4,7 @@
 use mm::addr::{PhysAddr, VirtRange};
 
 use crate::layout::Image;
+use crate::stacks;
 
 /// A stack.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,13 @@ pub fn all() -> impl Iterator<Item = Stack> {
     let sections = Image::at(PhysAddr::ZERO).sections();
     let pairs = sections.into_iter().zip(sections.into_iter().skip(1));
     let guarded = pairs.filter(|(guard, stack)| guard.attributes.is_none() && stack.attributes.is_some());
-    guarded.map(|(guard, stack)| Stack { name: stack.name, cpu: 0, range: stack.virt, guard: guard.virt })
+    let boot = guarded.map(|(guard, stack)| Stack { name: stack.name, cpu: 0, range: stack.virt, guard: guard.virt });
+    boot.chain(stacks::all().map(|place| Stack {
+        name: place.used_for.name(),
+        cpu: place.cpu,
+        range: place.range,
+        guard: place.guard,
+    }))
 }
 
 /// The stack that `address` lies in.

@@ -234,6 +234,21 @@ unsafe impl<A: Arch> Arch for &A {
     }
 
     #[inline(always)]
+    fn take_lowest(&self, word: &AtomicU64) -> u64 {
+        (**self).take_lowest(word)
+    }
+
+    #[inline(always)]
+    fn put_beside(&self, word: &AtomicU64, bits: u64) -> bool {
+        (**self).put_beside(word, bits)
+    }
+
+    unsafe fn fill(&self, start: PhysAddr, bytes: u64, byte: u8) {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).fill(start, bytes, byte) };
+    }
+
+    #[inline(always)]
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
         // SAFETY: the caller's promise.
         unsafe { (**self).load_descriptor(table, index) }

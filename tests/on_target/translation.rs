@@ -16,9 +16,9 @@ mod on_target {
     use firmware::println;
     use mm::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
     use mm::buddy::PageBlock;
+    use mm::gfp::Gfp;
     use mm::pgtable::{Attributes, MapError, Piece};
     use mm::tlb::Event;
-    use mm::zone::ZoneKind;
     use tests::check;
 
     const KIB: u64 = 1 << 10;
@@ -70,10 +70,10 @@ mod on_target {
         test: impl FnOnce(PhysAddr) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
         let order = Order::new(order).ok_or("no such order")?;
-        let block = machine.memory.zones.lock().alloc(order, ZoneKind::Normal, 0).map_err(|_| "no block")?;
+        let block = machine.memory.pages.alloc(Gfp::KERNEL, order).map_err(|_| "no block")?;
         let (pfn, _): (Pfn, _) = block.into_raw();
         let result = test(pfn.addr());
-        machine.memory.zones.lock().free(PageBlock::from_raw(pfn, order)).map_err(|_| "not freed")?;
+        machine.memory.pages.free(PageBlock::from_raw(pfn, order)).map_err(|_| "not freed")?;
         result
     }
 
@@ -198,7 +198,7 @@ mod on_target {
     }
 
     fn tables_come_back(machine: &'static Machine) -> Result<(), &'static str> {
-        let free = || machine.memory.zones.lock().free_pages();
+        let free = || machine.memory.pages.free_pages() + machine.memory.pages.hoarded_pages();
         let before = machine.memory.map.lock().tree().tables();
         let pages = free();
         with_block(machine, 0, |phys| {

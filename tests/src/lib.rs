@@ -41,6 +41,14 @@ pub fn expect_fault(class: firmware::fault::Class, addresses: core::ops::Range<u
     fatal::expect(Expected { cause: Cause::Fault(class), addresses, turn: Turn::First, words });
 }
 
+/// Announces a panic: the machine ends well if it comes and its report has these words, each within a line.
+#[cfg(target_os = "none")]
+pub fn expect_panic(words: &'static [&'static str]) {
+    use firmware::fatal::{self, Cause, Expected, Turn};
+
+    fatal::expect(Expected { cause: Cause::Panic, addresses: 0..1, turn: Turn::First, words });
+}
+
 /// Where the image's instructions are: of a fault that comes without an address.
 #[cfg(target_os = "none")]
 #[must_use]

@@ -53,6 +53,7 @@ pub(super) const LOCAL_SIZE: u64 = 0x100;
 pub(super) const SHARED_SIZE: u64 = 0x200;
 
 /// Local lines: four timers, four mailboxes, the peripherals, the performance monitor.
+const TIMERS: u32 = 0xf;
 const MAILBOX_0: u32 = 4;
 const PERIPHERALS: u32 = 8;
 const PMU: u32 = 9;
@@ -161,7 +162,11 @@ impl Bcm2836 {
                 return found(Event::Signal(signal));
             }
         }
-        // Timers go first: a peripheral that screams must not stop the clock.
+        // Timers go first, the virtual one before the others: nothing that screams must stop the clock.
+        let timers = pending & TIMERS;
+        if timers != 0 {
+            return found(Event::Line(Irq(timers.ilog2())));
+        }
         let lines = pending & !(1 << MAILBOX_0 | 1 << PERIPHERALS);
         if lines != 0 {
             return found(Event::Line(Irq(lines.trailing_zeros())));
@@ -220,7 +225,7 @@ mod tests {
     #[test]
     fn signals_come_first_and_timers_before_peripherals() {
         let (local, shared) = (Block::new(), Block::new());
-        local.write(0x64, 1 << MAILBOX_0 | 1 << PERIPHERALS | 1 << 3);
+        local.write(0x64, 1 << MAILBOX_0 | 1 << PERIPHERALS | 1 << 3 | 1 << 1);
         local.write(0xd0, 0b1100);
         shared.write(0x00, 1 << 8);
         shared.write(0x04, 1 << 29);
@@ -231,6 +236,10 @@ mod tests {
         assert_eq!(local.read(0xd0), 0b0100, "a write of ones clears");
         local.write(0xd0, 0);
         assert_eq!(event(), Some(Event::Line(Irq(3))));
+        local.write(0x64, 1 << PERIPHERALS | 1 << PMU | 1 << 1);
+        assert_eq!(event(), Some(Event::Line(Irq(1))));
+        local.write(0x64, 1 << PERIPHERALS | 1 << PMU);
+        assert_eq!(event(), Some(Event::Line(Irq(PMU))));
         local.write(0x64, 1 << PERIPHERALS);
         assert_eq!(event(), Some(Event::Line(Irq(93))));
         shared.write(0x04, 0);

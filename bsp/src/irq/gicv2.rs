@@ -67,8 +67,9 @@ pub(super) const DISTRIBUTOR_SIZE: u64 = 0x1000;
 /// Bytes of registers that are used.
 pub(super) const INTERFACE_SIZE: u64 = 0x1000;
 
-/// All interrupts have this priority: in the middle of what both worlds can say.
+/// Priorities: lower is more urgent. Both are in the middle of what the Non-secure world can say.
 const PRIORITY: u8 = 0xa0;
+const PREFERRED: u8 = 0x40;
 /// Lets every priority through.
 const UNMASKED: u32 = 0xff;
 /// INTIDs from here on mean that nothing was acknowledged.
@@ -159,6 +160,11 @@ impl GicV2 {
         set(&registers.set_enable, number / 32, 1 << (number % 32));
     }
 
+    /// Gives a line precedence; a private one of the calling CPU.
+    pub(super) fn prefer(&mut self, irq: Irq) {
+        set_byte(&self.distributor().priority, irq.0, PREFERRED);
+    }
+
     /// Turns a line off; a private one for the calling CPU.
     pub(super) fn disable(&mut self, irq: Irq) {
         set(&self.distributor().clear_enable, irq.0 / 32, 1 << (irq.0 % 32));
@@ -222,6 +228,8 @@ mod tests {
         assert_eq!(distributor.read(0x820), 0x0001_0200, "targets of 32 to 35");
         assert_eq!(distributor.read(0xc08), 1 << 3, "only 33 is an edge");
         assert_eq!(distributor.read(0x104), 1 << 2, "a write of ones sets: the last was for 34");
+        gic.prefer(Irq(34));
+        assert_eq!(distributor.read(0x420), 0xa040_a0a0);
         gic.disable(Irq(33));
         assert_eq!(distributor.read(0x184), 1 << 1);
         assert_eq!(distributor.read(0x000), 1);

@@ -20,6 +20,8 @@ pub(super) const DISTRIBUTOR_SIZE: u64 = size_of::<Gicd>() as u64;
 pub(super) const MAX_REGIONS: usize = 4;
 /// Lets every priority through.
 const UNMASKED: u8 = 0xff;
+/// More urgent than the 0x80 that `arm-gic` gives to every line.
+const PREFERRED: u8 = 0x40;
 /// ICC_SRE_EL1.SRE (Arm IHI 0069, 12.2.22).
 const SRE: u64 = 1;
 
@@ -131,6 +133,16 @@ impl GicV3 {
             let _ = self.distributor.enable_interrupt(id, true);
         }
         Ok(())
+    }
+
+    /// Gives a line precedence: a private one of the calling CPU, whose MPIDR is `own`.
+    pub(super) fn prefer(&mut self, irq: Irq, own: u64) {
+        let id = intid(irq);
+        if !id.is_private() {
+            let _ = self.distributor.set_interrupt_priority(id, PREFERRED);
+        } else if let Ok(mut redistributor) = self.redistributor(own) {
+            let _ = redistributor.set_interrupt_priority(id, PREFERRED);
+        }
     }
 
     /// Turns a line off: a private one for the calling CPU, whose MPIDR is `own`.

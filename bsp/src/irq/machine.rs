@@ -141,6 +141,17 @@ impl Controller {
         Ok(())
     }
 
+    /// Gives a line precedence over all others, where the controller knows any: a private one of the calling CPU, whose
+    /// MPIDR is given.
+    pub fn prefer(&mut self, irq: Irq, mpidr: u64) {
+        match &mut self.model {
+            Model::V2(gic) => gic.prefer(irq),
+            Model::V3(gic) => gic.prefer(irq, mpidr & AFFINITY),
+            // Timers go first there anyway.
+            Model::Bcm(_) => {}
+        }
+    }
+
     /// Turns a line off: a private one for the calling CPU, whose MPIDR is given.
     pub fn disable(&mut self, irq: Irq, mpidr: u64) {
         let affinity = mpidr & AFFINITY;

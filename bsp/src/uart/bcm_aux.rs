@@ -14,6 +14,12 @@ register_bitfields! {u32,
     Enables [
         MINI_UART OFFSET(0) NUMBITS(1) []
     ],
+    Interrupts [
+        /// The manual swaps this with the next bit; its errata, and every driver, do not.
+        RECEIVE OFFSET(0) NUMBITS(1) [],
+        /// Must be set for any interrupt, by the errata.
+        ALWAYS OFFSET(2) NUMBITS(2) [Set = 3]
+    ],
     LineStatus [
         TX_IDLE OFFSET(6) NUMBITS(1) [],
         TX_EMPTY OFFSET(5) NUMBITS(1) [],
@@ -32,7 +38,7 @@ register_structs! {
         (0x04 => enables: ReadWrite<u32, Enables::Register>),
         (0x08 => _reserved0),
         (0x40 => io: ReadWrite<u32>),
-        (0x44 => interrupt_enable: WriteOnly<u32>),
+        (0x44 => interrupt_enable: WriteOnly<u32, Interrupts::Register>),
         (0x48 => interrupt_id: WriteOnly<u32>),
         (0x4c => line_control: ReadWrite<u32>),
         (0x50 => modem_control: WriteOnly<u32>),
@@ -68,6 +74,20 @@ impl BcmAux {
     #[must_use]
     pub const unsafe fn new(base: usize) -> Self {
         Self { base: base.wrapping_sub(UART_OFFSET), patience: Patience::new() }
+    }
+
+    pub(super) const fn base(&self) -> usize {
+        self.base.wrapping_add(UART_OFFSET)
+    }
+
+    /// Interrupts while the FIFO has bytes.
+    pub(super) fn set_receive_interrupt(&mut self, on: bool) {
+        let enable = &self.registers().interrupt_enable;
+        if on {
+            enable.write(Interrupts::RECEIVE::SET + Interrupts::ALWAYS::Set);
+        } else {
+            enable.set(0);
+        }
     }
 
     fn registers(&self) -> &Registers {

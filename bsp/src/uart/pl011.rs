@@ -17,6 +17,10 @@ register_bitfields! {u32,
         WLEN OFFSET(5) NUMBITS(2) [EightBits = 3],
         FEN OFFSET(4) NUMBITS(1) []
     ],
+    Interrupts [
+        RECEIVE_TIMEOUT OFFSET(6) NUMBITS(1) [],
+        RECEIVE OFFSET(4) NUMBITS(1) []
+    ],
     Control [
         RXE OFFSET(9) NUMBITS(1) [],
         TXE OFFSET(8) NUMBITS(1) [],
@@ -35,7 +39,7 @@ register_structs! {
         (0x2c => line_control: ReadWrite<u32, LineControl::Register>),
         (0x30 => control: ReadWrite<u32, Control::Register>),
         (0x34 => _reserved2),
-        (0x38 => interrupt_mask: WriteOnly<u32>),
+        (0x38 => interrupt_mask: WriteOnly<u32, Interrupts::Register>),
         (0x3c => _reserved3),
         (0x44 => interrupt_clear: WriteOnly<u32>),
         (0x48 => @END),
@@ -58,6 +62,20 @@ impl Pl011 {
     #[must_use]
     pub const unsafe fn new(base: usize) -> Self {
         Self { base, patience: Patience::new() }
+    }
+
+    pub(super) const fn base(&self) -> usize {
+        self.base
+    }
+
+    /// Interrupts when the FIFO fills up, and when bytes have waited in it for the time of four.
+    pub(super) fn set_receive_interrupt(&mut self, on: bool) {
+        let mask = &self.registers().interrupt_mask;
+        if on {
+            mask.write(Interrupts::RECEIVE::SET + Interrupts::RECEIVE_TIMEOUT::SET);
+        } else {
+            mask.set(0);
+        }
     }
 
     fn registers(&self) -> &Registers {

@@ -10,7 +10,10 @@
 //   4. MMU and caches on, jump high, clear .bss, call Rust
 //
 // Held from entry to Rust: x19 = physical image start, x20 = x0 at entry (the device tree), x21 = the
-// exception level at entry.
+// exception level at entry, x22 = where to go on at EL1.
+//
+// Every other CPU comes in at secondary_start, drops to EL1 by the same code, finds its data by its MPIDR in
+// the table SECONDARIES (smp/start.rs), and turns its MMU on with the kernel's own map.
 
 .section .head, "ax"
 .global _start
@@ -33,6 +36,14 @@ _start:
 boot:
     mov     x20, x0
     adr_of  x19, __image_start
+    adr     x22, boot_at_el1
+    b       enter
+
+.global secondary_start
+secondary_start:
+    adr     x22, secondary_at_el1
+
+enter:
     mrs     x21, CurrentEL
     lsr     x21, x21, #2
     cmp     x21, #3
@@ -123,7 +134,27 @@ at_el1:
     isb
     msr     spsel, #1
     msr     cpacr_el1, xzr              // no floating point, SIMD or SVE: soft-float code needs none
+    br      x22
 
+// Another CPU: memory is Device to it now, so the table is read in aligned words, and was cleaned for that.
+// One that is not in the table came unasked, and stays here.
+secondary_at_el1:
+    adr_of  x1, SECONDARIES
+    mrs     x2, mpidr_el1
+    ldr     x3, =0xff00ffffff           // the affinity fields
+    and     x2, x2, x3
+    ldp     x6, x7, [x1]                // roots of the lower and the upper half
+    ldr     x3, [x1, #16]               // number of entries
+    add     x1, x1, #32
+1:  cbz     x3, park
+    sub     x3, x3, #1
+    ldp     x4, x20, [x1], #16          // MPIDR and PerCpu
+    cmp     x4, x2
+    b.ne    1b
+    ldr     x8, =secondary_high
+    b       mmu_on
+
+boot_at_el1:
 // The tables are written with the cache off. Lines of them that a loader left dirty could be written
 // back over ours, and clean ones could hide ours later: both are thrown away, before and after.
     adr_of  x0, __boot_tables_start
@@ -195,8 +226,12 @@ at_el1:
 
     dmb     sy
     bl      discard_lines               // x0, x1 still hold the tables
+    adr_of  x6, boot_tt0
+    adr_of  x7, boot_tt1
+    ldr     x8, =high                   // an absolute, high address
 
-// MMU on.
+// MMU on: x6 = root of the lower half, x7 = of the upper half, x8 = where to go on.
+mmu_on:
     ldr     x2, ={MAIR}
     msr     mair_el1, x2
     mrs     x3, id_aa64mmfr0_el1
@@ -207,19 +242,16 @@ at_el1:
     ldr     x2, ={TCR}
     orr     x2, x2, x3, lsl #32         // IPS
     msr     tcr_el1, x2
-    adr_of  x2, boot_tt0
-    msr     ttbr0_el1, x2
-    adr_of  x2, boot_tt1
-    msr     ttbr1_el1, x2
-    tlbi    vmalle1
+    msr     ttbr0_el1, x6
+    msr     ttbr1_el1, x7
+    tlbi    vmalle1                     // after a reset TLBs and instruction cache may hold anything
     ic      iallu
     dsb     nsh
     isb
     ldr     x2, ={SCTLR_ON}
-    ldr     x3, =high                   // an absolute, high address
     msr     sctlr_el1, x2
     isb
-    br      x3
+    br      x8
 
 park:
     wfe
@@ -285,6 +317,29 @@ high:
     mov     x29, xzr                    // the backtrace ends here
     mov     x30, xzr
     b       kernel_start
+
+// x20 = PerCpu. The lower half is empty from now on, as on every CPU.
+secondary_high:
+    mrs     x2, tcr_el1
+    orr     x2, x2, #(1 << 7)           // EPD0
+    msr     tcr_el1, x2
+    msr     ttbr0_el1, xzr
+    isb
+    tlbi    vmalle1
+    dsb     nsh
+    isb
+    ldr     x2, [x20, #{FAULT_STACK}]   // of PerCpu (cpu.rs)
+    mov     sp, x2
+    msr     spsel, #0
+    ldr     x2, [x20, #{FIRST_STACK}]
+    mov     sp, x2
+    msr     tpidr_el1, x20
+    ldr     x2, =exception_vectors
+    msr     vbar_el1, x2
+    isb
+    mov     x29, xzr                    // the backtrace ends here
+    mov     x30, xzr
+    b       secondary_main
 
 // replace_root(x0 = physical root, x1 = virtual minus physical address of the image)
 //

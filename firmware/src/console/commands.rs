@@ -19,6 +19,7 @@
 //! }
 //! ```
 
+mod cpus;
 mod log;
 mod memory;
 mod pages;
@@ -29,7 +30,8 @@ mod system;
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 6] = [shell::TABLE, system::TABLE, memory::TABLE, pages::TABLE, pgtable::TABLE, log::TABLE];
+static TABLES: [Table; 7] =
+    [shell::TABLE, system::TABLE, cpus::TABLE, memory::TABLE, pages::TABLE, pgtable::TABLE, log::TABLE];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {

@@ -34,7 +34,7 @@ impl Keyboard {
             if uptime_ns() >= until_ns {
                 return None;
             }
-            core::hint::spin_loop();
+            output::wait_for_key();
         }
     }
 

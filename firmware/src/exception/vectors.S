@@ -52,12 +52,18 @@
     b       exception_entry_afresh
 .endm
 
+// An interrupt of the kernel, which goes on afterwards: irq/entry.S.
+.macro irq_vector
+    .balign 128
+    b       irq_entry
+.endm
+
 .section .text.vectors, "ax"
 .balign 2048
 .global exception_vectors
 exception_vectors:
     vector 0
-    vector 1
+    irq_vector
     vector 2
     vector 3
     handler_vector 4

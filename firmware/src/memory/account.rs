@@ -11,6 +11,7 @@ use super::Memory;
 use super::owner::{Owner, OwnerName};
 use crate::layout::{VMALLOC_END, VMALLOC_START};
 use crate::log::record;
+use crate::stacks;
 use crate::{pr_err, pr_info, pr_warn};
 
 /// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
@@ -55,13 +56,14 @@ impl Memory {
     #[must_use]
     pub fn mem_info(&self) -> MemInfo {
         let free_pages = self.pages.free_pages() + self.pages.hoarded_pages();
-        let stacks =
-            self.image.sections().iter().filter(|part| part.name.ends_with("stack")).map(|part| part.virt.size()).sum();
+        let sections = self.image.sections();
+        let stacks: u64 =
+            sections.iter().filter(|part| part.name.ends_with("stack")).map(|part| part.virt.size()).sum();
         MemInfo {
             total_bytes: self.pages.managed_pages() * PAGE_SIZE,
             free_bytes: free_pages * PAGE_SIZE,
             available_bytes: free_pages.saturating_sub(self.pages.reserved_pages()) * PAGE_SIZE,
-            kernel_stack_bytes: stacks,
+            kernel_stack_bytes: stacks + stacks::total_bytes(),
             page_tables_bytes: self.map.lock().table_bytes(),
             vmalloc_total_bytes: VMALLOC_END - VMALLOC_START,
             ..MemInfo::default()

@@ -4,6 +4,9 @@
 //! Its tables and the compact copy of the device tree are written through windows of the boot tables, since
 //! there is no direct map yet. How many tables are needed is counted first, so they cannot run out. Nothing that is
 //! live is ever replaced: every entry of the new tree is written once, before any CPU walks it.
+//!
+//! Later it takes device registers, which stay, and stacks, which come and go; the tables for those are the page
+//! allocator's, and a table that is empty again goes back.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,31 +16,33 @@ use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::arch::Arch;
 use mm::arch::aarch64::AArch64;
 use mm::memblock::Memblock;
-use mm::pgtable::{Attributes, Change, MapError, PageTable, Regime, TableSource, max_tables};
+use mm::pgtable::{Attributes, Change, MapError, PageTable, Regime, TableSource, level_size, max_tables};
 use mm::tlb::Tlb;
 use spin::Once;
 use tock_registers::interfaces::{ReadWriteable, Writeable};
 
 use super::owner::Owner;
 use super::{MemoryError, direct_map, near_image};
-use crate::layout::{DIRECT_MAP, FIXMAP, Image};
+use crate::cpu::{Hardware, hardware};
+use crate::layout::{DEVICES, DEVICES_END, FIXMAP, Image};
 use crate::window::Windows;
 
 /// The kernel's translation tree.
 #[derive(Debug)]
 pub struct KernelMap {
-    tree: PageTable<AArch64>,
+    tree: PageTable<&'static Hardware>,
+    /// Where the next device goes.
+    next_device: u64,
 }
 
-static TLB: Once<Tlb<AArch64>> = Once::new();
+static TLB: Once<Tlb<&'static Hardware>> = Once::new();
 
 /// The TLBs of all CPUs.
 ///
 /// Complexity: what the first call finds out about the CPU is kept.
 #[must_use]
-pub fn tlb() -> &'static Tlb<AArch64> {
-    // SAFETY: the direct map shows all RAM; the TLBs are told of addresses only.
-    TLB.call_once(|| Tlb::new(unsafe { AArch64::new(DIRECT_MAP) }))
+pub fn tlb() -> &'static Tlb<&'static Hardware> {
+    TLB.call_once(|| Tlb::new(hardware()))
 }
 
 /// Frames for tables, one after the other.
@@ -96,21 +101,87 @@ impl KernelMap {
         if let Some(unused) = PhysRange::new(frames.next, frames.end) {
             memblock.release(unused)?;
         }
-        // SAFETY: the tables are RAM that is not `no-map`, so the direct map has them.
-        let arch = unsafe { AArch64::new(DIRECT_MAP) };
-        // SAFETY: this is the tree that was just built; the value that built it is gone.
-        let tree = unsafe { PageTable::from_root(arch, root, Regime::Upper) };
-        Ok(Self { tree })
+        // SAFETY: this is the tree that was just built, and the value that built it is gone; its tables are RAM that
+        // is not `no-map`, so the direct map has them.
+        let tree = unsafe { PageTable::from_root(hardware(), root, Regime::Upper) };
+        Ok(Self { tree, next_device: DEVICES })
+    }
+
+    /// Maps pages at `virt`, which must be free.
+    pub(crate) fn map(
+        &mut self,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
+        self.tree.map(virt, phys, size, attributes, source)
+    }
+
+    /// Maps device registers, for good. Tells where they are then.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]: the space for devices is used up, or there is no frame for a table.
+    pub fn map_device(&mut self, base: u64, size: u64, source: &mut impl TableSource) -> Result<VirtAddr, MapError> {
+        const BLOCK: u64 = level_size(2);
+        let full = MapError::OutOfRange(VirtAddr::new(self.next_device));
+        let first = PhysAddr::new(base).ok_or(full)?.align_down(PAGE_SIZE);
+        let end = base.checked_add(size).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE)).ok_or(full)?;
+        let size = end.checked_sub(first.as_raw()).filter(|size| *size < DEVICES_END - DEVICES).ok_or(full)?;
+        // In step with the registers, so that large ones take few descriptors.
+        let ahead = (first.as_raw() % BLOCK).wrapping_sub(self.next_device) % BLOCK;
+        let virt = VirtAddr::new(self.next_device + ahead);
+        if virt.as_raw() + size > DEVICES_END {
+            return Err(full);
+        }
+        // What follows begins behind a page that is never mapped, whether or not this succeeds.
+        self.next_device = virt.as_raw() + size + PAGE_SIZE;
+        self.map(virt, first, size, Attributes::DEVICE, source)?;
+        Ok(VirtAddr::new(virt.as_raw() + base % PAGE_SIZE))
+    }
+
+    /// Takes the pages `virt..virt + size` away, those that are mapped. Every frame is given to `give` when no CPU can
+    /// reach it any more, and tables that are empty then go back to `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; what was not given away stays mapped.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the pages any more.
+    pub(crate) unsafe fn unmap(
+        &mut self,
+        virt: VirtAddr,
+        size: u64,
+        source: &mut impl TableSource,
+        mut give: impl FnMut(PhysAddr),
+    ) -> Result<(), MapError> {
+        /// Pages that wait for one flush.
+        const AT_ONCE: usize = 16;
+        let end = virt.as_raw() + size;
+        for batch in (virt.as_raw()..end).step_by(AT_ONCE * PAGE_SIZE as usize) {
+            let pages = end.min(batch + AT_ONCE as u64 * PAGE_SIZE) - batch;
+            let mut frames = [None; AT_ONCE];
+            for (page, frame) in (batch..batch + pages).step_by(PAGE_SIZE as usize).zip(&mut frames) {
+                *frame = self.tree.translate(VirtAddr::new(page));
+            }
+            self.tree.unmap(VirtAddr::new(batch), pages, tlb(), source)?.flush(tlb()).release();
+            frames.into_iter().flatten().for_each(&mut give);
+        }
+        self.tree.trim(virt, size, tlb(), source).map(drop)
     }
 
     /// The tree.
     #[must_use]
-    pub const fn tree(&self) -> &PageTable<AArch64> {
+    pub const fn tree(&self) -> &PageTable<&'static Hardware> {
         &self.tree
     }
 
     /// The tree, to be changed.
-    pub const fn tree_mut(&mut self) -> &mut PageTable<AArch64> {
+    pub const fn tree_mut(&mut self) -> &mut PageTable<&'static Hardware> {
         &mut self.tree
     }
 
@@ -137,7 +208,7 @@ impl KernelMap {
         change: Change,
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
-        let arch = crate::cpu::hardware();
+        let arch = hardware();
         let state = arch.mask_interrupts();
         // SAFETY: interrupts are masked, the caller holds the map's lock, FIXMAP is nobody else's; the image is
         // mapped by pages of its own, never by a block of the direct map or of vmalloc.

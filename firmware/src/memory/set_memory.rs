@@ -5,12 +5,11 @@
 //! page that is not mapped is an error. Whole blocks, and memory mapped by pages, change in place; a block of the
 //! direct map that must be split is split while the other CPUs are stopped.
 
-use mm::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
-use mm::buddy::PageBlock;
-use mm::gfp::Gfp;
+use mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use mm::pgtable::{Change, MapError, TableSource};
 
 use super::Memory;
+use crate::cpu;
 
 /// Frames of tables, from the page allocator.
 #[derive(Debug)]
@@ -21,14 +20,11 @@ pub struct TableFrames<'a>(
 
 impl TableSource for TableFrames<'_> {
     fn table(&mut self) -> Option<PhysAddr> {
-        let (pfn, _) = self.0.pages.alloc(Gfp::ATOMIC, Order::ZERO).ok()?.into_raw();
-        Some(pfn.addr())
+        self.0.take_frame(cpu::this().node())
     }
 
     fn give_back(&mut self, table: PhysAddr) {
-        if let Err(error) = self.0.pages.free(PageBlock::from_raw(table.pfn(), Order::ZERO)) {
-            crate::pr_err!("pgtable: the frame of a table could not be given back: {error}");
-        }
+        self.0.give_frame(table);
     }
 }
 

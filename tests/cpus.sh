@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Several CPUs, none where the tree has some, and what interrupts them. Sourced by machines.sh, behind console.sh.
+
+step "virt, 2 CPUs, GICv3, EL2: tests" boots SMP=2 GIC=3 EL2=1
+step "virt, 4 CPUs, GICv2, EL2: tests" boots SMP=4 EL2=1
+step "virt, 8 CPUs, GICv2: tests" boots SMP=8
+step "virt, 8 CPUs, GICv3, max: tests" boots SMP=8 GIC=3 CPU=max
+step "virt, debug build, 4 CPUs: tests" boots SMP=4 PROFILE=dev
+numa="-object memory-backend-ram,id=a,size=256M -object memory-backend-ram,id=b,size=256M"
+numa+=" -numa node,memdev=a,cpus=0-1 -numa node,memdev=b,cpus=2-3"
+step "virt, two nodes: tests" boots SMP=4 QEMU_ARGS="$numa"
+step "virt, two nodes: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 1, PSCI' 'cpuinfo; exit' SMP=4 QEMU_ARGS="$numa"
+step "rpi4: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 0, spin table' 'cat /proc/cpuinfo; exit' BOARD=rpi4
+step "rpi3: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 0, spin table' 'cat /proc/cpuinfo; exit' BOARD=rpi3
+step "soak, 8 CPUs" expects 0 'soak: everything asked for was done' 'irqsoff on; soak 5; irqsoff; interrupts; exit' SMP=8 GIC=3
+step "soak, rpi3" expects 0 'soak: everything asked for was done' 'soak 3; exit' BOARD=rpi3
+step "maxcpus=" expects 0 'smp: 2 of 4 CPUs' exit SMP=4 APPEND=maxcpus=2
+step "CPUs that are not there: PSCI" boots_with 'MPIDR 0x1 is not started: PSCI refuses' missing-cpus
+step "CPUs that are not there: spin table" boots_with 'MPIDR 0x2, spin table\) does not come' missing-cpus
+
+keys() { # LINE [NAME=VALUE...]: the table of interrupts counts the keys that asked for it
+    local line=$1
+    shift
+    types 'interrupts\rexit 5\r' 5 "^ +$line: +[1-9].* console" "$@"
+}
+step "keys by interrupt" keys 33
+step "keys by interrupt, GICv3" keys 33 GIC=3 SMP=2
+step "keys by interrupt, rpi4" keys 125 BOARD=rpi4
+step "keys by interrupt, rpi4, PL011" keys 153 BOARD=rpi4 APPEND=console=ttyAMA0
+step "keys by interrupt, rpi3" keys 93 BOARD=rpi3
