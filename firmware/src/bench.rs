@@ -13,6 +13,7 @@
 mod buffer;
 mod counter;
 mod pages;
+mod slab;
 mod trace;
 
 use core::fmt::{self, Write};
@@ -22,7 +23,7 @@ use crate::boot::Machine;
 use crate::console::{Failure, Session};
 
 /// The lists, a subsystem each.
-static SUITES: [&[Bench]; 1] = [pages::BENCHES];
+static SUITES: [&[Bench]; 2] = [pages::BENCHES, slab::BENCHES];
 
 /// A benchmark with its variants.
 pub(crate) struct Bench {

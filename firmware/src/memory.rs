@@ -27,6 +27,7 @@ use mm::gfp::Gfp;
 use mm::memblock::{Direction, Memblock, MemblockError, Request, ReserveFlags};
 use mm::page_alloc::{Config, Pages};
 use mm::pgtable::MapError;
+use mm::slab::SetupError;
 use mm::sync::Rank;
 use mm::zone::ZoneError;
 use spin::Once;
@@ -42,7 +43,7 @@ use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
 use crate::sync::Lock;
 use crate::window::Windows;
-use crate::{output, pr_err, pr_warn};
+use crate::{output, pr_err, pr_warn, slab};
 
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub enum MemoryError {
     Tree(dt::DtError),
     /// The page allocator was refused.
     Zones(ZoneError),
+    /// The slab was refused.
+    Slab(SetupError),
 }
 
 impl fmt::Display for MemoryError {
@@ -90,6 +93,7 @@ impl fmt::Display for MemoryError {
             Self::Map(error) => error.fmt(f),
             Self::Tree(error) => write!(f, "bad device tree: {error}"),
             Self::Zones(error) => error.fmt(f),
+            Self::Slab(error) => error.fmt(f),
         }
     }
 }
@@ -151,7 +155,7 @@ pub fn phys_limit() -> PhysAddr {
 /// Takes all RAM. See the head of this file for the order.
 pub(crate) fn start(
     info: &'static BootInfo,
-    options: &Options<'_>,
+    options: &Options<'static>,
     image: Image,
     blob: &[u8],
     blob_range: PhysRange,
@@ -207,7 +211,14 @@ pub(crate) fn start(
     // SAFETY: the frames are ours, free, and in the direct map; nobody else refers to them. Any bits are a u64.
     let metadata =
         unsafe { core::slice::from_raw_parts_mut(direct_ptr(metadata.start()).cast::<u64>(), size as usize / 8) };
+    let span = PhysRange::new(first_ram(&memblock), last_ram(&memblock)).unwrap_or_default();
+    let tags_size = slab::metadata_bytes(span);
+    let tags = near_image(&mut memblock, image, tags_size, Owner::Slab)?;
+    // SAFETY: as above; an AtomicU16 takes any bits.
+    let tags = unsafe { core::slice::from_raw_parts_mut(direct_ptr(tags.start()).cast(), tags_size as usize / 2) };
     let pages = build_pages(&memblock, &config, metadata)?;
+    slab::start(pages, span, tags, pages.managed_pages() * PAGE_SIZE, info.cpus.len(), options)
+        .map_err(MemoryError::Slab)?;
     // SAFETY: the map was built with the copy in these frames of the direct map, and they stay reserved.
     let device_tree = unsafe { core::slice::from_raw_parts(direct_ptr(copy.start()).cast_const(), copy_size as usize) };
     let memory = Memory {
@@ -222,6 +233,16 @@ pub(crate) fn start(
     // Only what comes after the boot fails on purpose.
     memory.pages.inject_faults(options.faults);
     Ok(memory)
+}
+
+/// The first byte of RAM.
+fn first_ram(memblock: &Memblock) -> PhysAddr {
+    memblock.memory().first().map_or(PhysAddr::ZERO, |region| region.range.start())
+}
+
+/// One past the last byte of RAM.
+fn last_ram(memblock: &Memblock) -> PhysAddr {
+    memblock.memory().last().map_or(PhysAddr::ZERO, |region| region.range.end())
 }
 
 static PAGES: Once<Pages<'static, Hardware>> = Once::new();

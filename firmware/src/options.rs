@@ -5,6 +5,7 @@ use core::fmt;
 
 use bsp::cmdline::{self, Param};
 use mm::page_alloc::{Faults, Fill};
+use mm::slab::{DebugSpec, FailSlab};
 
 use crate::log::{self, Threshold};
 use crate::pr_info;
@@ -33,6 +34,12 @@ pub struct Options<'a> {
     pub max_cpus: Option<usize>,
     /// `run="command; command"`: console commands to run first.
     pub run: Option<&'a str>,
+    /// `slab_tiny=0|1`: whether the slab saves memory first; by RAM for each CPU if it is not given.
+    pub slab_tiny: Option<bool>,
+    /// `slub_debug=LETTERS[,NAMES]`.
+    pub slub_debug: DebugSpec<'a>,
+    /// `failslab=INTERVAL,PROBABILITY,SPACE,TIMES`: allocations that fail on purpose.
+    pub failslab: FailSlab,
 }
 
 impl<'a> Options<'a> {
@@ -62,6 +69,14 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("page_poison") => options.fill.poison = switch(value, options.fill.poison),
                 Some(value) if param.is("fail_page_alloc") => options.faults = Faults::parse(value).or(options.faults),
                 Some(value) if param.is("run") => options.run = Some(value),
+                Some(value) if param.is("slab_tiny") => options.slab_tiny = is_on(value).or(options.slab_tiny),
+                Some(value) if param.is("slub_debug") => {
+                    options.slub_debug = DebugSpec::parse(value).unwrap_or(options.slub_debug);
+                }
+                None if param.is("slub_debug") => options.slub_debug = DebugSpec::parse("").unwrap_or_default(),
+                Some(value) if param.is("failslab") => {
+                    options.failslab = FailSlab::parse(value).unwrap_or(options.failslab);
+                }
                 _ => {}
             }
         }
@@ -140,6 +155,9 @@ fn records(value: &str) -> Option<Option<&str>> {
     }
 }
 
+/// Parameters that are on or off.
+const SWITCHES: [&str; 4] = ["init_on_alloc", "init_on_free", "page_poison", "slab_tiny"];
+
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
     match param.value {
@@ -147,12 +165,15 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
         Some(value) if param.is("panic") => value.parse::<i32>().is_ok(),
-        Some(value) if ["init_on_alloc", "init_on_free", "page_poison"].iter().any(|name| param.is(name)) => {
-            is_on(value).is_some()
-        }
+        Some(value) if SWITCHES.iter().any(|name| param.is(name)) => is_on(value).is_some(),
         Some(value) if param.is("fail_page_alloc") => Faults::parse(value).is_some(),
+        Some(value) if param.is("slub_debug") => DebugSpec::parse(value).is_ok(),
+        Some(value) if param.is("failslab") => FailSlab::parse(value).is_some(),
         Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
-        None => param.is("nosmp") || param.is("quiet") || param.is("debug") || param.is("ignore_loglevel"),
+        None => {
+            let flags = ["nosmp", "slub_debug", "quiet", "debug", "ignore_loglevel"];
+            flags.iter().any(|name| param.is(name))
+        }
     }
 }

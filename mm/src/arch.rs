@@ -5,7 +5,7 @@
 //! process and under Miri. This is the only place of the crate with instructions or pointers made from
 //! physical addresses.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::page_alloc::word;
@@ -49,6 +49,20 @@ pub unsafe trait Arch: Sync {
     /// The number of the CPU that runs this, from 0 up. While interrupts are not masked the caller may be
     /// elsewhere by the time it looks: then it is a hint.
     fn cpu(&self) -> usize;
+
+    /// This CPU's entry of the slab's table of per-CPU arrays. Interrupts are masked.
+    ///
+    /// A back end with a word of its own for each CPU may return that instead: it begins as
+    /// [`NO_ARRAYS`](crate::slab::NO_ARRAYS) and is what [`set_local`](Arch::set_local) stored last. Such a back end
+    /// serves one slab.
+    #[inline(always)]
+    fn local(&self, table: &[AtomicPtr<u8>; MAX_CPUS]) -> *mut u8 {
+        // SAFETY: `cpu` is below MAX_CPUS.
+        unsafe { table.get_unchecked(self.cpu()) }.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what [`local`](Arch::local) is to return on this CPU, which is in the table as well. Interrupts are masked.
+    fn set_local(&self, _arrays: *mut u8) {}
 
     /// Masks interrupts on this CPU. Nests: each call is undone by its own restore, the latest first.
     fn mask_interrupts(&self) -> IrqState;

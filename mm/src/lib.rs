@@ -43,10 +43,14 @@ pub mod buddy;
 #[cfg(feature = "defmt")]
 mod format;
 pub mod gfp;
+pub mod kmalloc;
 pub mod memblock;
 pub mod page_alloc;
+pub mod percpu;
 pub mod pgtable;
+pub mod rcu;
 pub mod report;
+pub mod slab;
 pub mod sync;
 pub mod tlb;
 pub mod zone;

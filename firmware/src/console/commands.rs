@@ -25,13 +25,14 @@ mod memory;
 mod pages;
 mod pgtable;
 mod shell;
+mod slab;
 mod system;
 
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 7] =
-    [shell::TABLE, system::TABLE, cpus::TABLE, memory::TABLE, pages::TABLE, pgtable::TABLE, log::TABLE];
+static TABLES: [Table; 8] =
+    [shell::TABLE, system::TABLE, cpus::TABLE, memory::TABLE, pages::TABLE, slab::TABLE, pgtable::TABLE, log::TABLE];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {

@@ -59,6 +59,7 @@ impl Memory {
         let sections = self.image.sections();
         let stacks: u64 =
             sections.iter().filter(|part| part.name.ends_with("stack")).map(|part| part.virt.size()).sum();
+        let slab = crate::slab::slab().map(mm::slab::Slab::info).unwrap_or_default();
         MemInfo {
             total_bytes: self.pages.managed_pages() * PAGE_SIZE,
             free_bytes: free_pages * PAGE_SIZE,
@@ -66,6 +67,8 @@ impl Memory {
             kernel_stack_bytes: stacks + stacks::total_bytes(),
             page_tables_bytes: self.map.lock().table_bytes(),
             vmalloc_total_bytes: VMALLOC_END - VMALLOC_START,
+            slab_reclaimable_bytes: slab.reclaimable_bytes(),
+            slab_unreclaimable_bytes: slab.unreclaimable_bytes(),
             ..MemInfo::default()
         }
     }

@@ -21,6 +21,8 @@ pub enum Owner {
     Tables,
     /// The page allocator's metadata.
     PageAllocator,
+    /// The slab's metadata.
+    Slab,
     /// The initial ram disk.
     Initrd,
     /// Where cores wait for their entry point.
@@ -46,6 +48,7 @@ impl Owner {
             Self::PageAllocator => 4,
             Self::Initrd => 5,
             Self::SpinTable => 6,
+            Self::Slab => 7,
             Self::Section(index) => SECTIONS + index,
             Self::Tree(index) => TREE + index,
             Self::Dynamic(index) => DYNAMIC + index,
@@ -62,6 +65,7 @@ impl Owner {
             4 => Self::PageAllocator,
             5 => Self::Initrd,
             6 => Self::SpinTable,
+            7 => Self::Slab,
             SECTIONS..TREE => Self::Section(tag.0 - SECTIONS),
             TREE..DYNAMIC => Self::Tree(tag.0 - TREE),
             DYNAMIC.. => Self::Dynamic(tag.0 - DYNAMIC),
@@ -88,6 +92,7 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         Some(Owner::DeviceTree) => w.write_str("device tree"),
         Some(Owner::Tables) => w.write_str("translation tables"),
         Some(Owner::PageAllocator) => w.write_str("page allocator"),
+        Some(Owner::Slab) => w.write_str("slab"),
         Some(Owner::Initrd) => w.write_str("initrd"),
         Some(Owner::SpinTable) => w.write_str("spin table"),
         Some(Owner::Tree(index)) => w.write_str(info.reserved.get(usize::from(index)).map_or("?", |entry| &entry.name)),

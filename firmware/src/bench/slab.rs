@@ -1,0 +1,508 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The slab's benchmarks: the loops, traces and states that Linux's slab was measured with.
+//!
+//! Frees are by `kfree`, which does not know the size; a row with `_sized` in its name uses the size.
+
+use core::fmt::{self, Write};
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU16;
+
+use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use mm::arch::aarch64::AArch64;
+use mm::gfp::Gfp;
+use mm::memblock::Memblock;
+use mm::slab::{CacheRef, CacheSpec, OutOfMemory, Settings, Slab};
+
+use super::trace::{Generator, Trace, shuffle};
+use super::{Bench, Buffer, Context, counter, no_suffix};
+use crate::console::Failure;
+use crate::cpu::hardware;
+use crate::layout::DIRECT_MAP;
+use crate::slab::{KernelSlab, SLAB, Source, slab};
+
+/// Sizes of the hot loops and batches.
+const SIZES: [usize; 14] = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 3000, 4096, 8192];
+const PATTERNS: [&str; 3] = ["fifo", "lifo", "shuf"];
+/// The states of a footprint.
+const STATES: [&str; 3] = ["trace", "grow", "thin"];
+
+pub(super) const BENCHES: &[Bench] = &[
+    Bench {
+        name: "km_hot_",
+        help: "kmalloc and kfree one object",
+        variants: SIZES.len(),
+        suffix: size_suffix,
+        run: hot,
+    },
+    Bench {
+        name: "km_sized_",
+        help: "the same, freed by its size",
+        variants: SIZES.len(),
+        suffix: size_suffix,
+        run: hot_sized,
+    },
+    Bench {
+        name: "kmc_hot_",
+        help: "one object of a cache",
+        variants: SIZES.len(),
+        suffix: size_suffix,
+        run: hot_cache,
+    },
+    Bench {
+        name: "km_batch1000_",
+        help: "allocate 1000 objects, then free them",
+        variants: SIZES.len() * PATTERNS.len(),
+        suffix: batch_suffix,
+        run: |context, variant| batch(context, variant, 1000),
+    },
+    Bench {
+        name: "km_batch10000_",
+        help: "allocate 10000 objects, then free them",
+        variants: SIZES.len() * PATTERNS.len(),
+        suffix: batch_suffix,
+        run: |context, variant| batch(context, variant, 10_000),
+    },
+    Bench { name: "km_trace", help: "the mixed trace, an operation", variants: 1, suffix: no_suffix, run: trace },
+    Bench {
+        name: "km_trace_p999",
+        help: "the same, one operation at a time: percentiles",
+        variants: 1,
+        suffix: no_suffix,
+        run: trace_percentiles,
+    },
+    Bench {
+        name: "km_footprint_",
+        help: "memory over what was asked for, in both modes",
+        variants: STATES.len(),
+        suffix: |variant, w| w.write_str(STATES.get(variant).unwrap_or(&"")),
+        run: footprint,
+    },
+    Bench { name: "km_eat", help: "bytes handed out until memory ends", variants: 1, suffix: no_suffix, run: eat },
+];
+
+const TRACE: Trace = Trace { slots: 2000, operations: 1_000_000, value: km_size, hash: 0xfe45_ffb5_ec45_8833 };
+
+/// 8 to 4095 bytes, log-uniform.
+fn km_size(random: u64) -> u64 {
+    let base = 8 << (((random >> 32) & 0xff) % 9);
+    base + (random & 0xffff_ffff) % base
+}
+
+fn size_suffix(variant: usize, w: &mut dyn Write) -> fmt::Result {
+    write!(w, "{}", SIZES.get(variant).unwrap_or(&0))
+}
+
+fn batch_suffix(variant: usize, w: &mut dyn Write) -> fmt::Result {
+    let (size, pattern) = (SIZES.get(variant / PATTERNS.len()), PATTERNS.get(variant % PATTERNS.len()));
+    write!(w, "{}_{}", size.unwrap_or(&0), pattern.unwrap_or(&""))
+}
+
+/// The calls that are measured: out of line, as they are in Linux, and not known to the loops.
+#[derive(Clone, Copy)]
+struct Calls {
+    kmalloc: fn(usize, Gfp) -> Result<NonNull<u8>, OutOfMemory>,
+    kfree: unsafe fn(NonNull<u8>),
+    kfree_sized: unsafe fn(NonNull<u8>, usize),
+    cache_alloc: fn(CacheRef) -> Result<NonNull<u8>, OutOfMemory>,
+    cache_free: unsafe fn(CacheRef, NonNull<u8>),
+    gfp: Gfp,
+}
+
+/// The machine's slab, without a branch for each call: the benches begin by looking for it.
+#[inline(always)]
+fn machine_slab() -> &'static KernelSlab {
+    // SAFETY: `Calls::new` found it.
+    unsafe { SLAB.get_unchecked() }
+}
+
+impl Calls {
+    fn new() -> Result<Self, Failure> {
+        fn kmalloc(bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
+            machine_slab().kmalloc(bytes, gfp)
+        }
+        unsafe fn kfree(object: NonNull<u8>) {
+            // SAFETY: the caller's promise.
+            unsafe { machine_slab().kfree(object) }
+        }
+        unsafe fn kfree_sized(object: NonNull<u8>, bytes: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { machine_slab().kfree_sized(object, bytes, 8) }
+        }
+        fn cache_alloc(cache: CacheRef) -> Result<NonNull<u8>, OutOfMemory> {
+            machine_slab().cache_alloc(cache, Gfp::KERNEL)
+        }
+        unsafe fn cache_free(cache: CacheRef, object: NonNull<u8>) {
+            // SAFETY: the caller's promise.
+            unsafe { machine_slab().cache_free(cache, object) }
+        }
+        slab().ok_or("there is no slab")?;
+        Ok(core::hint::black_box(Self { kmalloc, kfree, kfree_sized, cache_alloc, cache_free, gfp: Gfp::KERNEL }))
+    }
+}
+
+#[cold]
+fn failed(failures: &mut u64) {
+    *failures += 1;
+}
+
+/// Measures a pair of calls in the hot loop.
+fn hot_loop(
+    context: &mut Context<'_>,
+    name: fmt::Arguments<'_>,
+    alloc: impl Fn() -> Result<NonNull<u8>, OutOfMemory>,
+    free: impl Fn(NonNull<u8>),
+) -> Result<(), Failure> {
+    const OPERATIONS: u64 = 1000;
+    let (overhead, mut counts, mut failures) = (counter::overhead(), [0; 31], 0);
+    for count in &mut counts {
+        *count = counter::count(overhead, || {
+            for _ in 0..OPERATIONS {
+                let Ok(object) = alloc() else { return failed(&mut failures) };
+                free(object);
+            }
+        });
+    }
+    if failures != 0 {
+        return Err(Failure::Because("an allocation failed"));
+    }
+    let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+    Ok(context.report(name, median, OPERATIONS, "instructions")?)
+}
+
+fn size_of_variant(variant: usize) -> usize {
+    SIZES.get(variant).copied().unwrap_or(8)
+}
+
+fn hot(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    let (calls, size) = (Calls::new()?, size_of_variant(variant));
+    // SAFETY: the loop frees what it allocated.
+    hot_loop(
+        context,
+        format_args!("km_hot_{size}"),
+        || (calls.kmalloc)(size, calls.gfp),
+        |object| unsafe {
+            (calls.kfree)(object);
+        },
+    )
+}
+
+fn hot_sized(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    let (calls, size) = (Calls::new()?, size_of_variant(variant));
+    // SAFETY: the loop frees what it allocated.
+    hot_loop(
+        context,
+        format_args!("km_sized_{size}"),
+        || (calls.kmalloc)(size, calls.gfp),
+        |object| unsafe {
+            (calls.kfree_sized)(object, size);
+        },
+    )
+}
+
+fn hot_cache(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    let (calls, size) = (Calls::new()?, size_of_variant(variant));
+    let cache = machine_slab().cache_create(CacheSpec::new("bench", size)).map_err(|_| "no cache")?;
+    // SAFETY: the loop frees what it allocated.
+    let result = hot_loop(
+        context,
+        format_args!("kmc_hot_{size}"),
+        || (calls.cache_alloc)(cache),
+        |object| unsafe {
+            (calls.cache_free)(cache, object);
+        },
+    );
+    // SAFETY: nobody else has the handle.
+    unsafe { machine_slab().cache_destroy(cache) }.map_err(|_| "objects were lost")?;
+    result
+}
+
+fn buffer<T: super::buffer::Number>(context: &Context<'_>, length: usize) -> Result<Buffer<T>, Failure> {
+    Ok(Buffer::new(context.machine.memory.pages, hardware(), length).ok_or("not enough memory for this one")?)
+}
+
+/// An object's address in a slot; 0 for none.
+fn bits(object: NonNull<u8>) -> u64 {
+    object.as_ptr().expose_provenance() as u64
+}
+
+fn object(bits: u64) -> Option<NonNull<u8>> {
+    NonNull::new(core::ptr::with_exposed_provenance_mut(bits as usize))
+}
+
+fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), Failure> {
+    let (calls, overhead) = (Calls::new()?, counter::overhead());
+    let (size, pattern) = (size_of_variant(variant / PATTERNS.len()), variant % PATTERNS.len());
+    let pages = context.machine.memory.pages;
+    if (pages.free_pages() * PAGE_SIZE) < 3 * (count * size) as u64 {
+        return Err(Failure::Because("not enough memory for this one"));
+    }
+    let mut objects = buffer::<u64>(context, count)?;
+    let mut sequence = buffer::<u32>(context, count)?;
+    sequence.iter_mut().zip(0..).for_each(|(slot, index)| *slot = index);
+    match pattern {
+        0 => {}
+        1 => sequence.reverse(),
+        _ => shuffle(context.parameters.seed, &mut sequence),
+    }
+    let (mut allocs, mut frees, mut failures) = ([0; 12], [0; 12], 0);
+    for (alloc, free) in allocs.iter_mut().zip(&mut frees) {
+        *alloc = counter::count(overhead, || {
+            for slot in objects.iter_mut() {
+                let Ok(object) = (calls.kmalloc)(size, calls.gfp) else { return failed(&mut failures) };
+                *slot = bits(object);
+            }
+        });
+        *free = counter::count(overhead, || {
+            for index in sequence.iter() {
+                let Some(object) = objects.get(*index as usize).and_then(|bits| object(*bits)) else {
+                    return failed(&mut failures);
+                };
+                // SAFETY: allocated above, once.
+                unsafe { (calls.kfree)(object) };
+            }
+        });
+        if failures != 0 {
+            return Err(Failure::Because("an allocation failed"));
+        }
+    }
+    for (what, counts) in [("alloc", &mut allocs), ("free", &mut frees)] {
+        // The first round is cold.
+        let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+        let pattern = PATTERNS.get(pattern).unwrap_or(&"");
+        context.report(
+            format_args!("km_batch{count}_{size}_{pattern}_{what}"),
+            median,
+            count as u64,
+            "instructions",
+        )?;
+    }
+    Ok(())
+}
+
+/// The trace's entries, checked against the hash if they are Linux's.
+fn entries(context: &mut Context<'_>) -> Result<(Buffer<u32>, Buffer<u64>), Failure> {
+    let parameters = context.parameters;
+    let trace = Trace {
+        slots: parameters.slots.unwrap_or(TRACE.slots),
+        operations: parameters.ops.unwrap_or(TRACE.operations),
+        ..TRACE
+    };
+    let mut entries = buffer::<u32>(context, trace.operations as usize)?;
+    let slots = buffer::<u64>(context, trace.slots as usize)?;
+    let hash = trace.fill(parameters.seed, &mut entries);
+    let is_linux = parameters.seed == super::trace::SEED && parameters.slots.is_none() && parameters.ops.is_none();
+    if is_linux && hash != TRACE.hash {
+        return Err(Failure::Because("the trace is not the one that Linux was measured with"));
+    }
+    context.note(format_args!("trace of {} operations, hash {hash:016x}", trace.operations))?;
+    Ok((entries, slots))
+}
+
+/// One operation of the trace. Whether it was an allocation, and whether it went well.
+#[inline(always)]
+fn operate(calls: Calls, entry: u32, slots: &mut [u64]) -> (bool, bool) {
+    let Some(slot) = slots.get_mut((entry >> 16) as usize) else { return (false, false) };
+    if let Some(object) = object(*slot) {
+        *slot = 0;
+        // SAFETY: the slot's object, which it no longer holds.
+        unsafe { (calls.kfree)(object) };
+        return (false, true);
+    }
+    match (calls.kmalloc)((entry & 0xffff) as usize, calls.gfp) {
+        Ok(object) => {
+            *slot = bits(object);
+            (true, true)
+        }
+        Err(_) => (true, false),
+    }
+}
+
+fn clean_up(calls: Calls, slots: &mut [u64]) {
+    for object in slots.iter_mut().filter_map(|slot| object(core::mem::take(slot))) {
+        // SAFETY: the slot's object, which it no longer holds.
+        unsafe { (calls.kfree)(object) };
+    }
+}
+
+fn trace(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
+    let (calls, overhead) = (Calls::new()?, counter::overhead());
+    let (entries, mut slots) = entries(context)?;
+    let mut failures = 0;
+    let count = counter::count(overhead, || {
+        for entry in entries.iter() {
+            failures += u64::from(!operate(calls, *entry, &mut slots).1);
+        }
+    });
+    clean_up(calls, &mut slots);
+    if failures != 0 {
+        context.note(format_args!("{failures} operations failed"))?;
+    }
+    Ok(context.report(format_args!("km_trace"), count, entries.len() as u64, "instructions")?)
+}
+
+fn trace_percentiles(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
+    let (calls, overhead) = (Calls::new()?, counter::overhead());
+    let (entries, mut slots) = entries(context)?;
+    let mut counts = buffer::<u32>(context, entries.len())?;
+    // Allocations from the front, frees from the back.
+    let (mut allocs, mut frees) = (0, entries.len());
+    for entry in entries.iter() {
+        let start = counter::now();
+        let (is_alloc, _) = operate(calls, *entry, &mut slots);
+        let count = (counter::now() - start).saturating_sub(overhead);
+        let at = if is_alloc {
+            allocs += 1;
+            allocs - 1
+        } else {
+            frees -= 1;
+            frees
+        };
+        if let Some(slot) = counts.get_mut(at) {
+            *slot = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+    }
+    clean_up(calls, &mut slots);
+    let Some((allocs, frees)) = counts.split_at_mut_checked(allocs) else { return Ok(()) };
+    for (what, counts) in [("alloc", allocs), ("free", frees)] {
+        counts.sort_unstable();
+        let at = |thousandths: usize| {
+            let index = (counts.len() * thousandths / 1000).min(counts.len().saturating_sub(1));
+            counts.get(index).copied().unwrap_or(0)
+        };
+        let (p50, p99, p999, most) = (at(500), at(990), at(999), at(1000));
+        context.note(format_args!("km_trace {what}: p50 {p50}, p99 {p99}, p99.9 {p999}, most {most}"))?;
+        context.report(format_args!("km_trace_p999_{what}"), u64::from(p999), 1, "instructions")?;
+    }
+    Ok(())
+}
+
+/// A slab of its own, so that both modes can be seen in one boot.
+type OtherSlab<'a> = Slab<'a, AArch64, Source>;
+
+fn footprint(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    let pages = context.machine.memory.pages;
+    // On small boards as Linux was measured there.
+    let small = pages.managed_pages() < 32 << 8;
+    let nr = if small { 2000 } else { 10_000 };
+    // SAFETY: the direct map and TPIDR_EL1 are as for the machine's own.
+    let arch = unsafe { AArch64::new(DIRECT_MAP) };
+    let span = ram(context.machine.memory.memblock);
+    let mut tags = buffer::<u32>(context, OtherSlab::nr_tags(span).div_ceil(2))?;
+    let mut objects = buffer::<u64>(context, nr)?;
+    let mut sizes = buffer::<u32>(context, nr)?;
+    for tiny in [true, false] {
+        // SAFETY: a pair of 16-bit atomics has the size and at most the alignment of 32 bits; borrowed until the
+        // slab is gone.
+        let tags =
+            unsafe { core::slice::from_raw_parts_mut(tags.as_mut_ptr().cast::<AtomicU16>(), OtherSlab::nr_tags(span)) };
+        let ram_bytes = pages.managed_pages() * PAGE_SIZE;
+        let settings = Settings { tiny: Some(tiny), ..Settings::new(ram_bytes, 1, |_| ()) };
+        let slab = OtherSlab::new(&arch, pages, span, tags, settings).map_err(|_| "no second slab")?;
+        let live = match variant {
+            0 => state_trace(
+                &slab,
+                if small { 20_000 } else { 100_000 },
+                context.parameters.seed,
+                &mut objects,
+                &mut sizes,
+            ),
+            1 => state_grow(&slab, context.parameters.seed, &mut objects, &mut sizes),
+            _ => state_grow(&slab, context.parameters.seed, &mut objects, &mut sizes)
+                .map(|live| live - thin(&slab, context.parameters.seed, &mut objects, &sizes)),
+        };
+        let held = slab.pages() as u64 * PAGE_SIZE;
+        for object in objects.iter_mut().filter_map(|bits| object(core::mem::take(bits))) {
+            // SAFETY: allocated from that slab above.
+            unsafe { slab.kfree(object) };
+        }
+        // SAFETY: no object is in use, and no CPU uses it.
+        unsafe { slab.close() };
+        let live = live.ok_or("an allocation failed")?;
+        let (state, mode) = (STATES.get(variant).unwrap_or(&""), if tiny { "tiny" } else { "default" });
+        context.note(format_args!("{state}, {mode}: {live} bytes live, {held} held"))?;
+        context.report(format_args!("km_footprint_{state}_{mode}"), (held - live) * 100, live, "percent over")?;
+    }
+    Ok(())
+}
+
+/// From the first byte of RAM to the last.
+fn ram(memblock: &Memblock) -> PhysRange {
+    let regions = memblock.memory();
+    let start = regions.first().map_or(PhysAddr::ZERO, |region| region.range.start());
+    PhysRange::new(start, regions.last().map_or(start, |region| region.range.end())).unwrap_or_default()
+}
+
+/// The trace's first operations. Returns the bytes that are live then.
+fn state_trace(
+    slab: &OtherSlab<'_>,
+    operations: usize,
+    seed: u64,
+    objects: &mut [u64],
+    sizes: &mut [u32],
+) -> Option<u64> {
+    let (mut generator, mut live) = (Generator::new(seed), 0);
+    for _ in 0..operations {
+        let random = generator.next();
+        let at = ((random >> 40) % 2000) as usize;
+        let (slot, size) = (objects.get_mut(at)?, sizes.get_mut(at)?);
+        if let Some(object) = object(core::mem::take(slot)) {
+            // SAFETY: the slot's object, which it no longer holds.
+            unsafe { slab.kfree(object) };
+            live -= u64::from(*size);
+        } else {
+            *size = km_size(random) as u32;
+            *slot = bits(slab.kmalloc(*size as usize, Gfp::KERNEL).ok()?);
+            live += u64::from(*size);
+        }
+    }
+    Some(live)
+}
+
+/// So many objects of the trace's sizes, in its order.
+fn state_grow(slab: &OtherSlab<'_>, seed: u64, objects: &mut [u64], sizes: &mut [u32]) -> Option<u64> {
+    let (mut generator, mut live) = (Generator::new(seed), 0);
+    for (slot, size) in objects.iter_mut().zip(sizes) {
+        *size = km_size(generator.next()) as u32;
+        *slot = bits(slab.kmalloc(*size as usize, Gfp::KERNEL).ok()?);
+        live += u64::from(*size);
+    }
+    Some(live)
+}
+
+/// Frees nine of ten. Returns their bytes.
+fn thin(slab: &OtherSlab<'_>, seed: u64, objects: &mut [u64], sizes: &[u32]) -> u64 {
+    let (mut generator, mut freed) = (Generator::new(seed), 0);
+    for (slot, size) in objects.iter_mut().zip(sizes) {
+        if (generator.next() >> 32) % 100 >= 10
+            && let Some(object) = object(core::mem::take(slot))
+        {
+            // SAFETY: the slot's object, which it no longer holds.
+            unsafe { slab.kfree(object) };
+            freed += u64::from(*size);
+        }
+    }
+    freed
+}
+
+fn eat(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
+    let calls = Calls::new()?;
+    let (mut generator, mut bytes, mut nr, mut last) = (Generator::new(context.parameters.seed), 0, 0_u64, None);
+    // Each object's first word leads to the one before.
+    loop {
+        let size = km_size(generator.next());
+        let Ok(object) = (calls.kmalloc)(size as usize, calls.gfp) else { break };
+        // SAFETY: a new object of eight bytes at least.
+        unsafe { object.cast::<Option<NonNull<u8>>>().write(last) };
+        last = Some(object);
+        bytes += size;
+        nr += 1;
+    }
+    while let Some(object) = last {
+        // SAFETY: written above.
+        last = unsafe { object.cast::<Option<NonNull<u8>>>().read() };
+        // SAFETY: allocated above.
+        unsafe { (calls.kfree)(object) };
+    }
+    context.note(format_args!("{nr} objects"))?;
+    Ok(context.report(format_args!("km_eat"), bytes, 1, "bytes")?)
+}

@@ -1,0 +1,690 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The slab: memory for objects smaller than a page, from a board of 5 MiB to a machine of many GiB.
+//!
+//! Three ways lead to an object, and [`kmalloc`](Slab::kmalloc) picks one by size and by how the slab was set up:
+//!
+//! ```text
+//!            bytes   tiny (slab_tiny=1)             default                    slub_debug=
+//!         1..=512    packed heap                    cache, per-CPU arrays      cache, checked
+//!       513..=4000   packed heap                    packed heap                cache, checked
+//!     4001..=4 MiB   whole pages                    whole pages                whole pages (above 4 KiB)
+//! ```
+//!
+//! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their
+//! memory what they paid for. The caches in front of it make the frequent small sizes fast where there is
+//! memory to be kept at hand. Which it is, is chosen from the RAM for each CPU when the slab is made.
+//!
+//! Whose a frame is stands in a table of two bytes for each frame, so any pointer can be freed without its size.
+//!
+//! *Locks:* the heap's and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page allocator is called
+//! with neither held.
+
+use core::fmt;
+use core::panic::Location;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+
+use crate::addr::{MAX_ORDER, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use crate::arch::{Arch, MAX_CPUS};
+use crate::buddy::PageBlock;
+use crate::gfp::Gfp;
+use crate::sync::{IrqSpinLock, Rank};
+
+mod bins;
+mod cache;
+mod caches;
+mod debug;
+mod fault;
+mod frame;
+mod front;
+mod heap;
+mod inspect;
+mod large;
+mod objects;
+mod page;
+pub mod report;
+mod resize;
+mod settings;
+mod source;
+mod stats;
+mod table;
+mod typed;
+
+pub use cache::{CacheError, CacheFlags, CacheSpec, LARGEST_OBJECT};
+pub use caches::CacheRef;
+pub use debug::{Debug, DebugSpec, POISON_END, POISON_FREE, RED_ACTIVE, RED_INACTIVE, UnknownLetter};
+pub use fault::{Fault, FaultKind, Track};
+pub use front::NO_ARRAYS;
+pub use settings::{FailSlab, Settings, SetupError};
+pub use source::PageSource;
+pub use stats::{CacheInfo, SlabInfo};
+pub use typed::Cache;
+
+use cache::Inner;
+use front::{Front, Fronts, STEP_SHIFT};
+use heap::{Heap, Wrong};
+use table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Table, Tag};
+
+/// Tags that a slab can give out: the reserved ones and its caches.
+const NR_TAGS: usize = 95;
+/// Objects below this lie in other frames of the heap than the rest.
+const SMALL: usize = 256;
+const GROUP_SMALL: usize = 0;
+const GROUP_LARGE: usize = 1;
+const GROUP_DMA: usize = 2;
+/// What every object is aligned to.
+pub const MIN_ALIGN: usize = 8;
+/// What the fast path does not do.
+const SPECIAL: Gfp = Gfp::ZERO.union(Gfp::DMA);
+
+/// No memory was left. What there is, and for whom, is in the reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory")
+    }
+}
+
+impl core::error::Error for OutOfMemory {}
+
+/// What a request for no bytes gets (Linux's `ZERO_SIZE_PTR`): never to be read, and freeing it is allowed.
+pub const ZERO_SIZE: NonNull<u8> = NonNull::without_provenance(core::num::NonZeroUsize::MIN.saturating_add(15));
+
+/// Why a free was refused. Nothing was changed.
+type Refused = FaultKind;
+
+/// The allocator of objects: see the [module](self).
+pub struct Slab<'a, A: Arch, S: PageSource> {
+    /// Each CPU's arrays, or [`Fronts::nothing`].
+    fronts: [AtomicPtr<u8>; MAX_CPUS],
+    arch: &'a A,
+    source: S,
+    table: Table<'a>,
+    span: PhysRange,
+    /// Where the direct map shows the span.
+    window: (usize, usize),
+    heap: IrqSpinLock<Heap>,
+    /// By tag; null where there is none.
+    caches: [AtomicPtr<Inner>; NR_TAGS],
+    registry: IrqSpinLock<()>,
+    settings: Settings,
+    /// Sizes of the kmalloc caches, ascending; their tags follow each other from `FIRST_CACHE`.
+    classes: &'static [u16],
+    /// The largest of them; 0 without any.
+    largest_class: usize,
+    /// How many sizes above that are the packed heap's.
+    only_heap: usize,
+    /// Objects below this lie in other frames of the heap than the rest.
+    small: usize,
+    /// Allocations need more than to be found memory.
+    careful: bool,
+    counters: Counters,
+}
+
+/// What is counted off the fast paths.
+#[derive(Default)]
+struct Counters {
+    large_pages: AtomicUsize,
+    front_pages: AtomicUsize,
+    reclaimable_pages: AtomicUsize,
+    slab_pages: AtomicUsize,
+    nr_faults: AtomicU64,
+    operations: AtomicU64,
+    failslab: AtomicU64,
+}
+
+impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
+    /// Tags (two bytes each) that [`new`](Self::new) needs for RAM within `span`: one for each frame.
+    #[must_use]
+    pub const fn nr_tags(span: PhysRange) -> usize {
+        table::len(span)
+    }
+
+    /// A slab over pages from `source`, which lie within `span`. `tags` is as long as [`nr_tags`](Self::nr_tags) says;
+    /// its content does not matter. O(frames): two bytes are cleared for each.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if the tags are too few, the direct map does not keep pages aligned, or there is no memory for
+    /// the kmalloc caches.
+    pub fn new(
+        arch: &'a A,
+        source: S,
+        span: PhysRange,
+        tags: &'a mut [AtomicU16],
+        settings: Settings,
+    ) -> Result<Self, SetupError> {
+        let span = span.frames_touched();
+        let needed = table::len(span);
+        if tags.len() < needed {
+            return Err(SetupError::TooFewTags(needed));
+        }
+        let base = arch.direct_map(span.start()).addr();
+        if !base.is_multiple_of(PAGE_SIZE as usize) {
+            return Err(SetupError::Misaligned(base));
+        }
+        let window = (base, span.size() as usize);
+        let settings = settings.resolved();
+        let spares = if settings.is_tiny() { 0 } else { 2 };
+        let slab = Self {
+            fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
+            arch,
+            source,
+            table: Table::new(tags.get_mut(..needed).unwrap_or_default(), window),
+            span,
+            window,
+            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
+            caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_TAGS],
+            registry: IrqSpinLock::new(Rank::SLAB, ()),
+            classes: settings.classes(),
+            largest_class: settings.classes().last().copied().unwrap_or(0).into(),
+            only_heap: heap::LARGEST.saturating_sub(settings.classes().last().copied().unwrap_or(0).into()),
+            small: if settings.one_group { 0 } else { SMALL },
+            careful: settings.init_on_alloc || settings.failslab.is_on(),
+            settings,
+            counters: Counters::default(),
+        };
+        slab.fronts.iter().for_each(|front| front.store(Fronts::nothing(), Ordering::Relaxed));
+        slab.make_classes()?;
+        Ok(slab)
+    }
+
+    /// How it was set up.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The CPUs that it works for.
+    pub const fn arch(&self) -> &'a A {
+        self.arch
+    }
+
+    /// The page allocator beneath.
+    pub const fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Whether every object comes from the packed heap, without per-CPU arrays.
+    #[must_use]
+    pub const fn is_tiny(&self) -> bool {
+        self.settings.is_tiny()
+    }
+
+    /// What the fast paths do with this CPU's arrays, interrupts masked.
+    #[inline(always)]
+    fn with_fronts<R>(&self, run: impl FnOnce(Fronts) -> R) -> R {
+        let state = self.arch.mask_interrupts();
+        // SAFETY: interrupts are masked, and the block is this CPU's.
+        let result = run(unsafe { Fronts::new(self.block_of_this_cpu()) });
+        // SAFETY: the state was taken above.
+        unsafe { self.arch.restore_interrupts(state) };
+        result
+    }
+
+    #[inline(always)]
+    fn block_of_this_cpu(&self) -> *mut u8 {
+        self.arch.local(&self.fronts)
+    }
+
+    /// What an object's address is XORed with to mark it as free.
+    #[inline(always)]
+    fn key(&self) -> usize {
+        self.table.raw().key()
+    }
+
+    /// Takes the top of an array and wipes the mark that it was free.
+    #[inline(always)]
+    fn pop(front: Front) -> *mut u8 {
+        let object = front.pop();
+        if !object.is_null() {
+            // SAFETY: a free object of eight bytes at least, aligned to eight.
+            unsafe { object.cast::<usize>().write(0) };
+        }
+        object
+    }
+
+    /// Puts a free object into its array and marks it; false if the array is full, or if the object is marked already.
+    ///
+    /// # Safety
+    ///
+    /// `object` can be read and written, and if it is an object of that array's cache, nothing uses it from now on.
+    #[inline(always)]
+    unsafe fn push(front: Front, object: *mut u8, key: usize) -> bool {
+        if front.is_full() {
+            return false;
+        }
+        let mark = object.addr() ^ key;
+        // Miri knows uninitialised memory, which this may read.
+        // SAFETY: the caller's promise.
+        if !cfg!(miri) && unsafe { object.cast::<usize>().read() } == mark {
+            return false;
+        }
+        front.push(object);
+        // SAFETY: the caller's promise.
+        unsafe { object.cast::<usize>().write(mark) };
+        true
+    }
+
+    /// Takes an object of at least `bytes` bytes, aligned to [`MIN_ALIGN`] and, if `bytes` is a power of two, to that.
+    /// O(1) while this CPU's array lasts.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    #[inline]
+    #[track_caller]
+    pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
+        let step = bytes.wrapping_sub(1) >> STEP_SHIFT;
+        if step < front::LARGEST >> STEP_SHIFT && !gfp.intersects(SPECIAL) {
+            let object = self.with_fronts(|fronts| Self::pop(fronts.by_size(step)));
+            if let Some(object) = NonNull::new(object) {
+                return Ok(object);
+            }
+        }
+        self.kmalloc_slow(bytes, MIN_ALIGN, gfp, Location::caller())
+    }
+
+    /// As [`kmalloc`](Self::kmalloc), at a multiple of `align`, a power of two.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    #[inline]
+    #[track_caller]
+    pub fn kmalloc_aligned(&self, bytes: usize, align: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
+        // A size that is a multiple of the alignment has a class that is aligned as well.
+        let rounded = if align <= MIN_ALIGN { bytes } else { (bytes + align - 1) & !(align - 1) };
+        let step = rounded.wrapping_sub(1) >> STEP_SHIFT;
+        if step < front::LARGEST >> STEP_SHIFT && !gfp.intersects(SPECIAL) {
+            let object = self.with_fronts(|fronts| Self::pop(fronts.by_size(step)));
+            if let Some(object) = NonNull::new(object) {
+                return Ok(object);
+            }
+        }
+        self.kmalloc_slow(bytes, align, gfp, Location::caller())
+    }
+
+    /// Frees an object of any size. O(1) while this CPU's array has room.
+    ///
+    /// # Safety
+    ///
+    /// 1. `object` came from this slab and is not used from now on.
+    /// 2. It was not freed before. (That is found and reported; but not if the memory was written to since, or is
+    ///    another object by now.)
+    #[inline]
+    #[track_caller]
+    pub unsafe fn kfree(&self, object: NonNull<u8>) {
+        let done = self.with_fronts(|fronts| {
+            let table = fronts.table();
+            let Some(tag) = table.tag(object.addr().get()) else { return false };
+            // SAFETY: it lies in RAM, and if it is no object of the cache, that is the caller's fault.
+            unsafe { Self::push(fronts.front(tag), object.as_ptr(), table.key()) }
+        });
+        if !done {
+            // SAFETY: the caller's promise.
+            unsafe { self.kfree_slow(object, Location::caller()) };
+        }
+    }
+
+    /// Frees an object whose size is known: what was asked for, and the alignment. No lookup while the array has room.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree), and:
+    /// 1. `bytes` and `align` are those of the allocation, or of the last
+    ///    [`krealloc_aligned`](Self::krealloc_aligned). (After [`krealloc`](Self::krealloc) they are not known.)
+    /// 2. The object is not from zone DMA.
+    #[inline]
+    #[track_caller]
+    pub unsafe fn kfree_sized(&self, object: NonNull<u8>, bytes: usize, align: usize) {
+        let rounded = if align <= MIN_ALIGN { bytes } else { (bytes + align - 1) & !(align - 1) };
+        let step = rounded.wrapping_sub(1) >> STEP_SHIFT;
+        if step < front::LARGEST >> STEP_SHIFT {
+            let done = self.with_fronts(|fronts| {
+                // SAFETY: the caller's promise.
+                unsafe { Self::push(fronts.by_size(step), object.as_ptr(), fronts.table().key()) }
+            });
+            if done {
+                return;
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.kfree_slow(object, Location::caller()) };
+    }
+
+    /// The way of an allocation that the arrays do not serve: first to the packed heap.
+    #[inline(never)]
+    fn kmalloc_slow(
+        &self,
+        bytes: usize,
+        align: usize,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        // Nothing but the heap has objects between the largest class and a frame.
+        if bytes.wrapping_sub(self.largest_class + 1) < self.only_heap && !self.careful && !gfp.intersects(SPECIAL) {
+            let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
+            if align <= MIN_ALIGN || heap::fits(bytes, align) {
+                let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
+                if let Some(object) = self.heap.lock(self.arch).alloc(self.group(bytes), nr, align) {
+                    return Ok(object);
+                }
+            }
+        }
+        self.kmalloc_any(bytes, align, gfp, caller)
+    }
+
+    /// The group of an object that is not for zone DMA.
+    #[inline(always)]
+    fn group(&self, bytes: usize) -> usize {
+        if bytes < self.small { GROUP_SMALL } else { GROUP_LARGE }
+    }
+
+    /// The long way of an allocation.
+    #[cold]
+    #[inline(never)]
+    fn kmalloc_any(
+        &self,
+        bytes: usize,
+        align: usize,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        if bytes == 0 {
+            return Ok(ZERO_SIZE);
+        }
+        if self.settings.failslab.is_on() && self.fails() {
+            return Err(OutOfMemory);
+        }
+        let mut object = self.obtain(bytes, align, gfp, caller);
+        if object.is_none() && self.reclaim() {
+            object = self.obtain(bytes, align, gfp, caller);
+        }
+        let object = object.ok_or(OutOfMemory)?;
+        if gfp.contains(Gfp::ZERO) || self.settings.init_on_alloc {
+            // SAFETY: the caller's new object.
+            let usable = unsafe { self.content_size(object) }.unwrap_or(bytes);
+            // SAFETY: the same, of that many bytes.
+            unsafe { object.write_bytes(0, usable) };
+        }
+        Ok(object)
+    }
+
+    /// From a cache, the heap or the pages.
+    #[inline]
+    fn obtain(&self, bytes: usize, align: usize, gfp: Gfp, caller: &'static Location<'static>) -> Option<NonNull<u8>> {
+        // As SLUB promises, a power of two is aligned to itself.
+        let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
+        let dma = gfp.contains(Gfp::DMA);
+        let rounded = bytes.checked_next_multiple_of(align)?;
+        if !dma && let Some(inner) = self.class(rounded) {
+            return self.cache_alloc_slow(inner, gfp, bytes, caller);
+        }
+        if heap::fits(bytes, align) {
+            let group = if dma { GROUP_DMA } else { self.group(bytes) };
+            return self.heap_alloc(group, bytes, align, gfp);
+        }
+        self.large_alloc(bytes, align, gfp)
+    }
+
+    /// The kmalloc cache for objects of `bytes`, if there is one.
+    #[inline]
+    fn class(&self, bytes: usize) -> Option<&Inner> {
+        let index = self.classes.partition_point(|size| usize::from(*size) < bytes);
+        if index == self.classes.len() {
+            return None;
+        }
+        self.inner(FIRST_CACHE + index as Tag)
+    }
+
+    /// Whether a new object of this size would come from where this one did.
+    pub(crate) fn is_at_home(&self, object: NonNull<u8>, bytes: usize, align: usize) -> bool {
+        let tag = self.table.get(object.addr().get());
+        let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
+        let rounded = bytes.checked_next_multiple_of(align).unwrap_or(usize::MAX);
+        match self.class(rounded) {
+            Some(inner) => inner.tag == tag,
+            None => tag < FIRST_CACHE,
+        }
+    }
+
+    /// The cache of a tag.
+    #[inline]
+    fn inner(&self, tag: Tag) -> Option<&Inner> {
+        let inner = self.caches.get(usize::from(tag))?.load(Ordering::Acquire);
+        // SAFETY: null, or a cache that lives as long as its frames have its tag and somebody has its handle.
+        unsafe { inner.as_ref() }
+    }
+
+    /// An object of the packed heap.
+    fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
+        if let Some(object) = self.heap.lock(self.arch).alloc(group, nr, align) {
+            return Some(object);
+        }
+        self.heap_grow(group, nr, align, gfp)
+    }
+
+    #[cold]
+    fn heap_grow(&self, group: usize, nr: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let Some(block) = self.source.take(Order::ZERO, gfp - Gfp::ZERO) else {
+            // The other group may have room: better an object in the wrong company than none.
+            let other = match group {
+                GROUP_SMALL => GROUP_LARGE,
+                GROUP_LARGE => GROUP_SMALL,
+                _ => return None,
+            };
+            let mut heap = self.heap.lock(self.arch);
+            return heap.alloc(other, nr, align);
+        };
+        let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
+        self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
+        let mut heap = self.heap.lock(self.arch);
+        // SAFETY: a frame of the page allocator's, the slab's alone.
+        unsafe { heap.add_frame(group, frame) };
+        heap.alloc(group, nr, align)
+    }
+
+    /// The way of a free that the arrays do not serve: first to the packed heap.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree).
+    #[inline(never)]
+    unsafe fn kfree_slow(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+        let tag = self.table.get(object.addr().get());
+        let result = if (HEAP..LARGE).contains(&tag) {
+            // SAFETY: the caller's promise, and the tag is the frame's.
+            unsafe { self.heap_free(usize::from(tag - HEAP), object) }
+        } else {
+            // SAFETY: the same.
+            unsafe { self.free_tagged(tag, object, caller) }
+        };
+        if let Err(kind) = result {
+            self.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
+    #[inline(never)]
+    unsafe fn free_tagged(
+        &self,
+        tag: Tag,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) -> Result<(), Refused> {
+        if object == ZERO_SIZE {
+            return Ok(());
+        }
+        match tag {
+            LARGE => {
+                // SAFETY: the caller's promise.
+                unsafe { self.large_free(object) }
+            }
+            TAIL => Err(FaultKind::NotAnObject),
+            _ => match self.inner(tag) {
+                // SAFETY: the caller's promise.
+                Some(inner) => unsafe { self.cache_free_slow(inner, object, caller) },
+                None => Err(FaultKind::NotSlab),
+            },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); the object lies in a frame of that group.
+    #[inline(always)]
+    unsafe fn heap_free(&self, group: usize, object: NonNull<u8>) -> Result<(), Refused> {
+        let inside = self.own(object.as_ptr());
+        let mut heap = self.heap.lock(self.arch);
+        if self.settings.init_on_free {
+            // SAFETY: the tag says that it lies in a frame of the heap.
+            let bytes = unsafe { heap.size(inside) }.map_err(Refused::from)?;
+            // SAFETY: the object's own bytes, which nothing uses any more.
+            unsafe { inside.write_bytes(0, bytes) };
+        }
+        // SAFETY: the tag says that it lies in a frame of the heap, of that group.
+        let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
+        drop(heap);
+        if let Some(frame) = freed.frame {
+            self.give_frames(frame.as_ptr(), 1);
+        }
+        if freed.corrupt {
+            self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object.addr().get(), freed.bytes));
+        }
+        Ok(())
+    }
+
+    /// The same address, with access to the whole frame whatever the user's pointer was narrowed to.
+    #[inline(always)]
+    fn own(&self, object: *mut u8) -> *mut u8 {
+        self.arch.direct_map(self.phys(object.addr()))
+    }
+
+    /// The physical address of what the direct map shows at `addr`.
+    #[inline(always)]
+    fn phys(&self, addr: usize) -> PhysAddr {
+        PhysAddr::new_saturating(self.span.start().as_raw().wrapping_add(addr.wrapping_sub(self.window.0) as u64))
+    }
+
+    /// Gives `nr` frames back that are the slab's no more.
+    fn give_frames(&self, frame: *mut u8, nr: usize) {
+        self.table.set(frame.addr(), nr, NONE);
+        let mut pfn = self.phys(frame.addr()).pfn().as_raw();
+        let end = pfn + nr as u64;
+        while pfn < end {
+            let order = (pfn.trailing_zeros()).min((end - pfn).ilog2()).min(MAX_ORDER as u32);
+            if let (Some(first), Some(order)) = (Pfn::new(pfn), Order::new(order as usize)) {
+                self.source.give(PageBlock::from_raw(first, order));
+            }
+            pfn += 1 << order;
+        }
+    }
+
+    /// Bytes that can be used at `object`: what was asked for, or more. `None` if it is no object in use.
+    ///
+    /// # Safety
+    ///
+    /// `object` came from this slab and is not being freed.
+    #[must_use]
+    pub unsafe fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
+        if object == ZERO_SIZE {
+            return Some(0);
+        }
+        match self.table.get(object.addr().get()) {
+            HEAP..LARGE => {
+                let heap = self.heap.lock(self.arch);
+                // SAFETY: the tag says that it lies in a frame of the heap.
+                unsafe { heap.size(self.own(object.as_ptr())) }.ok()
+            }
+            LARGE => Some(self.table.count_large(object.addr().get()) << PAGE_SHIFT),
+            tag => self.inner(tag).map(|inner| inner.spec.size),
+        }
+    }
+
+    /// Gives back what is only kept at hand: this CPU's arrays, empty slabs and frames. Returns whether a page went
+    /// back. Other CPUs do it for their arrays when they next run out themselves.
+    pub fn reclaim(&self) -> bool {
+        let before = self.pages();
+        self.drain_this_cpu();
+        for tag in usize::from(FIRST_CACHE)..NR_TAGS {
+            if let Some(inner) = self.inner(tag as Tag)
+                && !inner.spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU)
+            {
+                self.give_empty_slabs(inner);
+            }
+        }
+        loop {
+            let spare = self.heap.lock(self.arch).take_spare();
+            let Some(frame) = spare else { break };
+            self.give_frames(frame.as_ptr(), 1);
+        }
+        self.pages() < before
+    }
+
+    /// Pages that the slab holds.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        let counters = &self.counters;
+        let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
+        self.heap.lock(self.arch).nr_frames + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
+    }
+
+    /// Says that a free was refused.
+    #[cold]
+    fn refuse(&self, kind: Refused, tag: Tag, object: NonNull<u8>, caller: &'static Location<'static>) {
+        let (cache, size) = self.inner(tag).map_or(("kmalloc", 0), |inner| (inner.spec.name, inner.spec.size));
+        let mut fault = Fault::new(kind, cache, object.addr().get(), size);
+        fault.caller = Some(caller);
+        if let Some(inner) = self.inner(tag)
+            && kind == FaultKind::DoubleFree
+        {
+            let inside = self.own(object.as_ptr());
+            // SAFETY: a slot of that cache; only free bytes of it and its metadata are looked at.
+            (fault.allocated, fault.freed) = unsafe { inner.slot.owners(inside) };
+            // SAFETY: as above.
+            fault = unsafe { fault.with_bytes(inside, size) };
+        }
+        self.report(fault);
+    }
+
+    /// Counts a fault and passes it to the user's function. No lock is held.
+    #[cold]
+    fn report(&self, fault: Fault) {
+        self.counters.nr_faults.fetch_add(1, Ordering::Relaxed);
+        (self.settings.report)(&fault);
+    }
+
+    /// Faults found so far.
+    #[must_use]
+    pub fn nr_faults(&self) -> u64 {
+        self.counters.nr_faults.load(Ordering::Relaxed)
+    }
+
+    /// Whether fault injection wants this allocation to fail.
+    #[cold]
+    fn fails(&self) -> bool {
+        let count = self.counters.failslab.fetch_add(1, Ordering::Relaxed);
+        self.settings.failslab.fails(count)
+    }
+}
+
+impl From<Wrong> for FaultKind {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Free => Self::DoubleFree,
+            Wrong::NoObject => Self::NotAnObject,
+        }
+    }
+}
+
+impl<A: Arch, S: PageSource> fmt::Debug for Slab<'_, A, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab").field("span", &self.span).field("pages", &self.pages()).finish_non_exhaustive()
+    }
+}

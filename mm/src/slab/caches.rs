@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Caches of a slab: making and destroying them, and what their objects need beyond the arrays.
+
+use core::panic::Location;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
+
+use super::cache::{CacheError, CacheSpec, Inner};
+use super::fault::FaultKind;
+use super::front::{self, Fronts};
+use super::page::{List, NotUsed};
+use super::table::{FIRST_CACHE, NONE, Tag};
+use super::{NR_TAGS, PageSource, SetupError, Slab};
+use crate::addr::PAGE_SIZE;
+use crate::arch::Arch;
+use crate::gfp::Gfp;
+
+/// A handle of a cache: plain data, to be copied and passed around.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheRef {
+    /// A tag.
+    tag: u32,
+}
+
+impl CacheRef {
+    #[inline(always)]
+    pub(super) const fn tag(self) -> Tag {
+        self.tag as Tag
+    }
+}
+
+impl From<NotUsed> for FaultKind {
+    fn from(why: NotUsed) -> Self {
+        match why {
+            NotUsed::Free => Self::DoubleFree,
+            NotUsed::NoObject => Self::NotAnObject,
+        }
+    }
+}
+
+/// Names of the kmalloc caches, Linux's where it has them.
+const NAMES: [(u16, &str); 22] = [
+    (8, "kmalloc-8"),
+    (16, "kmalloc-16"),
+    (24, "kmalloc-24"),
+    (32, "kmalloc-32"),
+    (48, "kmalloc-48"),
+    (64, "kmalloc-64"),
+    (80, "kmalloc-80"),
+    (96, "kmalloc-96"),
+    (112, "kmalloc-112"),
+    (128, "kmalloc-128"),
+    (160, "kmalloc-160"),
+    (192, "kmalloc-192"),
+    (224, "kmalloc-224"),
+    (256, "kmalloc-256"),
+    (320, "kmalloc-320"),
+    (384, "kmalloc-384"),
+    (448, "kmalloc-448"),
+    (512, "kmalloc-512"),
+    (1024, "kmalloc-1k"),
+    (2048, "kmalloc-2k"),
+    (4096, "kmalloc-4k"),
+    (8192, "kmalloc-8k"),
+];
+
+impl<A: Arch, S: PageSource> Slab<'_, A, S> {
+    /// Makes the kmalloc caches.
+    pub(super) fn make_classes(&self) -> Result<(), SetupError> {
+        for size in self.classes {
+            let name = NAMES.iter().find(|(named, _)| named == size).map_or("kmalloc", |(_, name)| *name);
+            let size = usize::from(*size);
+            // Each class has the alignment of the largest power of two that divides it.
+            let align = (1 << size.trailing_zeros()).min(PAGE_SIZE as usize);
+            let spec = CacheSpec { align, ..CacheSpec::new(name, size) };
+            self.cache_create(spec).map_err(|_| SetupError::OutOfMemory)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a cache. Its descriptor comes from the packed heap; slabs are taken when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] if the size or alignment cannot be, there are too many caches, or no memory.
+    pub fn cache_create(&self, spec: CacheSpec) -> Result<CacheRef, CacheError> {
+        // Checked before anything is taken.
+        let policy = self.settings.policy(spec.name);
+        let inner = Inner::new(spec, NONE, policy)?;
+        let bytes = size_of::<Inner>();
+        let memory = self.heap_alloc(super::GROUP_SMALL, bytes, align_of::<Inner>(), Gfp::KERNEL);
+        let memory = memory.ok_or(CacheError::OutOfMemory)?.cast::<Inner>();
+        let registry = self.registry.lock(self.arch);
+        let mut slots = self.caches.iter().enumerate().skip(FIRST_CACHE.into());
+        let Some((tag, slot)) = slots.find(|(_, slot)| slot.load(Ordering::Relaxed).is_null()) else {
+            drop(registry);
+            // SAFETY: allocated above, and nobody else knows it.
+            let _ = unsafe { self.heap_free(super::GROUP_SMALL, memory.cast()) };
+            return Err(CacheError::TooMany);
+        };
+        let inner = Inner { tag: tag as Tag, ..inner };
+        for block in self.fronts.iter().map(|block| block.load(Ordering::Acquire)) {
+            // SAFETY: a CPU's block; no CPU uses the array of a tag that no cache has.
+            let fronts = unsafe { Fronts::new(block) };
+            if fronts.is_some() {
+                self.enable(fronts, &inner);
+            }
+        }
+        // SAFETY: allocated above with the size and alignment of the value.
+        unsafe { memory.write(inner) };
+        slot.store(memory.as_ptr(), Ordering::Release);
+        drop(registry);
+        Ok(CacheRef { tag: tag as u32 })
+    }
+
+    /// Sets up a cache's array in a CPU's block.
+    fn enable(&self, fronts: Fronts, inner: &Inner) {
+        let front = inner.front(fronts);
+        if inner.capacity == 0 {
+            front.disable();
+            return;
+        }
+        front.enable(inner.capacity);
+        let index = usize::from(inner.tag - FIRST_CACHE);
+        if let Some(size) = self.classes.get(index).filter(|_| !self.settings.debug_any()) {
+            let below = index.checked_sub(1).and_then(|below| self.classes.get(below)).map_or(0, |size| *size);
+            let steps = usize::from(below) >> front::STEP_SHIFT..usize::from(*size) >> front::STEP_SHIFT;
+            steps.for_each(|step| fronts.set_by_size(step, inner.tag));
+        }
+    }
+
+    /// Gives this CPU its block of arrays, if the slab has any and there is memory.
+    #[cold]
+    pub(super) fn online(&self) {
+        let bytes = front::words(NR_TAGS) * 8;
+        let Some(memory) = self.large_alloc(bytes, 8, Gfp::NOWAIT) else { return };
+        // SAFETY: the caller's new memory; the table lives as long as the slab.
+        let fronts = unsafe { Fronts::init(memory.as_ptr(), NR_TAGS, self.table.raw()) };
+        let pages = self.table.count_large(memory.addr().get());
+        let registry = self.registry.lock(self.arch);
+        let slot = self.fronts.get(self.arch.cpu());
+        let Some(slot) = slot.filter(|slot| slot.load(Ordering::Relaxed) == Fronts::nothing()) else {
+            drop(registry);
+            // SAFETY: allocated above, and nobody else knows it.
+            let _ = unsafe { self.large_free(memory) };
+            return;
+        };
+        for tag in FIRST_CACHE..NR_TAGS as Tag {
+            if let Some(inner) = self.inner(tag) {
+                self.enable(fronts, inner);
+            }
+        }
+        slot.store(memory.as_ptr(), Ordering::Release);
+        self.arch.set_local(memory.as_ptr());
+        drop(registry);
+        self.counters.large_pages.fetch_sub(pages, Ordering::Relaxed);
+        self.counters.front_pages.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Empties one array of a CPU's block.
+    ///
+    /// # Safety
+    ///
+    /// The block is this CPU's, or no CPU uses the array while this runs.
+    unsafe fn drain_front(&self, inner: &Inner, block: *mut u8) {
+        let mut empty = List::new();
+        let mut slabs = inner.slabs.lock(self.arch);
+        // SAFETY: the lock masks interrupts; the rest is the caller's promise.
+        let front = inner.front(unsafe { Fronts::new(block) });
+        let mut put = 0;
+        front.take_oldest(inner.capacity, inner.capacity, |object| {
+            // SAFETY: what was pushed to the array has the cache's tag. What is no object is lost.
+            put += usize::from(unsafe { slabs.put(&inner.cut, inner.keep, object, &mut empty) }.is_ok());
+        });
+        slabs.nr_taken -= put;
+        drop(slabs);
+        self.give_slabs(inner, empty);
+    }
+
+    /// Empties all arrays of this CPU.
+    pub fn drain_this_cpu(&self) {
+        let state = self.arch.mask_interrupts();
+        let block = self.block_of_this_cpu();
+        if block != Fronts::nothing() {
+            for tag in FIRST_CACHE..NR_TAGS as Tag {
+                if let Some(inner) = self.inner(tag).filter(|inner| inner.capacity > 0) {
+                    // SAFETY: this CPU's block, and interrupts are masked.
+                    unsafe { self.drain_front(inner, block) };
+                }
+            }
+        }
+        // SAFETY: the state was taken above.
+        unsafe { self.arch.restore_interrupts(state) };
+    }
+
+    /// Gives the empty slabs of a cache back.
+    pub(super) fn give_empty_slabs(&self, inner: &Inner) -> usize {
+        let mut nr = 0;
+        loop {
+            let empty = inner.slabs.lock(self.arch).take_empty(&inner.cut);
+            let Some(page) = empty else { return nr };
+            self.give_slab(inner, page);
+            nr += 1;
+        }
+    }
+
+    /// Gives a cache's empty slabs back, this CPU's array included. For a cache with
+    /// [`TYPESAFE_BY_RCU`](super::CacheFlags::TYPESAFE_BY_RCU) the caller has waited for a grace period. Returns how many
+    /// slabs went back.
+    pub fn cache_shrink(&self, cache: CacheRef) -> usize {
+        let Some(inner) = self.inner(cache.tag()) else { return 0 };
+        if inner.capacity > 0 {
+            let state = self.arch.mask_interrupts();
+            let block = self.block_of_this_cpu();
+            if block != Fronts::nothing() {
+                // SAFETY: this CPU's block, and interrupts are masked.
+                unsafe { self.drain_front(inner, block) };
+            }
+            // SAFETY: the state was taken above.
+            unsafe { self.arch.restore_interrupts(state) };
+        }
+        self.give_empty_slabs(inner)
+    }
+
+    /// Destroys a cache. Objects that are still in use are reported, each with its owner where owners are tracked;
+    /// then the cache stays, so that they can still be freed, and can be destroyed again.
+    ///
+    /// # Safety
+    ///
+    /// No other call of this cache runs or begins meanwhile, and after success its handles are not used.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InUse`] with the number of objects.
+    #[track_caller]
+    pub unsafe fn cache_destroy(&self, cache: CacheRef) -> Result<(), CacheError> {
+        let caller = Location::caller();
+        let Some(inner) = self.inner(cache.tag()) else { return Ok(()) };
+        if inner.capacity > 0 {
+            for block in &self.fronts {
+                let block = block.load(Ordering::Acquire);
+                if block != Fronts::nothing() {
+                    // SAFETY: no CPU uses this cache's arrays, by the caller's promise.
+                    unsafe { self.drain_front(inner, block) };
+                }
+            }
+        }
+        self.give_empty_slabs(inner);
+        let in_use = inner.slabs.lock(self.arch).nr_taken;
+        if in_use > 0 {
+            self.report_leaks(inner, in_use, caller);
+            return Err(CacheError::InUse(in_use));
+        }
+        let registry = self.registry.lock(self.arch);
+        let memory = self.caches.get(usize::from(cache.tag())).map(|slot| slot.swap(ptr::null_mut(), Ordering::AcqRel));
+        for block in &self.fronts {
+            // SAFETY: no CPU uses this cache's arrays, by the caller's promise.
+            let fronts = unsafe { Fronts::new(block.load(Ordering::Acquire)) };
+            if fronts.is_some() {
+                fronts.front(cache.tag()).disable();
+            }
+        }
+        drop(registry);
+        if let Some(memory) = memory.and_then(NonNull::new) {
+            // SAFETY: the descriptor came from this group, and nothing refers to it any more.
+            let freed = unsafe { self.heap_free(super::GROUP_SMALL, memory.cast()) };
+            if let Err(kind) = freed {
+                self.refuse(kind, NONE, memory.cast(), caller);
+            }
+        }
+        Ok(())
+    }
+
+    /// Destroys all caches and gives back what is kept at hand, the CPUs' arrays included; for a slab that was made for
+    /// a while. What is still in use stays.
+    ///
+    /// # Safety
+    ///
+    /// No other call of this slab runs or begins meanwhile or later, and no handle of a cache is used.
+    pub unsafe fn close(&self) {
+        for tag in FIRST_CACHE..NR_TAGS as Tag {
+            // SAFETY: the caller's promise. A cache with objects stays.
+            let _ = unsafe { self.cache_destroy(CacheRef { tag: tag.into() }) };
+        }
+        for slot in &self.fronts {
+            let block = slot.swap(Fronts::nothing(), Ordering::AcqRel);
+            if let Some(block) = NonNull::new(block).filter(|block| block.as_ptr() != Fronts::nothing()) {
+                let pages = self.table.count_large(block.addr().get());
+                self.counters.front_pages.fetch_sub(pages, Ordering::Relaxed);
+                self.counters.large_pages.fetch_add(pages, Ordering::Relaxed);
+                // SAFETY: the block came from there, and no CPU uses it any more.
+                let _ = unsafe { self.large_free(block) };
+            }
+        }
+        self.reclaim();
+    }
+}

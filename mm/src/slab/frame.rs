@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One frame of a packed heap: which granules begin a block, and which blocks are free.
+//!
+//! ```text
+//!   granule   0        12                                                  511
+//!             [ marks ][ used ][ free      ][ used ][used][ free             ]
+//!   starts             1       1            1       1     1
+//!   free               0       1            0       0     1
+//! ```
+//!
+//! A granule is eight bytes. `starts` has a bit for each granule: a block begins here. It ends where the next one
+//! begins, or with the frame. A block has two granules at least, so one bit for two of them says which are free.
+//! The first eight bits of `starts`, which no block can begin at, say which of its words have any bit set, so that no
+//! search reads more than two words. There is nothing else: no header before an object, and its size is known from the marks. A free that does not
+//! hit the first byte of a used block is seen at once.
+
+use core::cell::Cell;
+
+use crate::addr::PAGE_SIZE;
+
+/// Bytes of a granule.
+pub(super) const GRANULE: usize = 8;
+/// Granules of a frame.
+pub(super) const GRANULES: usize = PAGE_SIZE as usize / GRANULE;
+/// The first granule behind the marks.
+pub(super) const FIRST: usize = size_of::<Marks>() / GRANULE;
+/// Granules of the block that is an empty frame.
+pub(super) const ROOM: usize = GRANULES - FIRST;
+/// The least block.
+pub(super) const LEAST: usize = 2;
+
+/// What stands at the beginning of the frame.
+#[repr(C)]
+pub(super) struct Marks {
+    starts: [Cell<u64>; GRANULES / 64],
+    free: [Cell<u64>; GRANULES / 128],
+}
+
+const _: () = assert!(size_of::<Marks>() == 96);
+
+impl Marks {
+    /// Makes the frame one free block.
+    pub(super) fn clear(&self) {
+        self.starts.iter().chain(&self.free).for_each(|word| word.set(0));
+        self.set_start(FIRST);
+        self.set_free(FIRST);
+    }
+
+    #[inline(always)]
+    fn start_word(&self, index: usize) -> &Cell<u64> {
+        // SAFETY: the index is masked to the array's length.
+        unsafe { self.starts.get_unchecked(index & (GRANULES / 64 - 1)) }
+    }
+
+    #[inline(always)]
+    fn free_word(&self, granule: usize) -> &Cell<u64> {
+        // SAFETY: the index is masked to the array's length.
+        unsafe { self.free.get_unchecked((granule >> 7) & (GRANULES / 128 - 1)) }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_start(&self, granule: usize) -> bool {
+        self.start_word(granule >> 6).get() >> (granule & 63) & 1 != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn set_start(&self, granule: usize) {
+        let word = self.start_word(granule >> 6);
+        word.set(word.get() | 1 << (granule & 63));
+        let summary = self.start_word(0);
+        summary.set(summary.get() | 1 << (granule >> 6));
+    }
+
+    #[inline(always)]
+    pub(super) fn clear_start(&self, granule: usize) {
+        let word = self.start_word(granule >> 6);
+        let rest = word.get() & !(1 << (granule & 63));
+        word.set(rest);
+        // The first word always has a start: that of the first block.
+        if rest == 0 {
+            let summary = self.start_word(0);
+            summary.set(summary.get() & !(1 << (granule >> 6)));
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_free(&self, granule: usize) -> bool {
+        self.free_word(granule).get() >> (granule >> 1 & 63) & 1 != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn set_free(&self, granule: usize) {
+        let word = self.free_word(granule);
+        word.set(word.get() | 1 << (granule >> 1 & 63));
+    }
+
+    #[inline(always)]
+    pub(super) fn set_used(&self, granule: usize) {
+        let word = self.free_word(granule);
+        word.set(word.get() & !(1 << (granule >> 1 & 63)));
+    }
+
+    /// Where the block that begins at `granule` ends: one past its last granule.
+    #[inline(always)]
+    pub(super) fn end(&self, granule: usize) -> usize {
+        let index = granule >> 6;
+        // Two shifts, as a shift by 64 is none.
+        let word = self.start_word(index).get() >> (granule & 63) >> 1;
+        if word != 0 {
+            return granule + 1 + word.trailing_zeros() as usize;
+        }
+        let filled = (self.start_word(0).get() & SUMMARY) >> index >> 1;
+        if filled == 0 {
+            return GRANULES;
+        }
+        let index = index + 1 + filled.trailing_zeros() as usize;
+        index * 64 + self.start_word(index).get().trailing_zeros() as usize
+    }
+
+    /// Where the block before the one at `granule` begins; `granule` is not the first.
+    #[inline(always)]
+    pub(super) fn before(&self, granule: usize) -> usize {
+        let index = granule >> 6;
+        let mut word = self.start_word(index).get() & ((1 << (granule & 63)) - 1);
+        let mut at = index;
+        if index > 0 && word == 0 {
+            // The first word has a start always, so there is one.
+            at = 63 - ((self.start_word(0).get() & SUMMARY & ((1 << index) - 1)) | 1).leading_zeros() as usize;
+            word = self.start_word(at).get();
+        }
+        at * 64 + 63 - (word | 1).leading_zeros() as usize
+    }
+}
+
+/// The bits of the first word of starts that say which words have any.
+const SUMMARY: u64 = 0xff;
+
+const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks() -> Marks {
+        let marks = Marks { starts: Default::default(), free: Default::default() };
+        marks.clear();
+        marks
+    }
+
+    #[test]
+    fn an_empty_frame_is_one_free_block() {
+        let marks = marks();
+        assert!(marks.is_start(FIRST) && marks.is_free(FIRST));
+        assert_eq!(marks.end(FIRST), GRANULES);
+        assert_eq!((FIRST, ROOM), (12, 500));
+    }
+
+    #[test]
+    fn a_block_ends_where_the_next_begins_wherever_that_is() {
+        for at in FIRST + 1..GRANULES {
+            let marks = marks();
+            marks.set_start(at);
+            assert_eq!((marks.end(FIRST), marks.end(at), marks.before(at)), (at, GRANULES, FIRST), "{at}");
+            for behind in at + 1..GRANULES {
+                assert_eq!(marks.before(behind), at);
+            }
+            marks.clear_start(at);
+            assert_eq!(marks.end(FIRST), GRANULES);
+        }
+    }
+
+    #[test]
+    fn free_marks_of_neighbours_two_granules_apart_are_their_own() {
+        let marks = marks();
+        for at in (FIRST..GRANULES).step_by(2) {
+            marks.set_free(at);
+            assert!(marks.is_free(at));
+            assert!(at + 2 >= GRANULES || at == FIRST - 2 || !marks.is_free(at + 2) || at + 2 == FIRST);
+        }
+        (FIRST..GRANULES).step_by(4).for_each(|at| marks.set_used(at));
+        assert!((FIRST..GRANULES).step_by(2).all(|at| marks.is_free(at) == ((at - FIRST) % 4 == 2)));
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Objects of whole pages: from the page allocator, the pages behind the last one needed given back at once if it
+//! takes parts of blocks.
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::{FaultKind, LARGE, PageSource, Refused, Slab, TAIL};
+use crate::addr::{Order, PAGE_SIZE};
+use crate::arch::Arch;
+use crate::gfp::Gfp;
+
+impl<A: Arch, S: PageSource> Slab<'_, A, S> {
+    /// Whole pages. O(pages).
+    pub(super) fn large_alloc(&self, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let mut nr = bytes.div_ceil(PAGE_SIZE as usize);
+        let order = Order::for_bytes(bytes.max(align) as u64)?;
+        let block = self.source.take(order, gfp - Gfp::ZERO)?;
+        let first = self.arch.direct_map(block.pfn().addr());
+        let (_, order) = block.into_raw();
+        let taken = order.pages() as usize;
+        if !S::SPLITS {
+            nr = taken;
+        } else if nr < taken {
+            self.give_frames(first.wrapping_add(nr * PAGE_SIZE as usize), taken - nr);
+        }
+        self.table.set(first.addr() + PAGE_SIZE as usize, nr - 1, TAIL);
+        self.table.set(first.addr(), 1, LARGE);
+        self.counters.large_pages.fetch_add(nr, Ordering::Relaxed);
+        NonNull::new(first)
+    }
+
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); the object lies in the first page of a large block.
+    pub(super) unsafe fn large_free(&self, object: NonNull<u8>) -> Result<(), Refused> {
+        let addr = object.addr().get();
+        if !addr.is_multiple_of(PAGE_SIZE as usize) {
+            return Err(FaultKind::NotAnObject);
+        }
+        let nr = self.table.count_large(addr);
+        if self.settings.init_on_free {
+            // SAFETY: the object's own pages, which nothing uses any more.
+            unsafe { self.own(object.as_ptr()).write_bytes(0, nr * PAGE_SIZE as usize) };
+        }
+        self.counters.large_pages.fetch_sub(nr, Ordering::Relaxed);
+        self.give_frames(self.own(object.as_ptr()), nr);
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The objects of caches: taken and given back, by this CPU's array or by the slabs.
+
+use core::panic::Location;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
+
+use super::cache::{CacheFlags, Inner};
+use super::caches::CacheRef;
+use super::debug;
+use super::fault::{Fault, FaultKind};
+use super::front::Fronts;
+use super::page::{List, Page};
+use super::table::NONE;
+use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab};
+use crate::arch::Arch;
+use crate::gfp::Gfp;
+
+impl<A: Arch, S: PageSource> Slab<'_, A, S> {
+    /// Takes an object. O(1) while this CPU's array lasts.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    #[inline]
+    #[track_caller]
+    pub fn cache_alloc(&self, cache: CacheRef, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
+        if !gfp.intersects(SPECIAL) {
+            let object =
+                self.with_fronts(
+                    |fronts| {
+                        if fronts.is_some() { Self::pop(fronts.front(cache.tag())) } else { ptr::null_mut() }
+                    },
+                );
+            if let Some(object) = NonNull::new(object) {
+                return Ok(object);
+            }
+        }
+        self.cache_alloc_long(cache, gfp, Location::caller())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cache_alloc_long(
+        &self,
+        cache: CacheRef,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let inner = self.inner(cache.tag()).ok_or(OutOfMemory)?;
+        if self.settings.failslab.is_on() && self.fails() {
+            return Err(OutOfMemory);
+        }
+        let mut object = self.cache_alloc_slow(inner, gfp, inner.spec.size, caller);
+        if object.is_none() && self.reclaim() {
+            object = self.cache_alloc_slow(inner, gfp, inner.spec.size, caller);
+        }
+        let object = object.ok_or(OutOfMemory)?;
+        if (gfp.contains(Gfp::ZERO) || self.settings.init_on_alloc) && !inner.keeps_content() {
+            // SAFETY: the caller's new object.
+            unsafe { object.write_bytes(0, inner.spec.size) };
+        }
+        Ok(object)
+    }
+
+    /// Takes as many objects as `out` is long, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; then `out` holds nothing of worth.
+    #[track_caller]
+    pub fn cache_alloc_bulk(&self, cache: CacheRef, gfp: Gfp, out: &mut [NonNull<u8>]) -> Result<(), OutOfMemory> {
+        for index in 0..out.len() {
+            match self.cache_alloc(cache, gfp) {
+                Ok(object) => {
+                    if let Some(slot) = out.get_mut(index) {
+                        *slot = object;
+                    }
+                }
+                Err(error) => {
+                    for object in out.iter().take(index) {
+                        // SAFETY: allocated above.
+                        unsafe { self.cache_free(cache, *object) };
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees an object to its cache. O(1) while this CPU's array has room. An object of another cache, a free one and
+    /// what is none are refused and reported.
+    ///
+    /// # Safety
+    ///
+    /// `object` came from this slab and is not used from now on.
+    #[inline]
+    #[track_caller]
+    pub unsafe fn cache_free(&self, cache: CacheRef, object: NonNull<u8>) {
+        let done = self.with_fronts(|fronts| {
+            let table = fronts.table();
+            let mine = table.tag(object.addr().get()) == Some(cache.tag());
+            // SAFETY: the caller's promise.
+            mine && unsafe { Self::push(fronts.front(cache.tag()), object.as_ptr(), table.key()) }
+        });
+        if !done {
+            // SAFETY: the caller's promise.
+            unsafe { self.cache_free_long(cache, object, Location::caller()) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`cache_free`](Self::cache_free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn cache_free_long(&self, cache: CacheRef, object: NonNull<u8>, caller: &'static Location<'static>) {
+        let tag = self.table.get(object.addr().get());
+        let result = match self.inner(tag) {
+            // SAFETY: the caller's promise.
+            Some(inner) if tag == cache.tag() => unsafe { self.cache_free_slow(inner, object, caller) },
+            Some(other) => Err(FaultKind::WrongCache(other.spec.name)),
+            None if tag == NONE => Err(FaultKind::NotSlab),
+            None => Err(FaultKind::WrongCache("kmalloc")),
+        };
+        if let Err(kind) = result {
+            self.refuse(kind, cache.tag(), object, caller);
+        }
+    }
+
+    /// Frees all objects of `objects`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`cache_free`](Self::cache_free), each of them.
+    #[track_caller]
+    pub unsafe fn cache_free_bulk(&self, cache: CacheRef, objects: &[NonNull<u8>]) {
+        for object in objects {
+            // SAFETY: the caller's promise.
+            unsafe { self.cache_free(cache, *object) };
+        }
+    }
+
+    /// An object from this CPU's array or the slabs, the array filled up on the way.
+    pub(super) fn cache_alloc_slow(
+        &self,
+        inner: &Inner,
+        gfp: Gfp,
+        asked: usize,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        if inner.capacity > 0 && self.block_of_this_cpu() == Fronts::nothing() {
+            self.online();
+        }
+        let mut fresh = None;
+        loop {
+            let mut slabs = inner.slabs.lock(self.arch);
+            // SAFETY: the lock masks interrupts.
+            let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
+            if let Some(page) = fresh.take() {
+                // SAFETY: made below for this cache.
+                unsafe { slabs.add(page) };
+            }
+            if inner.capacity > 0 && fronts.is_some() {
+                let front = inner.front(fronts);
+                let mut object = Self::pop(front);
+                if object.is_null() {
+                    let key = self.key();
+                    front.refill(inner.batch(), |places| {
+                        slabs.take(&inner.cut, places, |object| {
+                            // SAFETY: a free object of this cache, eight bytes at least.
+                            unsafe { object.cast::<usize>().write(object.addr() ^ key) };
+                        })
+                    });
+                    object = Self::pop(front);
+                }
+                if let Some(object) = NonNull::new(object) {
+                    return Some(object);
+                }
+            } else {
+                let mut one = [ptr::null_mut()];
+                let taken = slabs.take(&inner.cut, &mut one, |_| ());
+                if taken > 0 {
+                    drop(slabs);
+                    let [object] = one;
+                    if inner.capacity > 0 {
+                        // SAFETY: a free object of this cache, that may have kept its mark from an array.
+                        unsafe { object.cast::<usize>().write(0) };
+                    }
+                    return self.hand_out(inner, object, asked, caller);
+                }
+            }
+            drop(slabs);
+            fresh = Some(self.new_slab(inner, gfp)?);
+        }
+    }
+
+    /// The last step of an allocation from the slabs: the checks of a debugged cache.
+    #[inline]
+    fn hand_out(
+        &self,
+        inner: &Inner,
+        object: *mut u8,
+        asked: usize,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        if !inner.slot.is_plain() {
+            // SAFETY: a slot of this cache that was just taken; the tracks before are read first.
+            let owners = unsafe { inner.slot.owners(object) };
+            let track = debug::track(caller, self.arch.cpu(), self.tick());
+            // SAFETY: a slot of this cache that was just taken.
+            if let Some(kind) = unsafe { inner.slot.allocate(object, asked, track, inner.keeps_content()) } {
+                let mut fault = Fault::new(kind, inner.spec.name, object.addr(), inner.spec.size);
+                (fault.allocated, fault.freed) = owners;
+                fault.caller = Some(caller);
+                // SAFETY: the object's bytes.
+                self.report(unsafe { fault.with_bytes(object, inner.spec.size) });
+            }
+        }
+        NonNull::new(object)
+    }
+
+    fn tick(&self) -> u64 {
+        self.counters.operations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A new slab, in no list yet.
+    fn new_slab(&self, inner: &Inner, gfp: Gfp) -> Option<*mut Page> {
+        let cut = &inner.cut;
+        let block = self.source.take(cut.order, inner.page_gfp(gfp))?;
+        let memory = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
+        let (_, order) = block.into_raw();
+        // SAFETY: a block of the page allocator's, the slab's alone.
+        let page = unsafe { Page::init(memory, cut, inner.tag) };
+        for index in 0..cut.nr as usize {
+            let object = cut.object(page, index);
+            if !inner.slot.is_plain() {
+                // SAFETY: a slot of the new slab.
+                unsafe { inner.slot.init(object, inner.spec.ctor.is_some()) };
+            }
+            if let (Some(ctor), Some(object)) = (inner.spec.ctor, NonNull::new(object)) {
+                ctor(object);
+            }
+        }
+        let nr = order.pages() as usize;
+        self.table.set(page.addr(), nr, inner.tag);
+        self.count_pages(inner, nr as isize);
+        Some(page)
+    }
+
+    fn count_pages(&self, inner: &Inner, nr: isize) {
+        self.counters.slab_pages.fetch_add(nr as usize, Ordering::Relaxed);
+        if inner.spec.flags.contains(CacheFlags::RECLAIM_ACCOUNT) {
+            self.counters.reclaimable_pages.fetch_add(nr as usize, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a slab that is in no list back to the page allocator.
+    pub(super) fn give_slab(&self, inner: &Inner, page: *mut Page) {
+        let nr = inner.cut.order.pages() as usize;
+        self.count_pages(inner, -(nr as isize));
+        self.give_frames(page.cast(), nr);
+    }
+
+    /// Frees an object to this CPU's array, whose older half goes to the slabs if it is full; or to the slabs.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); the object's frame has the cache's tag.
+    pub(super) unsafe fn cache_free_slow(
+        &self,
+        inner: &Inner,
+        object: NonNull<u8>,
+        caller: &'static Location<'static>,
+    ) -> Result<(), Refused> {
+        let inside = self.own(object.as_ptr());
+        if !inner.slot.is_plain() {
+            // SAFETY: the caller's promise.
+            unsafe { self.check_free(inner, inside, caller) }?;
+        }
+        if self.settings.init_on_free && !inner.keeps_content() && inner.slot.is_plain() {
+            let slabs = inner.slabs.lock(self.arch);
+            // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
+            if unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }? {
+                return Err(FaultKind::DoubleFree);
+            }
+            drop(slabs);
+            // SAFETY: the object's bytes, which nothing uses any more.
+            unsafe { inside.write_bytes(0, inner.spec.size) };
+        }
+        let mut empty = List::new();
+        let mut slabs = inner.slabs.lock(self.arch);
+        // SAFETY: the lock masks interrupts.
+        let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
+        let mut result = Ok(());
+        if inner.capacity > 0 && fronts.is_some() {
+            let front = inner.front(fronts);
+            // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
+            let free = unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }?;
+            // An object that is marked and not free in its slab is in an array, this CPU's or another's.
+            let mark = inside.addr() ^ self.key();
+            // SAFETY: the caller's promise.
+            let marked = !cfg!(miri) && unsafe { inside.cast::<usize>().read() } == mark;
+            if free || marked || (cfg!(miri) && front.objects().any(|held| held == inside)) {
+                return Err(FaultKind::DoubleFree);
+            }
+            if front.is_full() {
+                let mut wrong = 0;
+                front.take_oldest(inner.batch(), inner.capacity, |oldest| {
+                    // SAFETY: what was pushed to the array has the cache's tag.
+                    if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, oldest, &mut empty) } {
+                        result = Err(why.into());
+                        wrong += 1;
+                    }
+                });
+                slabs.nr_taken -= inner.batch() - wrong;
+            }
+            front.push(inside);
+            // SAFETY: a free object of this cache, eight bytes at least.
+            unsafe { inside.cast::<usize>().write(mark) };
+        } else {
+            // SAFETY: the tag says that it lies in a slab of this cache.
+            unsafe { slabs.put(&inner.cut, inner.keep, inside, &mut empty) }?;
+            slabs.nr_taken -= 1;
+        }
+        drop(slabs);
+        self.give_slabs(inner, empty);
+        result
+    }
+
+    /// Gives slabs back that are in no list of the cache any more.
+    #[inline]
+    pub(super) fn give_slabs(&self, inner: &Inner, mut slabs: List) {
+        // SAFETY: they are this call's alone.
+        while let Some(page) = unsafe { slabs.pop() } {
+            self.give_slab(inner, page);
+        }
+    }
+
+    /// The checks of a debugged cache before an object is freed; it is poisoned on the way. Damage is reported here
+    /// and does not stop the free; what is no object in use does.
+    ///
+    /// # Safety
+    ///
+    /// As for [`cache_free_slow`](Self::cache_free_slow).
+    unsafe fn check_free(
+        &self,
+        inner: &Inner,
+        inside: *mut u8,
+        caller: &'static Location<'static>,
+    ) -> Result<(), Refused> {
+        let slabs = inner.slabs.lock(self.arch);
+        // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
+        if unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }? {
+            return Err(FaultKind::DoubleFree);
+        }
+        drop(slabs);
+        let track = debug::track(caller, self.arch.cpu(), self.tick());
+        // SAFETY: a slot of this cache in use.
+        let owners = unsafe { inner.slot.owners(inside) };
+        let mut fault = Fault::new(FaultKind::NotSlab, inner.spec.name, inside.addr(), inner.spec.size);
+        // SAFETY: the object's bytes.
+        fault = unsafe { fault.with_bytes(inside, inner.spec.size) };
+        // SAFETY: a slot of this cache in use, which the caller gives up.
+        if let Some(kind) = unsafe { inner.slot.release(inside, track, inner.keeps_content()) } {
+            fault.kind = kind;
+            (fault.allocated, fault.freed) = owners;
+            fault.caller = Some(caller);
+            self.report(fault);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whose a frame is: two bytes for each frame of RAM, from the first to the last.
+//!
+//! A *tag* is the number of a cache, or one of the constants below. A pointer's frame is its distance from the first
+//! one in the direct map, so a lookup is a subtraction, a shift, a comparison and a load.
+
+use core::sync::atomic::{AtomicU16, Ordering};
+
+use super::front::RawTable;
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
+
+/// What the table says of a frame.
+pub(super) type Tag = u16;
+
+/// Not the slab's. (0 and 1 are never used: their arrays of a CPU would lie where its sizes are.)
+pub(super) const NONE: Tag = 2;
+/// A frame of the packed heap, group 0. The other groups follow.
+pub(super) const HEAP: Tag = 3;
+/// The first frame of a block that is one object.
+pub(super) const LARGE: Tag = HEAP + super::heap::NR_GROUPS as Tag;
+/// A further frame of it.
+pub(super) const TAIL: Tag = LARGE + 1;
+/// The first cache.
+pub(super) const FIRST_CACHE: Tag = TAIL + 1;
+
+/// The table.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'a> {
+    tags: &'a [AtomicU16],
+    /// Where the direct map shows the span: first address, bytes.
+    window: (usize, usize),
+}
+
+/// Tags that a table for `span` needs.
+pub(super) const fn len(span: PhysRange) -> usize {
+    span.size().div_ceil(PAGE_SIZE) as usize
+}
+
+impl<'a> Table<'a> {
+    /// `tags` holds [`len`] tags; all are set to [`NONE`].
+    pub(super) fn new(tags: &'a mut [AtomicU16], window: (usize, usize)) -> Self {
+        tags.iter_mut().for_each(|tag| *tag.get_mut() = NONE);
+        Self { tags, window }
+    }
+
+    /// For [`Fronts`](super::front::Fronts).
+    #[inline(always)]
+    pub(super) const fn raw(&self) -> RawTable {
+        RawTable { tags: self.tags.as_ptr().cast(), base: self.window.0, len: self.tags.len() }
+    }
+
+    #[inline(always)]
+    fn tag(&self, addr: usize) -> Option<&AtomicU16> {
+        self.tags.get(addr.wrapping_sub(self.window.0) >> PAGE_SHIFT)
+    }
+
+    /// Whose the frame is that holds `addr`.
+    #[inline]
+    pub(super) fn get(&self, addr: usize) -> Tag {
+        // Ordering: an object's pointer reached this CPU by some synchronisation, and its tag was set before.
+        self.tag(addr).map_or(NONE, |tag| tag.load(Ordering::Relaxed))
+    }
+
+    /// Sets the tag of `nr` frames.
+    pub(super) fn set(&self, addr: usize, nr: usize, tag: Tag) {
+        for index in 0..nr {
+            if let Some(entry) = self.tag(addr + index * PAGE_SIZE as usize) {
+                entry.store(tag, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Frames of the large block that begins at `addr`.
+    pub(super) fn count_large(&self, addr: usize) -> usize {
+        let mut nr = 1;
+        while self.get(addr + nr * PAGE_SIZE as usize) == TAIL {
+            nr += 1;
+        }
+        nr
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Per-CPU objects beside a model, and objects that are freed after a grace period.
+#![expect(clippy::indexing_slicing, reason = "test helpers index model arrays")]
+#![expect(clippy::multiple_unsafe_ops_per_block, reason = "one argument covers the pair")]
+#![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
+
+mod support;
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use mm::gfp::Gfp;
+use mm::percpu::{PerCpu, PerCpuPtr, UNIT};
+use mm::rcu::{Rcu, RcuHead};
+use mm::slab::Settings;
+use proptest::prelude::*;
+use support::Machine;
+
+fn settings() -> Settings {
+    Settings { tiny: Some(true), ..Settings::new(16 << 20, 1, |fault| panic!("{fault}")) }
+}
+
+fn copies(object: PerCpuPtr, nr_cpus: usize) -> impl Iterator<Item = &'static mut [u8]> {
+    (0..nr_cpus).map(move |cpu| {
+        let copy = object.of(cpu).unwrap();
+        // SAFETY: the test's own object.
+        unsafe { std::slice::from_raw_parts_mut(copy.as_ptr(), object.size()) }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 60 }, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn every_cpu_has_its_own_copy(
+        nr_cpus in 1..9_usize,
+        ops in prop::collection::vec((any::<bool>(), 1..600_usize, 0..8_u32, any::<usize>()), 1..100),
+    ) {
+        let machine = Machine::new(512);
+        let slab = machine.slab(settings());
+        let before = machine.pages.taken();
+        let percpu = PerCpu::new(&slab, nr_cpus);
+        let mut live: Vec<(PerCpuPtr, u8)> = Vec::new();
+        for (number, (allocate, bytes, align, at)) in ops.into_iter().enumerate() {
+            if allocate || live.is_empty() {
+                let Ok(object) = percpu.alloc(bytes, 1 << align, Gfp::KERNEL) else { continue };
+                for (cpu, copy) in copies(object, nr_cpus).enumerate() {
+                    prop_assert!(copy.as_ptr().addr().is_multiple_of(1 << align));
+                    prop_assert!(copy.iter().all(|byte| *byte == 0));
+                    copy.fill((number as u8).wrapping_add(cpu as u8));
+                }
+                live.push((object, number as u8));
+            } else {
+                let (object, fill) = live.swap_remove(at % live.len());
+                for (cpu, copy) in copies(object, nr_cpus).enumerate() {
+                    prop_assert!(copy.iter().all(|byte| *byte == fill.wrapping_add(cpu as u8)));
+                }
+                // SAFETY: the test's own object.
+                let freed = unsafe { percpu.free(object) };
+                prop_assert!(freed);
+            }
+        }
+        for (object, _) in live {
+            // SAFETY: the test's own object.
+            let freed = unsafe { percpu.free(object) };
+                prop_assert!(freed);
+        }
+        prop_assert_eq!(percpu.bytes(), 0);
+        prop_assert_eq!(machine.pages.taken(), before);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_nothing_is_lost() {
+    let machine = Machine::new(64);
+    let slab = machine.slab(settings());
+    let percpu = PerCpu::new(&slab, 4);
+    assert!(percpu.alloc(0, 8, Gfp::KERNEL).is_err());
+    assert!(percpu.alloc(UNIT + 1, 8, Gfp::KERNEL).is_err());
+    assert!(percpu.alloc(8, 3, Gfp::KERNEL).is_err());
+    let object = percpu.alloc(UNIT, 8, Gfp::KERNEL).unwrap();
+    assert_eq!(object.of(4), None);
+    let before = machine.pages.taken();
+    machine.pages.left.store(0, Ordering::Relaxed);
+    assert!(percpu.alloc(8, 8, Gfp::KERNEL).is_err());
+    assert_eq!(machine.pages.taken(), before);
+    // SAFETY: allocated above; the second free is refused.
+    assert_eq!(unsafe { (percpu.free(object), percpu.free(object)) }, (true, false));
+}
+
+#[repr(C)]
+struct Node {
+    value: u64,
+    head: RcuHead,
+}
+
+fn node(slab: &support::HostSlab<'_>) -> (NonNull<u8>, NonNull<RcuHead>) {
+    let object = slab.kmalloc(size_of::<Node>(), Gfp::KERNEL).unwrap();
+    let node = object.cast::<Node>();
+    // SAFETY: a new object of that size.
+    unsafe { node.write(Node { value: 42, head: RcuHead::new() }) };
+    // SAFETY: inside the object.
+    (object, unsafe { NonNull::new_unchecked(&raw mut (*node.as_ptr()).head) })
+}
+
+/// slub_kunit's `test_kfree_rcu` and `test_kfree_rcu_wq_destroy`.
+#[test]
+fn test_kfree_rcu() {
+    let machine = Machine::new(64);
+    let slab = machine.slab(settings());
+    let rcu = Rcu::new();
+    let (arch, objects) = (&machine.host, slab.info().heap_objects);
+    rcu.online(arch);
+    let nodes: Vec<_> = (0..10).map(|_| node(&slab)).collect();
+    for (object, head) in &nodes[..5] {
+        // SAFETY: the test's own objects, each with its head.
+        unsafe { slab.kfree_rcu(&rcu, *object, *head) };
+    }
+    // The period begins with the first call; another quiescent state ends it.
+    assert_eq!(rcu.poll(arch, &slab), 0);
+    // SAFETY: still there for readers.
+    assert_eq!(unsafe { nodes[0].0.cast::<Node>().as_ref().value }, 42);
+    for (object, head) in &nodes[5..] {
+        // SAFETY: the same.
+        unsafe { slab.kfree_rcu(&rcu, *object, *head) };
+    }
+    assert_eq!(rcu.nr_waiting(arch), 10);
+    assert_eq!(rcu.quiescent(arch, &slab), 5);
+    assert_eq!(rcu.quiescent(arch, &slab), 5);
+    assert_eq!((rcu.nr_waiting(arch), slab.info().heap_objects), (0, objects));
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine for slab tests: memory, a buddy allocator over it, and a slab over that.
+#![allow(clippy::allow_attributes, reason = "which of these apply depends on the test file")]
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper may fail loudly")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+
+use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
+use mm::arch::host::Host;
+use mm::buddy::{Buddy, Mobility, PageBlock};
+use mm::gfp::Gfp;
+use mm::slab::{PageSource, Settings, Slab};
+
+/// Where RAM begins: as far up as on QEMU's virt.
+pub(crate) const BASE: u64 = 0x4000_0000;
+/// What the memory is aligned to: the largest block.
+const ALIGN: usize = 4 << 20;
+
+/// RAM of a whole number of pages.
+pub(crate) struct Ram {
+    words: *mut u64,
+    layout: Layout,
+}
+
+impl Ram {
+    pub(crate) fn new(pages: usize) -> Self {
+        let layout = Layout::from_size_align(pages * PAGE_SIZE as usize, ALIGN).unwrap();
+        // SAFETY: the size is not 0.
+        let words = unsafe { alloc_zeroed(layout) }.cast();
+        Self { words, layout }
+    }
+
+    /// All of it. Called once.
+    pub(crate) fn words(&mut self) -> &mut [u64] {
+        // SAFETY: allocated with that size, and borrowed from this value.
+        unsafe { std::slice::from_raw_parts_mut(self.words, self.layout.size() / 8) }
+    }
+
+    pub(crate) fn span(&self) -> PhysRange {
+        let start = PhysAddr::new(BASE).unwrap();
+        PhysRange::new(start, start.checked_add(self.layout.size() as u64).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(self.words.cast(), self.layout) };
+    }
+}
+
+/// A page source over a buddy allocator, with a switch that makes it run dry.
+pub(crate) struct Pages {
+    buddy: Mutex<Buddy<'static>>,
+    /// Allocations that still succeed.
+    pub(crate) left: AtomicUsize,
+    pub(crate) total: u64,
+}
+
+impl Pages {
+    pub(crate) fn new(span: PhysRange) -> Self {
+        let words = vec![0; Buddy::metadata_words(std::iter::once(span))].leak();
+        let mut buddy = Buddy::new(std::iter::once(span), words).unwrap();
+        buddy.add_range(span).unwrap();
+        let total = buddy.free_pages();
+        Self { buddy: Mutex::new(buddy), left: AtomicUsize::new(usize::MAX), total }
+    }
+
+    pub(crate) fn free_pages(&self) -> u64 {
+        self.buddy.lock().unwrap().free_pages()
+    }
+
+    /// Pages that are taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.total - self.free_pages()
+    }
+}
+
+// SAFETY: a buddy hands each frame out once, and takes parts of blocks back.
+unsafe impl PageSource for Pages {
+    const SPLITS: bool = true;
+
+    fn take(&self, order: Order, _: Gfp) -> Option<PageBlock> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return None;
+        }
+        if left != usize::MAX {
+            self.left.store(left - 1, Ordering::Relaxed);
+        }
+        self.buddy.lock().unwrap().alloc(order, Mobility::Unmovable).ok()
+    }
+
+    fn give(&self, block: PageBlock) {
+        if let Err(error) = self.buddy.lock().unwrap().free(block) {
+            panic!("{error}");
+        }
+    }
+}
+
+/// Everything that a slab on the host consists of.
+pub(crate) struct Machine {
+    pub(crate) ram: Ram,
+    pub(crate) host: Host<'static>,
+    pub(crate) pages: Pages,
+}
+
+pub(crate) type HostSlab<'a> = Slab<'a, Host<'static>, &'a Pages>;
+
+impl Machine {
+    pub(crate) fn new(pages: usize) -> Self {
+        let mut ram = Ram::new(pages);
+        // SAFETY: the words live as long as the machine, whose fields are dropped together.
+        let words = unsafe { &mut *std::ptr::from_mut(ram.words()) };
+        let host = Host::new(ram.span().start(), words);
+        let pages = Pages::new(ram.span());
+        Self { ram, host, pages }
+    }
+
+    pub(crate) fn slab(&self, settings: Settings) -> HostSlab<'_> {
+        let tags: Vec<_> = (0..HostSlab::nr_tags(self.ram.span())).map(|_| AtomicU16::new(0)).collect();
+        Slab::new(&self.host, &self.pages, self.ram.span(), tags.leak(), settings).unwrap()
+    }
+}
