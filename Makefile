@@ -10,7 +10,7 @@ export BOARD DTB MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run log image bench test check test-host test-miri test-fuzz test-target test-trees doc clean
+.PHONY: help setup run log image bench test check test-host test-miri test-fuzz test-target test-trees mutants doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -63,6 +63,10 @@ test-fuzz: ## Fuzz the parsers: FUZZ_SECONDS=20 each
 test-target: ## Tests on every emulated machine
 	@$(SETUP) run
 	@tests/all.sh target
+
+mutants: ## Take out each barrier, invalidate and break in turn: every mutant fails a test
+	@$(SETUP) run
+	@tests/mutants.sh
 
 test-trees: ## Read every device tree of Debian's arm64 kernel
 	@$(SETUP) run

@@ -23,7 +23,7 @@ pub mod operand;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::counters::{Counters, Event};
-pub use self::gather::Gather;
+pub use self::gather::{Flushed, Gather, Held};
 use crate::addr::VirtAddr;
 use crate::arch::{Arch, Dsb, MmuFeatures, Tlbi};
 use crate::pgtable::{Regime, level_size};

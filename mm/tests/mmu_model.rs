@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The model itself: each wrong sequence is reported, the right one beside it is not. A hand-made tree of four
 //! tables, so that nothing of `pgtable` helps.
+#![expect(clippy::indexing_slicing, reason = "test helpers index model arrays")]
+#![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
 use mm::addr::{PhysAddr, VirtAddr};
 use mm::arch::model::frames::Frames;
@@ -138,7 +140,7 @@ fn only_what_the_operand_names_is_invalidated() {
 #[test]
 fn ranges_are_undefined_without_the_feature() {
     // Two pages from page 4 on: SCALE 0, NUM 0.
-    let operand = 1 << 46 | (VIRT >> 12 & ((1 << 37) - 1)) + 4;
+    let operand = (1 << 46) | ((VIRT >> 12 & ((1 << 37) - 1)) + 4);
     by_hand(two_cpus(), |hand| {
         hand.flush(Tlbi::RangeAnyAsid, operand);
         assert_eq!(hand.found(), Some(Violation::BadInvalidate { op: Tlbi::RangeAnyAsid, operand }));
@@ -162,7 +164,7 @@ fn ranges_are_undefined_without_the_feature() {
 fn a_change_without_a_break_is_reported() {
     let at = 0x8000_0000;
     // Output address, memory type, contiguous hint; and permissions, which need none.
-    let changes = [(PAGE | at + 0x1000, true), (PAGE | at | 4, true), (PAGE | at | CONTIGUOUS, true)];
+    let changes = [(PAGE | (at + 0x1000), true), (PAGE | at | 4, true), (PAGE | at | CONTIGUOUS, true)];
     for (new, wrong) in changes.into_iter().chain([(PAGE | at | READ_ONLY, false)]) {
         by_hand(two_cpus(), |hand| {
             hand.store(3, 0, PAGE | at);
@@ -201,7 +203,7 @@ fn a_block_and_its_pages_are_never_in_one_tlb() {
     for (features, wrong) in [(MmuFeatures::default(), true), (level_2, false)] {
         by_hand(Machine { features, ..two_cpus() }, |hand| {
             for page in 0..512 {
-                hand.store(3, page, PAGE | 0x8000_0000 + page as u64 * 0x1000);
+                hand.store(3, page, PAGE | (0x8000_0000 + page as u64 * 0x1000));
             }
             hand.model.publish_tables();
             hand.store(2, 0, 0);
@@ -219,7 +221,7 @@ fn a_block_and_its_pages_are_never_in_one_tlb() {
 fn one_member_of_a_contiguous_group_stands_for_all() {
     by_hand(two_cpus(), |hand| {
         for page in 0..16 {
-            hand.store(3, page, PAGE | CONTIGUOUS | 0x8000_0000 + page as u64 * 0x1000);
+            hand.store(3, page, PAGE | CONTIGUOUS | (0x8000_0000 + page as u64 * 0x1000));
         }
         hand.model.publish_tables();
         hand.store(3, 5, 0);
@@ -334,7 +336,7 @@ fn live_entries_are_replaced_while_nobody_runs() {
     let setup = |hand: &Hand<'_>, window: u64| {
         // A group of pages, and a page that shows their table.
         for page in 16..32 {
-            hand.store(3, page, PAGE | CONTIGUOUS | 0x8000_0000 + page as u64 * 0x1000);
+            hand.store(3, page, PAGE | CONTIGUOUS | (0x8000_0000 + page as u64 * 0x1000));
         }
         hand.store(3, window as usize, PAGE | hand.tables[3].as_raw());
         hand.model.publish_tables();
@@ -381,7 +383,7 @@ fn an_invalidate_by_asid_leaves_other_address_spaces_alone() {
         }
         model.publish_tables();
         (0..3).for_each(|level| store(tables[level], 0, tables[level + 1].as_raw() | 3));
-        store(tables[3], 1, PAGE | not_global | 0x8000_0000 + u64::from(asid) * 0x1000);
+        store(tables[3], 1, PAGE | not_global | (0x8000_0000 + u64::from(asid) * 0x1000));
         model.publish_tables();
         model.install(tables[0], Installed::Asid(asid));
     }
@@ -401,7 +403,7 @@ fn an_invalidate_by_asid_leaves_other_address_spaces_alone() {
         };
         assert!(found.contains("0x80006000") && !found.contains("0x80005000"), "{op:?}: {found}");
         for (asid, tables) in [5_u16, 6].into_iter().zip(&trees) {
-            store(tables[3], 1, PAGE | not_global | 0x8000_0000 + u64::from(asid) * 0x1000);
+            store(tables[3], 1, PAGE | not_global | (0x8000_0000 + u64::from(asid) * 0x1000));
         }
         model.publish_tables();
     }

@@ -141,7 +141,7 @@ impl<'a, A: Arch> Leaves<'a, A> {
     /// See [`PageTable::validate`].
     pub(super) fn validate(mut self) -> Result<(), VirtAddr> {
         let mut group: Option<(Leaf, u64)> = None;
-        while let Some(leaf) = self.next() {
+        for leaf in self.by_ref() {
             // A group is 16 leaves that go on from each other, from a group's beginning on both sides.
             group = match group {
                 Some((last, left)) if left > 0 => {

@@ -142,7 +142,7 @@ fn each_op(span: &Span, regime: Regime, tlb_range: bool, mut issue: impl FnMut(T
             at = at.wrapping_add((units << (5 * scale + 1)) * PAGE_SIZE);
         }
     }
-    if pages % 2 != 0 {
+    if !pages.is_multiple_of(2) {
         issue(page_op(regime, span.tables), page(regime, VirtAddr::new(at)));
     }
 }

@@ -247,6 +247,8 @@ impl State {
         self.counts.stores += 1;
         let seen_by = (1 << self.cpus()) - 1;
         let entry = self.entries.entry(address).or_default();
+        // Once is enough, or what is never published would grow for ever.
+        entry.olds.retain(|known| known.value != old || known.storer != storer);
         entry.olds.push(Old { value: old, storer, seen_by });
         self.pending.insert(address);
         let (table, index) = (address & !(PAGE_SIZE - 1), address % PAGE_SIZE / 8);
