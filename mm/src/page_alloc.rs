@@ -46,6 +46,8 @@ mod slow;
 mod watch;
 mod watermark;
 pub(crate) mod word;
+#[cfg(test)]
+mod word_tests;
 mod zone_cell;
 
 /// Where `word.rs` gets its atomics from: its test under loom has others.

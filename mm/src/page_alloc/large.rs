@@ -61,9 +61,6 @@ impl<A: Arch> Pages<'_, A> {
         if tag.order() != block.order_index() || !block.is_aligned() || !word.replace_tag(tag, tag.plain()) {
             return self.complain(block, place);
         }
-        if self.watch.fill.is_on() {
-            self.fill_before_free(&block);
-        }
         if self.is_hoarding() {
             let (list, hoard) = (tag.last_list(), self.hoard());
             for slot in hoard.kept(list).iter().take(hoard.may_keep(list)) {
@@ -71,6 +68,8 @@ impl<A: Arch> Pages<'_, A> {
                     return Ok(());
                 }
             }
+        } else {
+            self.fill_before_free(&block);
         }
         self.put(block, place)
     }

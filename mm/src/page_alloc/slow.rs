@@ -199,7 +199,7 @@ impl<'a, A: Arch> Pages<'a, A> {
             return refuse(Fault::Misaligned);
         }
         let Some(cell) = self.zones.get(self.map.zone(place)) else { return refuse(Fault::Foreign) };
-        if self.watch.fill.is_on() && self.large_around(pfn).is_none() {
+        if !self.is_hoarding() && self.large_around(pfn).is_none() {
             self.fill_before_free(&block);
         }
         let word = self.map.word(place);

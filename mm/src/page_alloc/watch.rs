@@ -175,7 +175,10 @@ impl<A: Arch> Pages<'_, A> {
         !self.is_hoarding() && self.watch.fails(pages)
     }
 
-    /// Fills a block before it goes back, while it is still its owner's.
+    /// Fills a block before it goes back, while it is still its owner's. That it is, and not free already, is the
+    /// owner's word: the buddy allocator looks at it only afterwards.
+    #[cold]
+    #[inline(never)]
     pub(super) fn fill_before_free(&self, block: &PageBlock) {
         let fill = self.watch.fill;
         if fill.poison {
