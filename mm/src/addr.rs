@@ -149,6 +149,12 @@ impl Pfn {
         Self(self.0 ^ order.pages())
     }
 
+    /// The frame so many frames further on, which the caller knows to exist.
+    #[inline(always)]
+    pub(crate) const fn plus(self, frames: u32) -> Self {
+        Self(self.0 + frames as u64)
+    }
+
     /// Whether a block of this order may begin here.
     #[must_use]
     pub const fn is_aligned(self, order: Order) -> bool {

@@ -2,28 +2,27 @@
 //! Binary buddy allocator: page frames in blocks of 1 to 1024.
 //!
 //! A *block* of order `n` is `2^n` frames, aligned to its own length. Splitting makes two *buddies*
-//! whose frame numbers differ in bit `n`; freeing merges a block with its buddy while both are free.
+//! whose frame numbers differ in bit `n`; a block and its buddy are one block as soon as both are free.
 //! Nothing is ever written to a frame: all state lives in metadata that the caller provides.
 //!
 //! ```text
 //!   spans    [ frames of RAM )      [ frames of RAM )       holes have no metadata
 //!   chunks   | 0 | 1 | 2 | 3 |      | 4 | 5 | 6 | 7 |       1024 frames each, numbered without gaps
 //!                  |
-//!                  +- head, 8 bytes: which leaf words hold something, how many frames are free
-//!                  +- leaf, 256 bytes: a bit a block, orders 9 to 1, and a bit a frame
-//!   sets     chunks by the largest free block in them, 0 to 10: bitmaps with two summary levels
+//!                  +- head, 8 bytes: first frame, mobility, order of the largest free block
+//!                  +- leaf, 144 bytes: a bit a frame, and labels that find the best word of them
+//!   sets     chunks by mobility and largest free block: bitmaps with two summary levels
 //! ```
 //!
-//! A chunk that is free as a whole is just a bit in set 10: its leaf is set up only when it is
-//! split, so starting up costs nothing for a frame and 8 bytes for 4 MiB. Allocation takes from the
-//! lowest of those chunks whose largest free block is the smallest that will do, and in there the
-//! smallest block that will do, the lowest first: chunks that are in pieces are used up before whole
-//! ones are broken.
+//! A chunk that is free or taken as a whole has no leaf: it is set up when the chunk is split, so starting
+//! up costs nothing for a frame and 8 bytes for 4 MiB. Allocation takes from the lowest of those chunks
+//! whose largest free block is the smallest that will do, and in there from the word of 64 frames of which
+//! the same is true: what is in pieces is used up before anything whole is broken.
 //!
-//! *Cost:* O(orders) to allocate and free, whatever the size; 0.26 bytes a frame. *Lock:* the caller
-//! holds the [`Zone`](crate::zone::Zone)'s. *Invariants* ([`Buddy::validate`], `tests/buddy_model.rs`):
-//! no two free buddies stand side by side below the top order, the free blocks add up to
-//! [`Buddy::free_pages`], and every index says what the leaves say.
+//! *Mobility* keeps pages that stay for ever together: see [`Mobility`]. *Cost:* O(orders) to allocate and
+//! free, whatever the size; 0.16 bytes a frame. *Lock:* the caller holds the [`Zone`](crate::zone::Zone)'s.
+//! *Invariants* ([`Buddy::validate`], `tests/buddy_model.rs`): free buddies are one block, the free blocks
+//! add up to [`Buddy::free_pages`], and every index says what the frames say.
 #![forbid(unsafe_code)]
 
 use core::mem;
@@ -31,33 +30,45 @@ use core::mem;
 use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SHIFT, Pfn, PhysAddr, PhysRange};
 
 pub(crate) mod block;
+mod bulk;
+mod chunk;
+mod group;
 mod index;
-mod leaf;
 mod mobility;
+mod parked;
+mod range;
+mod row;
 mod span;
 mod validate;
 
 use block::Refused;
 pub use block::{AllocError, FreeError, PageBlock, TooSmall};
-use index::{Best, ChunkSets};
-use leaf::{Chunk, Class, Counts, LEAF_WORDS, View};
+use chunk::{CHUNK_WORDS, Chunk, Put, View};
+use index::{ChunkSets, Class, Head, ROWS, SHARED};
 pub use mobility::Mobility;
+use parked::{PARKS, Parked};
+pub use range::RangeError;
 use span::{SPAN_WORDS, Spans};
 pub use validate::Broken;
 
 /// Frames in a chunk: those of the largest block.
 const CHUNK_PAGES: u64 = Order::MAX.pages();
+const TOP: u32 = MAX_ORDER as u32;
+/// No frame has this number.
+const NOTHING: u64 = u64::MAX;
 
 /// The allocator over one zone.
 #[derive(Debug)]
 pub struct Buddy<'a> {
     spans: Spans<'a>,
     sets: ChunkSets<'a>,
-    heads: &'a mut [u64],
-    leaves: &'a mut [[u64; LEAF_WORDS]],
-    nr_free: Counts,
-    free_pages: u64,
+    chunks: &'a mut [[u64; CHUNK_WORDS]],
+    parked: Parked,
+    /// Free frames by row.
+    free_pages: [u64; ROWS],
     managed_pages: u64,
+    /// The bits of a type that count: none if chunks are not grouped.
+    grouping: usize,
 }
 
 impl<'a> Buddy<'a> {
@@ -69,12 +80,12 @@ impl<'a> Buddy<'a> {
 
     /// Words of metadata for `nr_chunks` times 4 MiB, its spans not counted.
     const fn chunk_words(nr_chunks: usize) -> usize {
-        nr_chunks * (LEAF_WORDS + 1) + ChunkSets::words(nr_chunks)
+        nr_chunks * CHUNK_WORDS + ChunkSets::words(nr_chunks)
     }
 
     /// An allocator for these ranges of RAM, which are sorted and apart from each other. Nothing is
-    /// free yet. `metadata` may hold anything; best at the start of a cache line. Touches 8 bytes a
-    /// chunk and the sets.
+    /// free yet. `metadata` may hold anything; best at the start of a cache line. Touches 24 bytes a
+    /// chunk. A zone of few chunks does not group them by mobility.
     ///
     /// # Errors
     ///
@@ -88,19 +99,23 @@ impl<'a> Buddy<'a> {
             rest = behind;
             Some(part)
         };
-        let leaves = part(nr_chunks * LEAF_WORDS).ok_or(too_small)?;
-        let heads = part(nr_chunks).ok_or(too_small)?;
+        let chunks = part(nr_chunks * CHUNK_WORDS).ok_or(too_small)?.as_chunks_mut().0;
         let sets = part(ChunkSets::words(nr_chunks)).ok_or(too_small)?;
-        let spans = part(nr_spans * SPAN_WORDS).ok_or(too_small)?;
-        heads.fill(0);
+        let spans = Spans::new(ranges, part(nr_spans * SPAN_WORDS).ok_or(too_small)?);
+        let grouping = if nr_chunks >= Mobility::COUNT { !0 } else { 0 };
+        for (chunk, first_pfn) in spans.chunks() {
+            if let Some(chunk) = chunks.get_mut(chunk) {
+                Chunk(chunk).set_head(Head::taken(first_pfn, Mobility::Movable as usize & grouping));
+            }
+        }
         Ok(Self {
-            spans: Spans::new(ranges, spans),
-            sets: ChunkSets::new(nr_chunks, sets),
-            heads,
-            leaves: leaves.as_chunks_mut().0,
-            nr_free: Counts::default(),
-            free_pages: 0,
+            spans,
+            sets: ChunkSets::new(nr_chunks, sets).ok_or(too_small)?,
+            chunks,
+            parked: Parked::NOTHING,
+            free_pages: [0; ROWS],
             managed_pages: 0,
+            grouping,
         })
     }
 
@@ -113,10 +128,7 @@ impl<'a> Buddy<'a> {
     /// [`AllocError`] if there is none, which is no fault.
     #[inline]
     pub fn alloc(&mut self, order: Order, mobility: Mobility) -> Result<PageBlock, AllocError> {
-        if !mobility.is_ordinary() {
-            return Err(self.out_of_memory(order));
-        }
-        match self.take(order) {
+        match self.take(order, mobility) {
             Some(pfn) => Ok(PageBlock::from_raw(pfn, order)),
             None => Err(self.out_of_memory(order)),
         }
@@ -125,36 +137,10 @@ impl<'a> Buddy<'a> {
     #[cold]
     fn out_of_memory(&self, order: Order) -> AllocError {
         let largest_free_order = self.largest_free_order();
-        AllocError { order, free_pages: self.free_pages, largest_free_order }
+        AllocError { order, free_pages: self.free_pages(), largest_free_order }
     }
 
-    /// Takes as many blocks of one order as `blocks` has room for, or as there are, and writes their
-    /// first frames to it from the start. Returns their number. The same blocks as by
-    /// [`alloc`](Buddy::alloc) one by one, but single frames cost a few instructions each.
-    pub fn alloc_bulk(&mut self, order: Order, mobility: Mobility, blocks: &mut [Pfn]) -> usize {
-        let mut taken = 0;
-        for slot in blocks {
-            let Ok(block) = self.alloc(order, mobility) else { break };
-            *slot = block.pfn();
-            taken += 1;
-        }
-        taken
-    }
-
-    /// Gives back blocks of one order, as by [`free`](Buddy::free) one by one.
-    ///
-    /// # Errors
-    ///
-    /// The index of the first block that is refused, and why. Those before it are free, those behind it
-    /// are as they were.
-    pub fn free_bulk(&mut self, order: Order, blocks: &[Pfn]) -> Result<(), (usize, FreeError)> {
-        for (index, pfn) in blocks.iter().enumerate() {
-            self.free(PageBlock::from_raw(*pfn, order)).map_err(|error| (index, error))?;
-        }
-        Ok(())
-    }
-
-    /// Gives a block back and merges it with its free buddies.
+    /// Gives a block back. It merges with its buddy if that is free, and so on.
     ///
     /// # Errors
     ///
@@ -165,210 +151,295 @@ impl<'a> Buddy<'a> {
         self.put(pfn, order).map_err(|why| why.about(pfn, order))
     }
 
-    /// Puts the whole frames of `range` under management and frees them, in the largest blocks.
-    /// Returns their number. Whole chunks cost a bit each.
+    /// Each order has a copy of its own, in which all shifts are constants.
+    const TAKE: [fn(&mut Self, usize) -> u64; 16] = [
+        Self::take_at::<0>,
+        Self::take_at::<1>,
+        Self::take_at::<2>,
+        Self::take_at::<3>,
+        Self::take_at::<4>,
+        Self::take_at::<5>,
+        Self::take_at::<6>,
+        Self::take_at::<7>,
+        Self::take_at::<8>,
+        Self::take_at::<9>,
+        Self::take_whole,
+        Self::take_whole,
+        Self::take_whole,
+        Self::take_whole,
+        Self::take_whole,
+        Self::take_whole,
+    ];
+
+    #[inline]
+    fn take(&mut self, order: Order, mobility: Mobility) -> Option<Pfn> {
+        let take = Self::TAKE.get(order.as_usize() % Self::TAKE.len())?;
+        Pfn::new(take(self, self.row_of(mobility)))
+    }
+
+    /// Takes a block from a split chunk of this row. Returns its first frame, or [`NOTHING`].
     ///
-    /// # Errors
-    ///
-    /// [`FreeError`] if part of it is no RAM of this allocator, or is free already.
-    pub fn add_range(&mut self, range: PhysRange) -> Result<u64, FreeError> {
-        let range = range.frames_inside();
-        let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
-        self.each_piece(start, end, Self::check_piece)?;
-        self.each_piece(start, end, Self::add_piece)?;
-        self.managed_pages += end - start;
-        Ok(end - start)
-    }
-
-    /// Cuts frames into runs of whole chunks and, at the edges, blocks.
-    fn each_piece(
-        &mut self,
-        mut start: u64,
-        end: u64,
-        mut each: impl FnMut(&mut Self, Piece) -> Result<(), FreeError>,
-    ) -> Result<(), FreeError> {
-        while start < end {
-            let Some(pfn) = Pfn::new(start) else { break };
-            let fits = start.trailing_zeros().min((end - start).ilog2());
-            let piece = match Order::new(fits as usize) {
-                Some(order) if order < Order::MAX => Piece::Block(pfn, order),
-                _ => Piece::Chunks(pfn, self.spans.whole_chunks(start, end)),
-            };
-            each(self, piece)?;
-            start += match piece {
-                Piece::Block(_, order) => order.pages(),
-                Piece::Chunks(_, nr_chunks) => nr_chunks as u64 * CHUNK_PAGES,
-            };
+    /// What is rare is left to a function that is called last: so this one needs no stack.
+    #[inline(never)]
+    fn take_at<const ORDER: u32>(&mut self, row: usize) -> u64 {
+        if self.parked.is_something() {
+            return if ORDER < PARKS { self.take_settled(row, ORDER) } else { self.take_parked(row, ORDER) };
         }
-        Ok(())
-    }
-
-    fn check_piece(&mut self, piece: Piece) -> Result<(), FreeError> {
-        let (pfn, order) = piece.first_block();
-        let (first, offset) = self.locate(pfn, order).map_err(|why| why.about(pfn, order))?;
-        let free = match piece {
-            Piece::Block(..) => self.any_free(first, offset, order),
-            // Chunks of which a part is free have been split.
-            Piece::Chunks(_, nr_chunks) => {
-                let chunks = first..first + nr_chunks;
-                let heads = self.heads.get(chunks.clone()).unwrap_or_default();
-                let split = heads.iter().fold(0, |all, head| all | head) != 0;
-                self.sets.any(Class::WHOLE, chunks.clone())
-                    || split && chunks.into_iter().any(|chunk| self.any_free(chunk, 0, order))
-            }
+        let Some((chunk, class)) = self.sets.best(row, ORDER) else {
+            return self.take_elsewhere(row, ORDER);
         };
-        if free { Err(FreeError::AlreadyFree(pfn, order)) } else { Ok(()) }
-    }
-
-    fn add_piece(&mut self, piece: Piece) -> Result<(), FreeError> {
-        let (pfn, order) = piece.first_block();
-        let Piece::Chunks(_, nr_chunks) = piece else {
-            return self.put(pfn, order).map_err(|why| why.about(pfn, order));
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some((offset, left)) = it.take::<ORDER>(class) else {
+            return self.take_from_full(chunk, ORDER);
         };
-        let (first, _) = self.locate(pfn, order).map_err(|why| why.about(pfn, order))?;
-        let chunks = first..first + nr_chunks;
-        self.heads.get_mut(chunks.clone()).unwrap_or_default().fill(0);
-        self.sets.insert_run(Class::WHOLE, chunks);
-        self.nr_free.add(MAX_ORDER as u32, nr_chunks as u64);
-        self.free_pages += nr_chunks as u64 * CHUNK_PAGES;
-        Ok(())
-    }
-
-    /// Whether any frame of the block at `offset` in `chunk` is free.
-    fn any_free(&self, chunk: usize, offset: u32, order: Order) -> bool {
-        match self.view(chunk) {
-            Some(split) if split.is_split() => split.any_free(offset, order.as_usize() as u32),
-            _ => self.sets.contains(Class::WHOLE, chunk),
+        let pfn = it.head().first_pfn() + u64::from(offset);
+        if let Some(pages) = self.free_pages.get_mut(row % ROWS) {
+            *pages -= 1 << ORDER;
         }
+        if left != class { self.refile(chunk, left, offset) } else { pfn }
+    }
+
+    /// Takes the first frames of a full word: nothing smaller will do.
+    #[inline(never)]
+    fn take_from_full(&mut self, chunk: usize, order: u32) -> u64 {
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some((offset, left)) = it.take_from_full(order) else { return NOTHING };
+        let head = it.head();
+        if let Some(pages) = self.free_pages.get_mut(head.row()) {
+            *pages -= 1 << order;
+        }
+        if left != head.class() { self.refile(chunk, left, offset) } else { head.first_pfn() + u64::from(offset) }
+    }
+
+    /// Takes a block when no split chunk of the row has one: from a chunk that is free as a whole, or else from
+    /// another type's.
+    #[inline(never)]
+    fn take_elsewhere(&mut self, row: usize, order: u32) -> u64 {
+        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
+            return self.fall_back(row, order);
+        };
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let whole = it.head();
+        it.split_whole(row, order);
+        let split = it.head();
+        self.move_pages(whole.row(), row, CHUNK_PAGES);
+        if let Some(pages) = self.free_pages.get_mut(row) {
+            *pages -= 1 << order;
+        }
+        self.sets.refile(chunk, whole, split, 0)
     }
 
     #[inline]
-    fn locate(&self, pfn: Pfn, order: Order) -> Result<(usize, u32), Refused> {
-        if !pfn.is_aligned(order) {
+    fn take_raw(&mut self, row: usize, order: u32) -> u64 {
+        match Self::TAKE.get(order as usize % Self::TAKE.len()) {
+            Some(take) => take(self, row),
+            None => NOTHING,
+        }
+    }
+
+    /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
+    fn take_whole(&mut self, row: usize) -> u64 {
+        if self.parked.is_something() {
+            return self.take_parked(row, TOP);
+        }
+        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let whole = it.head();
+        let taken = Head::taken(whole.first_pfn(), row);
+        it.set_head(taken);
+        if let Some(pages) = self.free_pages.get_mut(whole.row()) {
+            *pages -= CHUNK_PAGES;
+        }
+        self.sets.refile(chunk, whole, taken, 0)
+    }
+
+    /// Free pages that count for another row from now on.
+    fn move_pages(&mut self, from: usize, to: usize, count: u64) {
+        if let Some(pages) = self.free_pages.get_mut(from) {
+            *pages -= count;
+        }
+        if let Some(pages) = self.free_pages.get_mut(to) {
+            *pages += count;
+        }
+    }
+
+    /// Where requests of this row find chunks that are free as a whole.
+    #[inline(always)]
+    const fn whole_row(row: usize) -> usize {
+        if row < Mobility::ORDINARY { SHARED } else { row }
+    }
+
+    /// Files a split chunk under a class other than it had. Returns the frame at `offset` in it.
+    #[inline(never)]
+    fn refile(&mut self, chunk: usize, class: Class, offset: u32) -> u64 {
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let before = it.head();
+        let after = before.split(class);
+        it.set_head(after);
+        self.sets.refile(chunk, before, after, offset)
+    }
+
+    const PUT: [fn(&mut Self, u64) -> u64; 16] = [
+        Self::put_at::<0>,
+        Self::put_at::<1>,
+        Self::put_at::<2>,
+        Self::put_at::<3>,
+        Self::put_at::<4>,
+        Self::put_at::<5>,
+        Self::put_at::<6>,
+        Self::put_at::<7>,
+        Self::put_at::<8>,
+        Self::put_at::<9>,
+        Self::put_whole,
+        Self::put_whole,
+        Self::put_whole,
+        Self::put_whole,
+        Self::put_whole,
+        Self::put_whole,
+    ];
+
+    #[inline]
+    fn put(&mut self, pfn: Pfn, order: Order) -> Result<(), Refused> {
+        let put = Self::PUT.get(order.as_usize() % Self::PUT.len()).ok_or(Refused::Foreign)?;
+        Refused::decode(put(self, pfn.as_raw()))
+    }
+
+    #[inline]
+    fn put_raw(&mut self, pfn: u64, order: u32) -> u64 {
+        match Self::PUT.get(order as usize % Self::PUT.len()) {
+            Some(put) => put(self, pfn),
+            None => Refused::Foreign.encode(),
+        }
+    }
+
+    /// Frees a block below the order of a chunk. Returns a frame, or a coded [`Refused`].
+    #[inline(never)]
+    fn put_at<const ORDER: u32>(&mut self, pfn: u64) -> u64 {
+        if !pfn.is_multiple_of(1 << ORDER) {
+            return Refused::Misaligned.encode();
+        }
+        let Some((chunk, offset)) = self.spans.locate_recent(pfn, 1 << ORDER) else {
+            return self.put_elsewhere(pfn, ORDER);
+        };
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else {
+            return Refused::Foreign.encode();
+        };
+        let head = it.head();
+        if !head.is_split() {
+            return self.put_into_taken(chunk, pfn, ORDER);
+        }
+        if ORDER >= PARKS {
+            if self.parked.is_something() {
+                return self.put_settled(pfn, ORDER);
+            }
+            if it.is_free::<ORDER>(offset) {
+                return Refused::AlreadyFree.encode();
+            }
+            it.set_head(head.parked());
+            return self.park(head.row(), ORDER, pfn, chunk);
+        }
+        let order = match it.put::<ORDER>(offset) {
+            Put::Merged(order) => order,
+            Put::Fills => return self.fill(chunk, offset, ORDER),
+            Put::Occupied => return Refused::AlreadyFree.encode(),
+        };
+        if let Some(pages) = self.free_pages.get_mut(head.row()) {
+            *pages += 1 << ORDER;
+        }
+        if Class::of(order) > head.class() { self.raise(chunk, order) } else { pfn }
+    }
+
+    /// Frees the last frames of a word.
+    #[inline(never)]
+    fn fill(&mut self, chunk: usize, offset: u32, order: u32) -> u64 {
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let merged = it.fill(offset);
+        let head = it.head();
+        if let Some(pages) = self.free_pages.get_mut(head.row()) {
+            *pages += 1 << order;
+        }
+        if Class::of(merged) > head.class() { self.raise(chunk, merged) } else { 0 }
+    }
+
+    /// Frees a block outside the span that was used last.
+    #[inline(never)]
+    fn put_elsewhere(&mut self, pfn: u64, order: u32) -> u64 {
+        if self.spans.turn_to(pfn, 1 << order) { self.put_raw(pfn, order) } else { Refused::Foreign.encode() }
+    }
+
+    /// Splits a chunk that is taken as a whole, and frees a part of it.
+    #[inline(never)]
+    fn put_into_taken(&mut self, chunk: usize, pfn: u64, order: u32) -> u64 {
+        if self.parked.is_in(chunk) {
+            return self.put_settled(pfn, order);
+        }
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else {
+            return Refused::Foreign.encode();
+        };
+        if it.head().class() == Class::WHOLE {
+            return Refused::AlreadyFree.encode();
+        }
+        it.split_taken();
+        self.put_raw(pfn, order)
+    }
+
+    /// The largest free block of a chunk has got larger; it may be free as a whole.
+    #[inline(never)]
+    fn raise(&mut self, chunk: usize, order: u32) -> u64 {
+        if order < TOP {
+            return self.refile(chunk, Class::of(order), 0);
+        }
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let before = it.head();
+        let whole = before.whole();
+        it.set_head(whole);
+        self.move_pages(before.row(), whole.row(), CHUNK_PAGES);
+        self.sets.refile(chunk, before, whole, 0)
+    }
+
+    /// Frees a chunk as a whole.
+    fn put_whole(&mut self, pfn: u64) -> u64 {
+        if !pfn.is_multiple_of(CHUNK_PAGES) {
+            return Refused::Misaligned.encode();
+        }
+        let Some((chunk, _)) = self.spans.locate_recent(pfn, CHUNK_PAGES) else {
+            return self.put_elsewhere(pfn, TOP);
+        };
+        if self.parked.is_something() {
+            return self.put_settled(pfn, TOP);
+        }
+        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return Refused::Foreign.encode() };
+        let head = it.head();
+        if head.class() != Class::NONE {
+            return Refused::AlreadyFree.encode();
+        }
+        it.set_head(head.parked());
+        self.park(head.row(), TOP, pfn, chunk)
+    }
+
+    fn locate(&self, pfn: u64, order: u32) -> Result<(usize, u32), Refused> {
+        if pfn & ((1 << order) - 1) != 0 {
             return Err(Refused::Misaligned);
         }
-        self.spans.locate(pfn.as_raw(), order.pages()).ok_or(Refused::Foreign)
+        self.spans.locate(pfn, 1 << order).ok_or(Refused::Foreign)
     }
 
-    fn view(&self, chunk: usize) -> Option<View<'_>> {
-        Some(View { head: *self.heads.get(chunk)?, words: self.leaves.get(chunk)? })
+    fn chunk(&self, chunk: usize) -> Option<View<'_>> {
+        self.chunks.get(chunk).map(View)
     }
 
-    /// Takes the best block and returns its first frame. Single frames, most of all requests, have a
-    /// copy of their own.
-    fn take(&mut self, order: Order) -> Option<Pfn> {
-        if order == Order::ZERO { self.take_any(Order::ZERO) } else { self.take_any(order) }
-    }
-
-    #[inline(always)]
-    fn take_any(&mut self, order: Order) -> Option<Pfn> {
-        let at = order.as_usize() as u32;
-        let best = match self.sets.for_page {
-            Some(best) if at == 0 => best,
-            _ => self.find_best(at)?,
-        };
-        let Best { class, chunk, first_pfn } = best;
-        if class == Class::WHOLE {
-            self.take_from_whole(chunk, order)?;
-            return Pfn::new(first_pfn);
-        }
-        let (head, words) = (self.heads.get_mut(chunk)?, self.leaves.get_mut(chunk)?);
-        let mut leaf = Chunk { head: *head, words };
-        let (offset, left) = leaf.take(at, &mut self.nr_free)?;
-        *head = leaf.head;
-        self.free_pages -= order.pages();
-        if left != class {
-            self.sets.change(chunk, class, left);
-        }
-        Pfn::new(first_pfn + u64::from(offset))
-    }
-
-    #[inline(never)]
-    fn find_best(&mut self, order: u32) -> Option<Best> {
-        let (class, chunk) = self.sets.best(order)?;
-        let best = Best { class, chunk, first_pfn: self.spans.first_pfn(chunk)? };
-        if order == 0 {
-            self.sets.for_page = Some(best);
-        }
-        Some(best)
-    }
-
-    /// Takes the first block of a chunk that is free as a whole.
-    #[inline(never)]
-    fn take_from_whole(&mut self, chunk: usize, order: Order) -> Option<()> {
-        let (head, words) = (self.heads.get_mut(chunk)?, self.leaves.get_mut(chunk)?);
-        let mut leaf = Chunk { head: *head, words };
-        if order < Order::MAX {
-            leaf.split_whole(order.as_usize() as u32, &mut self.nr_free);
-        }
-        *head = leaf.head;
-        self.nr_free.sub(MAX_ORDER as u32, 1);
-        self.free_pages -= order.pages();
-        self.sets.change(chunk, Class::WHOLE, leaf.view().class());
-        Some(())
-    }
-
-    fn put(&mut self, pfn: Pfn, order: Order) -> Result<(), Refused> {
-        if order == Order::ZERO { self.put_any(pfn, Order::ZERO) } else { self.put_any(pfn, order) }
-    }
-
-    #[inline(always)]
-    fn put_any(&mut self, pfn: Pfn, order: Order) -> Result<(), Refused> {
-        let at = order.as_usize() as u32;
-        let (chunk, offset) = self.locate(pfn, order)?;
-        let head = self.heads.get_mut(chunk).ok_or(Refused::Foreign)?;
-        let words = self.leaves.get_mut(chunk).ok_or(Refused::Foreign)?;
-        let mut leaf = Chunk { head: *head, words };
-        if !leaf.view().is_split() || leaf.view().completes(order) {
-            return self.put_rare(chunk, offset, order);
-        }
-        if leaf.view().any_free(offset, at) {
-            return Err(Refused::AlreadyFree);
-        }
-        let before = leaf.view().class();
-        let after = leaf.put(offset, at, &mut self.nr_free);
-        *head = leaf.head;
-        self.free_pages += order.pages();
-        if after != before {
-            self.sets.change(chunk, before, after);
-        }
-        Ok(())
-    }
-
-    /// Frees the first block of a chunk, or the last.
-    #[inline(never)]
-    fn put_rare(&mut self, chunk: usize, offset: u32, order: Order) -> Result<(), Refused> {
-        let at = order.as_usize() as u32;
-        let head = self.heads.get_mut(chunk).ok_or(Refused::Foreign)?;
-        let words = self.leaves.get_mut(chunk).ok_or(Refused::Foreign)?;
-        let mut leaf = Chunk { head: *head, words };
-        let already_free = if leaf.view().is_split() {
-            leaf.view().any_free(offset, at)
-        } else {
-            self.sets.contains(Class::WHOLE, chunk)
-        };
-        if already_free {
-            return Err(Refused::AlreadyFree);
-        }
-        let before = leaf.view().class();
-        let after = if leaf.view().completes(order) {
-            leaf.join_whole(at, &mut self.nr_free);
-            self.nr_free.add(MAX_ORDER as u32, 1);
-            Class::WHOLE
-        } else {
-            leaf.split_taken();
-            leaf.put(offset, at, &mut self.nr_free)
-        };
-        *head = leaf.head;
-        self.free_pages += order.pages();
-        self.sets.change(chunk, before, after);
-        Ok(())
-    }
-
-    /// Frames that are free.
+    /// Frames that are free, isolated ones included.
     #[must_use]
-    pub const fn free_pages(&self) -> u64 {
-        self.free_pages
+    pub fn free_pages(&self) -> u64 {
+        self.free_pages.iter().sum()
+    }
+
+    /// Frames that are free in chunks of this type. Chunks that are free as a whole count as movable.
+    #[must_use]
+    pub fn free_pages_of(&self, mobility: Mobility) -> u64 {
+        let pages = |row: usize| self.free_pages.get(row).copied().unwrap_or_default();
+        let shared = if mobility == Mobility::Movable { pages(SHARED) } else { 0 };
+        pages(mobility as usize) + shared
     }
 
     /// Frames that were ever added.
@@ -377,22 +448,42 @@ impl<'a> Buddy<'a> {
         self.managed_pages
     }
 
-    /// Free blocks of each order.
+    /// Free blocks of each order. Counted, in O(chunks) and O(words) of those that are split: for reports.
     #[must_use]
     pub fn nr_free(&self) -> [u64; NR_ORDERS] {
-        self.nr_free.all()
+        self.count_free(|_| true)
     }
 
-    /// Free blocks of each order in chunks of this type.
+    /// Free blocks of each order in chunks of this type, as `pagetypeinfo` shows them. Counted as by
+    /// [`nr_free`](Buddy::nr_free).
     #[must_use]
     pub fn nr_free_of(&self, mobility: Mobility) -> [u64; NR_ORDERS] {
-        if mobility == Mobility::Unmovable { self.nr_free.all() } else { [0; NR_ORDERS] }
+        self.count_free(|head| group::reported_as(head) == mobility)
     }
 
-    /// The order of the largest free block.
+    fn count_free(&self, wanted: impl Fn(Head) -> bool) -> [u64; NR_ORDERS] {
+        let mut nr_free = [0; NR_ORDERS];
+        for chunk in 0..self.chunks.len() {
+            let settled = self.settled(chunk);
+            let it = View(&settled);
+            if it.head().class() == Class::NONE || !wanted(it.head()) {
+                continue;
+            }
+            if it.head().is_split() {
+                it.count_blocks(&mut nr_free);
+            } else {
+                nr_free.iter_mut().rev().take(1).for_each(|count| *count += 1);
+            }
+        }
+        nr_free
+    }
+
+    /// The order of the largest free block that is for everybody: not reserved, not isolated.
     #[must_use]
     pub fn largest_free_order(&self) -> Option<Order> {
-        self.sets.largest().largest_order()
+        let rows = (0..Mobility::ORDINARY).chain([SHARED]);
+        let filed = rows.map(|row| self.sets.largest(row)).max();
+        filed.max(self.parked_class()).and_then(Class::largest_order)
     }
 
     /// Whether this frame is RAM of this allocator, free or not.
@@ -407,23 +498,6 @@ impl<'a> Buddy<'a> {
             let address = |pfn: u64| PhysAddr::new(pfn << PAGE_SHIFT);
             PhysRange::new(address(span.start)?, address(span.end)?)
         })
-    }
-}
-
-/// What [`Buddy::add_range`] handles in one step.
-#[derive(Clone, Copy)]
-enum Piece {
-    Block(Pfn, Order),
-    /// This many whole chunks of one span.
-    Chunks(Pfn, usize),
-}
-
-impl Piece {
-    const fn first_block(self) -> (Pfn, Order) {
-        match self {
-            Self::Block(pfn, order) => (pfn, order),
-            Self::Chunks(pfn, _) => (pfn, Order::MAX),
-        }
     }
 }
 

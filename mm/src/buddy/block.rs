@@ -170,6 +170,23 @@ pub(super) enum Refused {
 }
 
 impl Refused {
+    /// As a number that no frame has, so that it goes back in a register.
+    #[inline(always)]
+    pub(super) const fn encode(self) -> u64 {
+        u64::MAX - self as u64
+    }
+
+    /// What a frame number or a coded refusal says.
+    #[inline(always)]
+    pub(super) const fn decode(code: u64) -> Result<(), Self> {
+        match u64::MAX - code {
+            0 => Err(Self::Foreign),
+            1 => Err(Self::Misaligned),
+            2 => Err(Self::AlreadyFree),
+            _ => Ok(()),
+        }
+    }
+
     #[cold]
     pub(super) const fn about(self, pfn: Pfn, order: Order) -> FreeError {
         match self {

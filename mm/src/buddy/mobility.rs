@@ -25,6 +25,8 @@ pub enum Mobility {
 impl Mobility {
     /// Number of types.
     pub const COUNT: usize = 5;
+    /// The first so many share the chunks that are free as a whole, and fall back to each other.
+    pub(super) const ORDINARY: usize = 3;
     /// All types.
     pub const ALL: [Self; Self::COUNT] =
         [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Isolate];
@@ -47,14 +49,7 @@ impl Mobility {
         self as usize
     }
 
-    /// Whether requests of this type share the chunks that are free as a whole, and fall back.
-    #[must_use]
-    pub const fn is_ordinary(self) -> bool {
-        matches!(self, Self::Unmovable | Self::Movable | Self::Reclaimable)
-    }
-
     /// Where requests of this type fall back to, the most like first (Linux's table).
-    #[expect(dead_code, reason = "used by the grouping that follows")]
     pub(super) const fn fallbacks(self) -> &'static [Self] {
         match self {
             Self::Unmovable => &[Self::Reclaimable, Self::Movable],

@@ -21,6 +21,18 @@ pub(super) struct Span {
     end_chunk: u64,
 }
 
+impl Span {
+    #[inline(always)]
+    const fn chunk_of(self, pfn: u64) -> u64 {
+        (pfn / CHUNK_PAGES).wrapping_add(self.bias)
+    }
+
+    #[inline(always)]
+    const fn place(self, pfn: u64) -> (usize, u32) {
+        (self.chunk_of(pfn) as usize, (pfn % CHUNK_PAGES) as u32)
+    }
+}
+
 /// Spans of these ranges, which are sorted and apart; empty ones are left out.
 fn number(ranges: impl Iterator<Item = PhysRange>) -> impl Iterator<Item = Span> {
     let mut previous: Option<Span> = None;
@@ -45,15 +57,19 @@ pub(super) fn count(ranges: impl Iterator<Item = PhysRange>) -> (usize, usize) {
 #[derive(Debug)]
 pub(super) struct Spans<'a> {
     table: &'a [[u64; SPAN_WORDS]],
+    /// The one that a block was last freed in, which most zones have no other of: looked at first.
+    recent: Span,
 }
 
 impl<'a> Spans<'a> {
     pub(super) fn new(ranges: impl Iterator<Item = PhysRange>, table: &'a mut [u64]) -> Self {
         let (table, _) = table.as_chunks_mut();
+        let mut recent = Span { start: 0, end: 0, bias: 0, end_chunk: 0 };
         for (entry, span) in table.iter_mut().zip(number(ranges)) {
             *entry = [span.start, span.end, span.bias, span.end_chunk];
+            recent = span;
         }
-        Self { table }
+        Self { table, recent }
     }
 
     #[inline]
@@ -61,23 +77,47 @@ impl<'a> Spans<'a> {
         self.table.iter().map(|&[start, end, bias, end_chunk]| Span { start, end, bias, end_chunk })
     }
 
-    /// The chunk of `pfn` and the place in it, if that and the next frames, `pages` together, are
-    /// RAM of one span. O(spans), of which a zone of a board has one to three.
+    /// As [`locate`](Spans::locate), in the span that was used last.
     #[inline(always)]
-    pub(super) fn locate(&self, pfn: u64, pages: u64) -> Option<(usize, u32)> {
-        let span = self.iter().find(|span| pfn < span.end)?;
-        if pfn < span.start || pages > span.end - pfn {
-            return None;
-        }
-        let chunk = (pfn / CHUNK_PAGES).wrapping_add(span.bias);
-        Some((chunk as usize, (pfn % CHUNK_PAGES) as u32))
+    pub(super) fn locate_recent(&self, pfn: u64, pages: u64) -> Option<(usize, u32)> {
+        let span = self.recent;
+        let offset = pfn.wrapping_sub(span.start);
+        let length = span.end - span.start;
+        // A frame below the span is far above its end here.
+        let inside = if pages == 1 { offset < length } else { offset < length && pages <= length - offset };
+        inside.then(|| span.place(pfn))
     }
 
-    /// The first frame of a chunk, which itself may be no RAM. O(spans).
+    /// Makes the span of these frames the one that is looked at first; `false` if there is none.
+    pub(super) fn turn_to(&mut self, pfn: u64, pages: u64) -> bool {
+        match self.span_of(pfn, pages) {
+            Some(span) => {
+                self.recent = span;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn span_of(&self, pfn: u64, pages: u64) -> Option<Span> {
+        let span = self.iter().find(|span| pfn < span.end)?;
+        (pfn >= span.start && pages <= span.end - pfn).then_some(span)
+    }
+
+    /// The chunk of `pfn` and the place in it, if that and the next frames, `pages` together, are
+    /// RAM of one span. O(spans), of which a zone of a board has one to three.
     #[inline]
-    pub(super) fn first_pfn(&self, chunk: usize) -> Option<u64> {
-        let span = self.iter().find(|span| (chunk as u64) < span.end_chunk)?;
-        Some((chunk as u64).wrapping_sub(span.bias) * CHUNK_PAGES)
+    pub(super) fn locate(&self, pfn: u64, pages: u64) -> Option<(usize, u32)> {
+        self.locate_recent(pfn, pages).or_else(|| Some(self.span_of(pfn, pages)?.place(pfn)))
+    }
+
+    /// The chunks, in the order of their numbers, as first frames; one that two spans share comes twice.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.iter().flat_map(|span| {
+            let first_pfns =
+                (span.start / CHUNK_PAGES..span.end.div_ceil(CHUNK_PAGES)).map(|chunk| chunk * CHUNK_PAGES);
+            first_pfns.map(move |first| (span.chunk_of(first) as usize, first))
+        })
     }
 
     /// How many whole chunks from frame `start`, where one begins, to `end` lie in its span; at least
@@ -112,8 +152,9 @@ mod tests {
         assert_eq!(spans.locate(5000, 4000), Some((2, 5000 % 1024)));
         assert_eq!(spans.locate(9010, 1), Some((6, 9010 % 1024)));
         assert_eq!(spans.locate(9011, 1), None);
-        let first_pfns: Vec<_> = (0..8).map_while(|chunk| spans.first_pfn(chunk)).collect();
-        assert_eq!(first_pfns, [0, 1024, 4096, 5120, 6144, 7168, 8192]);
+        let chunks: Vec<_> = spans.chunks().collect();
+        let numbered = [(0, 0), (0, 0), (1, 1024), (2, 4096), (3, 5120), (4, 6144), (5, 7168), (6, 8192), (6, 8192)];
+        assert_eq!(chunks, numbered);
         assert_eq!(spans.whole_chunks(5120, 20_000), 3);
         assert_eq!(spans.whole_chunks(15_000, 20_000), 4);
     }

@@ -3,16 +3,14 @@
 
 use core::fmt;
 
-use super::{Best, Buddy, Class};
-use crate::addr::{MAX_ORDER, NR_ORDERS, Order, Pfn};
+use super::{Buddy, CHUNK_PAGES, Class, Head, ROWS, View};
+use crate::addr::{NR_ORDERS, Order, Pfn};
 
 /// An invariant that does not hold, with the number of the chunk or the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Broken {
-    /// The head does not say what the leaf says, or two buddies are free side by side.
+    /// The head or the labels do not say what the frames say.
     Chunk(usize),
-    /// Free blocks overlap, or differ from the row of frames.
-    Frames(usize),
     /// The chunk is in a set that it should not be in, or is not where it should be.
     Set(usize),
     /// A free block is, at least in part, no RAM.
@@ -30,8 +28,7 @@ pub enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Chunk(chunk) => write!(f, "chunk {chunk}: head and leaf differ"),
-            Self::Frames(chunk) => write!(f, "chunk {chunk}: free blocks and free frames differ"),
+            Self::Chunk(chunk) => write!(f, "chunk {chunk}: head, labels and frames differ"),
             Self::Set(chunk) => write!(f, "chunk {chunk}: in the wrong set"),
             Self::OutsideRam(chunk) => write!(f, "chunk {chunk}: a free block is no memory"),
             Self::Summary => f.write_str("a summary differs from its bitmap"),
@@ -51,72 +48,63 @@ impl Buddy<'_> {
     ///
     /// The first that does not hold.
     pub fn validate(&self) -> Result<(), Broken> {
-        let best = |remembered: Best| {
-            let Best { class, chunk, first_pfn } = remembered;
-            self.sets.best(0) == Some((class, chunk)) && self.spans.first_pfn(chunk) == Some(first_pfn)
-        };
-        if !self.sets.is_consistent() || !self.sets.for_page.is_none_or(best) {
+        if !self.sets.is_consistent() {
             return Err(Broken::Summary);
         }
-        for chunk in 0..self.heads.len() {
-            self.validate_chunk(chunk)?;
-        }
-        let (mut nr_free, mut free_pages) = ([0u64; NR_ORDERS], 0);
-        for (_, order) in self.free_blocks() {
-            free_pages += order.pages();
-            if let Some(count) = nr_free.get_mut(order.as_usize()) {
-                *count += 1;
+        let (mut nr_free, mut free_pages) = ([0; NR_ORDERS], [0; ROWS]);
+        for chunk in 0..self.chunks.len() {
+            let head = self.validate_chunk(chunk)?;
+            for (_, order) in self.blocks_of(chunk) {
+                nr_free.iter_mut().skip(order.as_usize()).take(1).for_each(|count| *count += 1);
+                free_pages.iter_mut().skip(head.row()).take(1).for_each(|pages| *pages += order.pages());
             }
         }
-        for (order, (counted, kept)) in Order::all().zip(nr_free.into_iter().zip(self.nr_free())) {
-            if counted != kept {
+        for (order, (counted, told)) in Order::all().zip(nr_free.into_iter().zip(self.nr_free())) {
+            if counted != told {
                 return Err(Broken::Count(order));
             }
         }
-        if free_pages != self.free_pages || free_pages > self.managed_pages {
-            return Err(Broken::FreePages(free_pages));
+        let free_in_all = free_pages.iter().sum();
+        if free_pages != self.free_pages || free_in_all > self.managed_pages {
+            return Err(Broken::FreePages(free_in_all));
         }
         Ok(())
     }
 
-    fn validate_chunk(&self, chunk: usize) -> Result<(), Broken> {
-        let Some(view) = self.view(chunk) else {
+    fn validate_chunk(&self, chunk: usize) -> Result<Head, Broken> {
+        let filed = self.chunk(chunk).ok_or(Broken::Chunk(chunk))?.head();
+        let settled = self.settled(chunk);
+        let (view, head) = (View(&settled), View(&settled).head());
+        let is_whole = matches!(head.class(), Class::NONE | Class::WHOLE);
+        if if head.is_split() { !view.is_consistent() } else { !is_whole } {
             return Err(Broken::Chunk(chunk));
-        };
-        let class = if view.is_split() {
-            if !view.is_consistent() {
-                return Err(Broken::Chunk(chunk));
-            }
-            if !view.rows_agree() {
-                return Err(Broken::Frames(chunk));
-            }
-            view.class()
-        } else if self.sets.contains(Class::WHOLE, chunk) {
-            Class::WHOLE
-        } else {
-            Class::NONE
-        };
-        let mut classes = (0..=MAX_ORDER as u32).map(Class::of);
-        if !classes.all(|set| self.sets.contains(set, chunk) == (class == set)) {
+        }
+        if !self.sets.is_filed(filed, chunk) || filed != head && !self.parked.is_in(chunk) {
             return Err(Broken::Set(chunk));
         }
-        let is_ram = |(pfn, order): (Pfn, Order)| self.locate(pfn, order).is_ok();
-        if self.blocks_of(chunk).all(is_ram) { Ok(()) } else { Err(Broken::OutsideRam(chunk)) }
+        let is_ram = |(pfn, order): (Pfn, Order)| self.locate(pfn.as_raw(), order.as_usize() as u32).is_ok();
+        if self.blocks_of(chunk).all(is_ram) { Ok(filed) } else { Err(Broken::OutsideRam(chunk)) }
     }
 
-    /// All free blocks, chunk by chunk; those of a chunk by order, the smallest first.
+    /// All free blocks, lowest first.
     pub fn free_blocks(&self) -> impl Iterator<Item = (Pfn, Order)> + '_ {
-        (0..self.heads.len()).flat_map(|chunk| self.blocks_of(chunk))
+        (0..self.chunks.len()).flat_map(|chunk| self.blocks_of(chunk))
     }
 
-    fn blocks_of(&self, chunk: usize) -> impl Iterator<Item = (Pfn, Order)> + '_ {
-        let split = self.view(chunk).filter(|view| view.is_split());
-        let whole = split.is_none() && self.sets.contains(Class::WHOLE, chunk);
-        let blocks = split.into_iter().flat_map(|view| view.blocks());
-        let first_pfn = self.spans.first_pfn(chunk);
-        let whole = whole.then_some((0, MAX_ORDER as u32));
-        blocks.chain(whole).filter_map(move |(offset, order)| {
-            Some((Pfn::new(first_pfn? + u64::from(offset))?, Order::new(order as usize)?))
+    fn blocks_of(&self, chunk: usize) -> impl Iterator<Item = (Pfn, Order)> + use<> {
+        let settled = self.settled(chunk);
+        let (mut at, end) = (0, CHUNK_PAGES as u32);
+        core::iter::from_fn(move || {
+            let view = View(&settled);
+            while at < end {
+                let (offset, order) = (at, view.free_order(at));
+                at += order.map_or(1, |order| 1 << order);
+                if let Some(order) = order {
+                    let pfn = Pfn::new(view.head().first_pfn() + u64::from(offset))?;
+                    return Some((pfn, Order::new(order as usize)?));
+                }
+            }
+            None
         })
     }
 }

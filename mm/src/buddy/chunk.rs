@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One chunk of 1024 frames: a head, labels, and sixteen words with a bit a frame.
+//!
+//! A word is a [row](super::row) of 64 frames, free ones set. It is *partial*, or *taken*, or *full*; each has one
+//! *label* at most, by the largest free block that lies in it:
+//!
+//! ```text
+//!   head          [ first frame | split | row | class ]
+//!   labels        16 bits each, bit w for word w
+//!                 [ order 0 | order 1 | order 2 | order 3 ] [ order 4 | order 5 |  full  |   -   ]
+//!   words 0..16   64 frames each; 0 if taken, and 0 if full, so that blocks of order 6 and more need not touch them
+//! ```
+//!
+//! The full words are a row too, of sixteen units: blocks of order 6 to 9 are its blocks of level 0 to 3. So
+//! the smallest word that will do is the lowest label bit from an order on, and every operation is a few
+//! shifts in one word of frames or in the row of full words, whatever the size of the block.
+//!
+//! A chunk that is free or taken as a whole is not *split*: then only the head has a meaning.
+
+use super::index::{Class, Head};
+use super::row;
+use crate::addr::{MAX_ORDER, NR_ORDERS, Pfn};
+
+/// Words of a chunk: head, labels, one to fill up so that these share a cache line, frames.
+pub(super) const CHUNK_WORDS: usize = FRAMES + FRAME_WORDS;
+/// Where the labels stand.
+const LABELS: usize = 1;
+/// Where the words of frames begin.
+const FRAMES: usize = 4;
+/// Words with a bit a frame.
+const FRAME_WORDS: usize = 16;
+/// The order of a full word.
+const WORD: u32 = 6;
+/// Where the label `full` stands in its word.
+const FULL_SHIFT: u32 = 32;
+const ALL_FULL: u64 = 0xffff;
+/// The same word in each of four labels.
+const EACH_LABEL: u64 = 0x0001_0001_0001_0001;
+
+/// What freeing a block has come to.
+pub(super) enum Put {
+    /// It is part of a free block of this order now, or of one that is not larger than the largest of its word.
+    Merged(u32),
+    /// It would fill its word: nothing was changed.
+    Fills,
+    /// Part of it is free already.
+    Occupied,
+}
+
+/// A chunk to look at.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a>(pub(super) &'a [u64; CHUNK_WORDS]);
+
+impl View<'_> {
+    #[inline(always)]
+    pub(super) fn head(self) -> Head {
+        let [head, ..] = *self.0;
+        Head(head)
+    }
+
+    #[inline(always)]
+    fn word(self, word: u32) -> u64 {
+        self.0.get(FRAMES + word as usize % FRAME_WORDS).copied().unwrap_or_default()
+    }
+
+    /// The labels of orders 0 to 3, or from 4 on.
+    #[inline(always)]
+    fn labels(self, order: u32) -> u64 {
+        self.0.get(LABELS + (order as usize / 4) % 2).copied().unwrap_or_default()
+    }
+
+    /// The row of full words.
+    #[inline(always)]
+    fn full(self) -> u64 {
+        self.labels(WORD) >> FULL_SHIFT
+    }
+
+    #[inline(always)]
+    fn is_full(self, word: u32) -> bool {
+        self.full() >> (word % 16) & 1 != 0
+    }
+
+    /// The row of partial words.
+    fn partial(self) -> u64 {
+        let labels = self.labels(0);
+        let labels = labels | labels >> 32 | self.labels(4);
+        (labels | labels >> 16) & ALL_FULL
+    }
+
+    /// The largest free block of a partial word.
+    #[inline(always)]
+    fn label_of(self, word: u32) -> u32 {
+        let labels = self.labels(0) >> (word % 16) & EACH_LABEL;
+        if labels != 0 {
+            return labels.trailing_zeros() / 16;
+        }
+        4 + (self.labels(4) >> (word % 16) & EACH_LABEL).trailing_zeros() / 16
+    }
+
+    /// By the largest free block, which is smaller than the chunk.
+    #[inline(always)]
+    pub(super) fn class(self) -> Class {
+        let (small, large) = (self.labels(0), self.labels(4));
+        match ((large >> FULL_SHIFT).checked_ilog2(), large.checked_ilog2(), small.checked_ilog2()) {
+            (Some(_), _, _) => Class::of(WORD + row::largest(large >> FULL_SHIFT)),
+            (_, Some(bit), _) => Class::of(4 + bit / 16),
+            (_, _, Some(bit)) => Class::of(bit / 16),
+            _ => Class::NONE,
+        }
+    }
+
+    /// The frames of word `word` that are free, as a row.
+    pub(super) fn frames(self, word: u32) -> u64 {
+        if self.is_full(word) { !0 } else { self.word(word) }
+    }
+
+    /// Whether any frame of the block is free.
+    pub(super) fn any_free(self, offset: u32, order: u32) -> bool {
+        if order < WORD {
+            return self.frames(offset / 64) >> (offset % 64) & row::ones(order) != 0;
+        }
+        let words = row::ones(order - WORD) << (offset / 64);
+        (self.full() | self.partial()) & words != 0
+    }
+
+    /// Frames that are free.
+    pub(super) fn free_pages(self) -> u64 {
+        if !self.head().is_split() {
+            return if self.head().class() == Class::NONE { 0 } else { 1 << MAX_ORDER };
+        }
+        (0..FRAME_WORDS as u32).map(|word| u64::from(self.frames(word).count_ones())).sum()
+    }
+
+    /// Adds the free blocks to those of each order. O(words).
+    pub(super) fn count_blocks(self, nr_free: &mut [u64; NR_ORDERS]) {
+        let (in_words, of_words) = nr_free.split_at_mut(WORD as usize);
+        for word in 0..FRAME_WORDS as u32 {
+            row::count_blocks(self.word(word), in_words);
+        }
+        row::count_blocks(self.full(), of_words);
+    }
+
+    /// The order of the free block that begins at this frame, if one does.
+    pub(super) fn free_order(self, offset: u32) -> Option<u32> {
+        let head = self.head();
+        if !head.is_split() {
+            return (offset == 0 && head.class() == Class::WHOLE).then_some(MAX_ORDER as u32);
+        }
+        let (word, bit) = (offset / 64, offset % 64);
+        let (row, unit, first) = if self.is_full(word) { (self.full(), word, WORD) } else { (self.word(word), bit, 0) };
+        let begins = |level: &u32| row::blocks(row, *level) >> unit & 1 != 0;
+        let level = (0..WORD).find(begins)?;
+        (first == 0 || bit == 0).then_some(first + level)
+    }
+
+    /// Whether the labels say what the words say, and the class what the labels say.
+    pub(super) fn is_consistent(self) -> bool {
+        let agrees = |word: u32| {
+            let label = |order: u32| self.labels(order) >> (order % 4 * 16 + word) & 1 != 0;
+            let expected = match self.word(word) {
+                0 if self.is_full(word) => Some(WORD),
+                0 => None,
+                row => Some(row::largest(row)).filter(|order| *order < WORD),
+            };
+            (0..8).all(|order| label(order) == (expected == Some(order)))
+                && (self.word(word) == 0 || expected.is_some())
+        };
+        (0..FRAME_WORDS as u32).all(agrees) && self.full() != ALL_FULL && self.class() == self.head().class()
+    }
+}
+
+/// A chunk to work on.
+pub(super) struct Chunk<'a>(pub(super) &'a mut [u64; CHUNK_WORDS]);
+
+impl Chunk<'_> {
+    #[inline(always)]
+    pub(super) const fn view(&self) -> View<'_> {
+        View(self.0)
+    }
+
+    #[inline(always)]
+    pub(super) fn head(&self) -> Head {
+        self.view().head()
+    }
+
+    #[inline(always)]
+    pub(super) fn set_head(&mut self, head: Head) {
+        let [slot, ..] = self.0;
+        *slot = head.0;
+    }
+
+    /// Splits a chunk that is taken as a whole.
+    pub(super) fn split_taken(&mut self) {
+        let head = self.head().split(Class::NONE);
+        self.0.fill(0);
+        self.set_head(head);
+    }
+
+    /// Splits a chunk that is free as a whole, for this row: of all free words, some of which are to be taken now.
+    pub(super) fn split_free(&mut self, row: usize) {
+        let head = self.head().with_row(row).split(Class::NONE);
+        self.0.fill(0);
+        self.set_head(head);
+        self.set_full(ALL_FULL);
+    }
+
+    /// Takes free frames, not all of the chunk, whatever blocks they are in. Sets the class that is left.
+    pub(super) fn take_frames(&mut self, offset: u32, length: u32) {
+        let (start, end) = (offset, offset + length);
+        for word in start / 64..end.div_ceil(64) {
+            let first = start.saturating_sub(word * 64);
+            let count = (end - word * 64).min(64) - first;
+            let left = self.view().frames(word) & !(row::ones_up_to(count) << first);
+            if self.view().is_full(word) {
+                self.set_full(self.view().full() & !(1 << word));
+            } else {
+                let label = self.view().label_of(word);
+                self.unlabel(word, label);
+            }
+            self.set_word(word, left);
+            if left != 0 {
+                self.label(word, row::largest(left));
+            }
+        }
+        self.set_head(self.head().split(self.view().class()));
+    }
+
+    /// Splits a chunk that is free as a whole, for this row, and takes its first block, below the top order.
+    pub(super) fn split_whole(&mut self, row: usize, order: u32) {
+        let head = self.head().with_row(row).split(Class::of(MAX_ORDER as u32 - 1));
+        self.0.fill(0);
+        self.set_head(head);
+        if order < WORD {
+            self.set_full(ALL_FULL & !1);
+            self.set_word(0, !row::ones(order));
+            self.label(0, WORD - 1);
+        } else {
+            self.set_full(ALL_FULL & !row::ones(order - WORD));
+        }
+    }
+
+    #[inline(always)]
+    fn set_word(&mut self, word: u32, frames: u64) {
+        if let Some(slot) = self.0.get_mut(FRAMES + word as usize % FRAME_WORDS) {
+            *slot = frames;
+        }
+    }
+
+    #[inline(always)]
+    fn labels_mut(&mut self, order: u32) -> Option<&mut u64> {
+        self.0.get_mut(LABELS + (order as usize / 4) % 2)
+    }
+
+    #[inline(always)]
+    fn set_full(&mut self, full: u64) {
+        if let Some(labels) = self.labels_mut(WORD) {
+            *labels = *labels & !(ALL_FULL << FULL_SHIFT) | full << FULL_SHIFT;
+        }
+    }
+
+    #[inline(always)]
+    fn label(&mut self, word: u32, order: u32) {
+        if let Some(labels) = self.labels_mut(order) {
+            *labels |= 1 << (order % 4 * 16 + word);
+        }
+    }
+
+    #[inline(always)]
+    fn unlabel(&mut self, word: u32, order: u32) {
+        if let Some(labels) = self.labels_mut(order) {
+            *labels &= !(1 << (order % 4 * 16 + word));
+        }
+    }
+
+    /// The lowest of the partial words whose largest block is the smallest that will do, and that.
+    #[inline(always)]
+    fn best_word(&self, order: u32) -> Option<(u32, u32)> {
+        if order < 4 {
+            let labels = self.view().labels(0) >> (order * 16);
+            if labels != 0 {
+                let bit = row::lowest(labels);
+                return Some((bit % 16, order + bit / 16));
+            }
+        }
+        let first = if order < 4 { 4 } else { order };
+        let labels = (self.view().labels(4) & !(ALL_FULL << FULL_SHIFT)) >> (first % 4 * 16);
+        if labels == 0 {
+            return None;
+        }
+        let bit = row::lowest(labels);
+        Some((bit % 16, first + bit / 16))
+    }
+
+    /// Takes a block below the order of the chunk: from the word whose largest block is the smallest that will
+    /// do, the lowest of those. The chunk is of this class. Returns the first frame, and the class that is left;
+    /// for small blocks `None` if there is nothing but full words.
+    #[inline(always)]
+    pub(super) fn take<const ORDER: u32>(&mut self, class: Class) -> Option<(u32, Class)> {
+        if ORDER >= WORD {
+            let (word, at) = self.take_words(ORDER - WORD)?;
+            let left = if Class::of(at) < class { class } else { self.view().class() };
+            return Some((word * 64, left));
+        }
+        let (word, label) = self.best_word(ORDER)?;
+        let frames = self.view().word(word);
+        let starts = row::runs(frames, ORDER);
+        let bit = row::lowest(starts);
+        let left = if ORDER == 0 { frames & frames.wrapping_sub(1) } else { frames & !(row::ones(ORDER) << bit) };
+        self.set_word(word, left);
+        let offset = word * 64 + bit;
+        // The block that this was taken from begins here, too. Was it the only one of the largest?
+        if label == ORDER {
+            let others = if ORDER == 0 { left } else { starts & starts.wrapping_sub(1) };
+            if others != 0 {
+                return Some((offset, class));
+            }
+            self.unlabel(word, ORDER);
+        } else {
+            if !bit.is_multiple_of(1 << label) || row::runs(left, label) != 0 {
+                return Some((offset, class));
+            }
+            self.unlabel(word, label);
+        }
+        if left != 0 {
+            self.label(word, row::largest(left));
+        }
+        let left = if Class::of(label) < class { class } else { self.view().class() };
+        Some((offset, left))
+    }
+
+    /// Takes the blocks of an order that one word has, as far as there is room, as [`take`](Chunk::take) does one
+    /// by one. Returns their number, and the class that is left.
+    #[inline(always)]
+    pub(super) fn take_many<const ORDER: u32>(&mut self, class: Class, room: &mut [Pfn]) -> (usize, Class) {
+        let (word, label, frames) = match self.best_word(ORDER) {
+            Some((word, label)) => (word, label, self.view().word(word)),
+            None => match self.take_words(0) {
+                Some((word, at)) => (word, at, !0),
+                None => return (0, class),
+            },
+        };
+        let first = self.head().frame(word * 64);
+        let all = row::runs(frames, ORDER);
+        let mut starts = all;
+        let mut taken = 0;
+        while starts != 0
+            && let Some(room) = room.get_mut(taken..)
+        {
+            // As many side by side as there are.
+            let bit = row::lowest(starts);
+            let together = if ORDER == 0 { (!(starts >> bit)).trailing_zeros() } else { 1 };
+            let (mut pfn, mut count) = (first.plus(bit), 0);
+            for slot in room.iter_mut().take(together as usize) {
+                *slot = pfn;
+                pfn = pfn.plus(1);
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            starts &= !(row::ones_up_to(count) << bit);
+            taken += count as usize;
+        }
+        let left = frames & !((all ^ starts) * row::ones(ORDER));
+        self.set_word(word, left);
+        if label < WORD {
+            self.unlabel(word, label);
+        }
+        if left != 0 {
+            self.label(word, row::largest(left));
+        }
+        (taken, if Class::of(label) < class { class } else { self.view().class() })
+    }
+
+    /// Takes the first frames of a full word.
+    pub(super) fn take_from_full(&mut self, order: u32) -> Option<(u32, Class)> {
+        let class = self.head().class();
+        let (word, at) = self.take_words(0)?;
+        self.set_word(word, !row::ones(order));
+        self.label(word, WORD - 1);
+        let left = if Class::of(at) < class { class } else { self.view().class() };
+        Some((word * 64, left))
+    }
+
+    /// Takes `2^level` full words: from the smallest block of them that will do, the lowest of those. Returns the
+    /// first, and the order of that block.
+    #[inline(always)]
+    fn take_words(&mut self, level: u32) -> Option<(u32, u32)> {
+        let full = self.view().full();
+        let mut runs = row::runs(full, level);
+        let mut at = level;
+        loop {
+            let larger = row::next_runs(runs, at);
+            let starts = runs & !(larger | larger << (1 << at));
+            if starts != 0 {
+                let word = row::lowest(starts);
+                self.set_full(full & !(row::ones(level) << word));
+                return Some((word, WORD + at));
+            }
+            at += 1;
+            if at >= MAX_ORDER as u32 - WORD {
+                return None;
+            }
+            runs = larger;
+        }
+    }
+
+    /// Whether any frame of a block below the order of the chunk is free.
+    #[inline(always)]
+    pub(super) fn is_free<const ORDER: u32>(&self, offset: u32) -> bool {
+        let (word, bit) = (offset / 64, offset % 64);
+        if ORDER >= WORD {
+            let block = row::ones(ORDER - WORD) << word;
+            return (self.view().full() | self.view().partial()) & block != 0;
+        }
+        match self.view().word(word) {
+            0 => self.view().is_full(word),
+            frames => frames >> bit & row::ones(ORDER) != 0,
+        }
+    }
+
+    /// Frees a block below the order of the chunk.
+    #[inline(always)]
+    pub(super) fn put<const ORDER: u32>(&mut self, offset: u32) -> Put {
+        let (word, bit) = (offset / 64, offset % 64);
+        if ORDER >= WORD {
+            if self.is_free::<ORDER>(offset) {
+                return Put::Occupied;
+            }
+            return Put::Merged(self.put_words(word, ORDER - WORD));
+        }
+        let block = row::ones(ORDER) << bit;
+        let before = self.view().word(word);
+        if before & block != 0 {
+            return Put::Occupied;
+        }
+        if before == 0 {
+            if self.view().is_full(word) {
+                return Put::Occupied;
+            }
+            self.set_word(word, block);
+            self.label(word, ORDER);
+            return Put::Merged(ORDER);
+        }
+        let frames = before | block;
+        if frames == !0 {
+            return Put::Fills;
+        }
+        self.set_word(word, frames);
+        if ORDER == 0 && frames >> (bit ^ 1) & 1 == 0 {
+            // A single frame, and others are free in this word.
+            return Put::Merged(0);
+        }
+        let label = self.view().label_of(word);
+        let order = row::block_around(frames, bit, ORDER, WORD);
+        if order > label {
+            self.unlabel(word, label);
+            self.label(word, order);
+        }
+        Put::Merged(order)
+    }
+
+    /// Frees some frames of one word. Returns the order of the largest block of the word.
+    pub(super) fn put_frames(&mut self, word: u32, block: u64) -> Put {
+        let before = self.view().frames(word);
+        if before & block != 0 {
+            return Put::Occupied;
+        }
+        if before != 0 {
+            let label = self.view().label_of(word);
+            self.unlabel(word, label);
+        }
+        let frames = before | block;
+        if frames == !0 {
+            self.set_word(word, 0);
+            return Put::Merged(self.put_words(word, 0));
+        }
+        self.set_word(word, frames);
+        let label = row::largest(frames);
+        self.label(word, label);
+        Put::Merged(label)
+    }
+
+    /// Frees the last frames of a word. Returns the order of the block that they are part of now.
+    pub(super) fn fill(&mut self, offset: u32) -> u32 {
+        let word = offset / 64;
+        let label = self.view().label_of(word);
+        self.unlabel(word, label);
+        self.set_word(word, 0);
+        self.put_words(word, 0)
+    }
+
+    /// Makes words full. They are taken. Returns the order of the block that they are part of now.
+    #[inline(always)]
+    fn put_words(&mut self, word: u32, level: u32) -> u32 {
+        let full = self.view().full() | row::ones(level) << word;
+        self.set_full(full);
+        WORD + row::block_around(full, word, level, MAX_ORDER as u32 - WORD)
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counts instructions on bare metal: QEMU's virt board with `-icount shift=0`, where the virtual clock goes on by a
+//! nanosecond for each instruction. The MMU and the caches are off, no interrupt is on, one CPU runs.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    panic!("for a bare-metal target");
+}
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod bare {
+    use alloc::format;
+    use core::alloc::{GlobalAlloc, Layout};
+    use core::fmt::Write;
+
+    use bench::frames::{self, Frames};
+    use bench::meter::Meter;
+    use bench::ours;
+
+    core::arch::global_asm!(
+        ".section .text.boot, \"ax\"",
+        ".global _start",
+        "_start:",
+        "adrp x0, __stack",
+        "mov sp, x0",
+        "adrp x0, __bss",
+        "add x0, x0, :lo12:__bss",
+        "adrp x1, __bss_end",
+        "add x1, x1, :lo12:__bss_end",
+        "1: cmp x0, x1",
+        "b.hs 2f",
+        "str xzr, [x0], #8",
+        "b 1b",
+        "2: bl rust_main",
+        "3: wfe",
+        "b 3b",
+    );
+
+    /// With `-m 3G` RAM ends at 4 GiB. The frames lie in its upper half, the harness's heap below them.
+    const FRAMES: usize = 0x8000_0000;
+
+    /// A heap for the harness: lists by power of two over a bump pointer.
+    struct Heap;
+    const CLASSES: usize = 40;
+    static mut NEXT: usize = 0;
+    static mut FREE: [usize; CLASSES] = [0; CLASSES];
+    unsafe extern "C" {
+        static __heap: u8;
+    }
+
+    // SAFETY: one CPU, no interrupts; blocks are apart from each other and aligned to their size.
+    unsafe impl GlobalAlloc for Heap {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            let size = layout.size().max(layout.align()).max(64).next_power_of_two();
+            let class = size.trailing_zeros() as usize;
+            unsafe {
+                let head = FREE[class];
+                if head != 0 {
+                    FREE[class] = *(head as *const usize);
+                    return head as *mut u8;
+                }
+                if NEXT == 0 {
+                    NEXT = &raw const __heap as usize;
+                }
+                let start = NEXT.next_multiple_of(layout.align().max(64));
+                if start + size > FRAMES {
+                    return core::ptr::null_mut();
+                }
+                NEXT = start + size;
+                start as *mut u8
+            }
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            let size = layout.size().max(layout.align()).max(64).next_power_of_two();
+            let class = size.trailing_zeros() as usize;
+            unsafe {
+                *block.cast::<usize>() = FREE[class];
+                FREE[class] = block as usize;
+            }
+        }
+    }
+
+    #[global_allocator]
+    static HEAP: Heap = Heap;
+
+    /// The board's PL011, which needs no setting up under QEMU.
+    struct Uart;
+
+    impl Write for Uart {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            for byte in text.bytes() {
+                // SAFETY: the data register of the virt board's UART.
+                unsafe { (0x0900_0000 as *mut u8).write_volatile(byte) };
+            }
+            Ok(())
+        }
+    }
+
+    #[panic_handler]
+    fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+        let _ = writeln!(Uart, "# {info}");
+        off()
+    }
+
+    /// PSCI SYSTEM_OFF.
+    fn off() -> ! {
+        // SAFETY: ends the machine.
+        unsafe { core::arch::asm!("hvc #0", in("x0") 0x8400_0008_u64, options(noreturn)) }
+    }
+
+    /// Instructions so far. `cntfrq=1000000000` makes a tick one nanosecond, and icount a nanosecond one
+    /// instruction.
+    #[inline(always)]
+    fn instructions() -> u64 {
+        let count: u64;
+        // SAFETY: reads a counter.
+        unsafe { core::arch::asm!("isb", "mrs {}, cntvct_el0", out(reg) count) };
+        count
+    }
+
+    struct Counter {
+        peer: &'static str,
+        groups: &'static str,
+        start: u64,
+    }
+
+    impl Meter for Counter {
+        fn begin(&mut self) {
+            self.start = instructions();
+        }
+
+        fn end(&mut self, label: &str, operations: u64) {
+            let count = instructions() - self.start;
+            let (whole, hundredths) = (count / operations, count % operations * 100 / operations);
+            let _ = writeln!(
+                Uart,
+                "{{\"peer\":\"{}\",\"label\":\"{label}\",\"instr\":{whole}.{hundredths:02}}}",
+                self.peer
+            );
+        }
+
+        fn value(&mut self, label: &str, value: f64) {
+            let _ = writeln!(Uart, "{{\"peer\":\"{}\",\"label\":\"{label}\",\"value\":{value}}}", self.peer);
+        }
+
+        fn repetitions(&self) -> usize {
+            1
+        }
+
+        fn turns(&self) -> u64 {
+            2000
+        }
+
+        fn wants(&self, group: &str) -> bool {
+            self.groups.is_empty() || self.groups.split(',').any(|name| name == group)
+        }
+    }
+
+    fn run_frames<F: Frames>(groups: &'static str) {
+        let mut counter = Counter { peer: F::NAME, groups, start: 0 };
+        let base = FRAMES as *mut u8;
+        frames::run::<F, _>(&mut counter, base, frames::GIB, "1g", true);
+        frames::run::<F, _>(&mut counter, base, frames::GIB / 8, "128m", false);
+        frames::run_init::<F, _>(&mut counter, base, frames::GIB, "1g");
+        frames::run_init::<F, _>(&mut counter, base, frames::GIB / 2, "512m");
+        if groups.split(',').any(|name| name == "pfrag") {
+            frames::run_memory::<F, _>(&mut counter, base, frames::GIB, || (1 << 40, 1 << 40));
+        }
+    }
+
+    /// What `-append` says, read from the bytes of the device tree, which QEMU puts at the start of RAM.
+    fn arguments() -> &'static str {
+        // SAFETY: RAM that nothing writes.
+        let tree = unsafe { core::slice::from_raw_parts(0x4000_0000 as *const u8, 1 << 20) };
+        let start = tree.windows(4).position(|bytes| bytes == b"run=").unwrap() + 4;
+        let end = start + tree[start..].iter().position(|byte| *byte == 0).unwrap();
+        core::str::from_utf8(&tree[start..end]).unwrap()
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn rust_main() -> ! {
+        let mut words = arguments().split(' ');
+        let (name, groups) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        match name {
+            "null" => run_frames::<ours::Null>(groups),
+            "quire-buddy" => run_frames::<ours::RawBuddy>(groups),
+            _ => panic!("{}", format!("no peer {name}")),
+        }
+        off()
+    }
+}
