@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What Linux tests of its slab, case by case under Linux's names: `slub_kunit` and `test_meminit`.
-#![expect(clippy::indexing_slicing, reason = "test helpers index model arrays")]
 #![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
 mod support;
@@ -39,7 +38,7 @@ fn cache(slab: &HostSlab<'_>, name: &'static str, size: usize, flags: CacheFlags
 
 fn poke(object: NonNull<u8>, offset: isize, byte: u8) {
     // SAFETY: inside the slot, as the tests mean it.
-    unsafe { object.as_ptr().offset(offset).write(byte) };
+    unsafe { object.as_ptr().wrapping_offset(offset).write(byte) };
 }
 
 fn alloc(slab: &HostSlab<'_>, cache: CacheRef) -> NonNull<u8> {
@@ -162,7 +161,7 @@ fn test_krealloc_redzone_zeroing() {
         let gfp = Gfp::KERNEL | Gfp::ZERO;
         let byte = |object: NonNull<u8>, at: usize| {
             // SAFETY: inside the slot.
-            unsafe { object.as_ptr().add(at).read() }
+            unsafe { object.as_ptr().wrapping_add(at).read() }
         };
         let object = slab.kmalloc(48, gfp).unwrap();
         assert!((48..64).all(|at| byte(object, at) == RED_ACTIVE));
