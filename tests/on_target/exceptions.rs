@@ -13,7 +13,8 @@ mod on_target {
     use firmware::boot::Machine;
     use firmware::exception;
     use firmware::layout::FAULT_STACK_SIZE;
-    use firmware::{stack, translate};
+    use firmware::smp::CpuSet;
+    use firmware::{stack, thread, translate};
     use tests::check;
 
     /// A translation fault at level 3: on a read, of an instruction.
@@ -28,6 +29,7 @@ mod on_target {
                 ("a translation fault that has gone is retried", a_fault_that_has_gone_is_retried),
                 ("a handler is retried on its own stack", a_handler_is_retried_on_its_own_stack),
                 ("registers survive a retry", registers_survive),
+                ("each CPU retries for itself", every_cpu_retries),
                 ("handlers have the stack that they look for", handlers_have_their_stack),
                 ("AT leaves PAR_EL1 alone", at_leaves_par_alone),
                 ("what is not mapped cannot be peeked at", what_is_not_mapped_cannot_be_peeked_at),
@@ -157,6 +159,15 @@ mod on_target {
             );
         }
         check(found == sum, "a register is not what it was")
+    }
+
+    fn every_cpu_retries(_: &'static Machine) -> Result<(), &'static str> {
+        for cpu in CpuSet::online().iter() {
+            let thread = thread::spawn_on(cpu, || (retries(0, READ, mapped()), retries(4, READ, mapped())));
+            let counts = thread.map_err(|_| "a thread could not be spawned")?.join();
+            check(counts == (1, 1), "it does not on some CPU")?;
+        }
+        Ok(())
     }
 
     fn handlers_have_their_stack(_: &'static Machine) -> Result<(), &'static str> {
