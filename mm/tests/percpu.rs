@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Per-CPU objects beside a model, and objects that are freed after a grace period.
-#![expect(clippy::indexing_slicing, reason = "test helpers index model arrays")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may fail loudly")]
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "one argument covers the pair")]
-#![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
 mod support;
 

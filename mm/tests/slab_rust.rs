@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The slab under Rust's own collections: as `#[global_allocator]` would have it, and through `KBox` and `KVec`.
-#![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may fail loudly")]
 
 mod support;
 

@@ -252,7 +252,7 @@ mod tests {
             unsafe { bins.insert(node, 2) };
         }
         // SAFETY: inside the array; a stray write into a free block.
-        unsafe { base.add(2).write(0x4141_4141) };
+        unsafe { base.wrapping_add(2).write(0x4141_4141) };
         // Of the three, the last was inserted first and is not reached through the bad link.
         // SAFETY: blocks of the array, in that bin.
         let removed = nodes.map(|node| unsafe { bins.remove(node, 2) });

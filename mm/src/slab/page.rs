@@ -345,7 +345,7 @@ mod tests {
                 assert!(cut.first as usize >= size_of::<Page>() + cut.words() * 8);
                 for slot in 0..cut.nr as usize {
                     let object = cut.object(page, slot);
-                    assert!(object.addr() % align == 0, "{stride} {align}");
+                    assert!(object.addr().is_multiple_of(align), "{stride} {align}");
                     assert!(object.addr() + stride <= (1 << 20) + cut.order.bytes() as usize);
                     assert_eq!(cut.slot(page, object), Some(slot));
                     assert_eq!(cut.slot(page, object.wrapping_add(1)), None);
