@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Interrupt controllers, chosen by what the tree says the timer is wired to.
 //!
-//! A controller has two sides. Its *set-up* ([`Controller`]) is used by one CPU at a time: `&mut`. Its *CPU interface*
-//! ([`CpuInterface`]) is used by every CPU for itself, without a lock: acknowledge, end, signal other CPUs.
+//! A controller has two sides. Its *set-up* (`Controller`) is used by one CPU at a time: `&mut`. Its *CPU interface*
+//! (`CpuInterface`) is used by every CPU for itself, without a lock: acknowledge, end, signal other CPUs.
 //!
 //! ```text
 //!   GICv2, GICv3   number = INTID: 0-15 signals, 16-31 per CPU, 32 and up shared

@@ -6,7 +6,7 @@
 //! - `smp/park.rs`: all others in the parking lot while one works: [`park_others`]; and the end: [`stop_others`]
 //!
 //! CPUs signal each other by four interrupts. A CPU that waits with interrupts masked, for a lock or for another CPU,
-//! looks for parking and stopping by itself ([`serve_while_waiting`]), so no two can wait for each other.
+//! looks for parking and stopping by itself (`serve_while_waiting`), so no two can wait for each other.
 
 mod call;
 mod park;

@@ -16,7 +16,7 @@
 //!
 //! | file | does |
 //! | --- | --- |
-//! | [`map`](self::map) | acquires all tables, publishes them, then links and fills: nothing can fail halfway |
+//! | [`map`] | acquires all tables, publishes them, then links and fills: nothing can fail halfway |
 //! | `unmap` | clears entries; what TLBs may hold becomes an [`Unmapped`](crate::tlb::Unmapped) |
 //! | `split` | makes a boundary inside a block or a contiguous group |
 //! | `change` | permissions and memory types: `protect`, `set_memory_ro` and its family |
