@@ -245,6 +245,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many frames")]
     fn reports_have_the_columns_of_linux() {
         let range = PhysRange::below(PhysAddr::new(64 << 20).unwrap());
         let mut memblock = Memblock::new();
