@@ -31,6 +31,8 @@ fuzz_target!(|text: &str| {
         size: 0,
         clock_hz: None,
         serial_index,
+        interrupt: None,
+        pins: [None; 4],
         name: Text::new(),
     };
     let mut info = BootInfo::new();
