@@ -31,6 +31,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 60 }, failure_persistence: None, ..Default::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "random sequences take Miri too long; the cases below do not")]
     fn every_cpu_has_its_own_copy(
         nr_cpus in 1..9_usize,
         ops in prop::collection::vec((any::<bool>(), 1..600_usize, 0..8_u32, any::<usize>()), 1..100),

@@ -173,6 +173,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 60 }, failure_persistence: None, ..Default::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "random sequences take Miri too long; the cases below do not")]
     fn objects_keep_their_content_and_pages_come_back(mode in 0..MODES.len(), ops in ops()) {
         run(MODES[mode], &ops);
     }

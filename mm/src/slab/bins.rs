@@ -128,10 +128,9 @@ impl Bins {
     pub(super) unsafe fn insert(&mut self, node: *mut Node, bin: usize) {
         let first = self.first(bin);
         let (coded, end) = (self.coded(node), self.coded(ptr::null_mut()));
-        // SAFETY: the caller gives two words that are nobody else's.
-        let new = unsafe { &*node };
-        new.next.set(self.coded(first));
-        new.prev.set(end);
+        let new = Node { next: Cell::new(self.coded(first)), prev: Cell::new(end) };
+        // SAFETY: the caller gives two words that are nobody else's. They may hold anything, so they are not read.
+        unsafe { node.write(new) };
         if first.is_null() {
             self.set_filled(bin);
         } else {

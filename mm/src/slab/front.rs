@@ -114,10 +114,9 @@ impl Fronts {
     ///
     /// `block` is `words(nr_tags)` writable words that are the caller's alone; `table` outlives it.
     pub(super) unsafe fn init(block: *mut u8, nr_tags: usize, table: RawTable) -> Self {
+        // SAFETY: the caller's own words; zero is null.
+        unsafe { block.write_bytes(0, words(nr_tags) * 8) };
         let block = Self(block);
-        for word in 0..words(nr_tags) {
-            block.word(word).set(ptr::null_mut());
-        }
         for tag in NONE..nr_tags as Tag {
             block.front(tag).disable();
         }

@@ -206,7 +206,9 @@ impl Heap {
     ///
     /// The frame is the caller's own RAM, reached through the direct map, and is given up to the heap.
     pub(super) unsafe fn add_frame(&mut self, group: usize, frame: NonNull<u8>) {
-        // SAFETY: the frame becomes the heap's; all bytes are valid marks until they are cleared.
+        // SAFETY: the frame becomes the heap's, and it is longer than its marks.
+        unsafe { frame.write_bytes(0, size_of::<Marks>()) };
+        // SAFETY: the same; all zeros are marks.
         unsafe { marks(frame.as_ptr()) }.clear();
         self.insert(group, frame.as_ptr(), FIRST, GRANULES);
         self.nr_frames += 1;

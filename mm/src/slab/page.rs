@@ -150,8 +150,9 @@ impl Page {
         for word in 0..cut.words() {
             let slots = cut.nr as usize - word * 64;
             let bits = if slots >= 64 { u64::MAX } else { (1 << slots) - 1 };
+            let at = page.wrapping_add(1).cast::<u64>().wrapping_add(word);
             // SAFETY: inside the head that `Cut` left room for.
-            unsafe { Self::word(page, word) }.set(bits);
+            unsafe { at.write(bits) };
         }
         page
     }
