@@ -60,7 +60,7 @@ fuzz_one() { # TARGET [LIBFUZZER-OPTION...]
     awk -v name="$name" '/number_of_executed_units/ { print name ": " $2 " inputs, none panics or hangs" }' "$log"
 }
 
-# The parts that finish in minutes; MIRI=all runs the rest too, which takes hours.
+# The parts that finish in minutes; MIRI=all runs the rest too, which takes long.
 under_miri() {
     local parts=(addr:: arch:: buddy:: gfp:: memblock:: page_alloc:: sync::)
     export CARGO_PROFILE_DEV_OPT_LEVEL=0 MIRIFLAGS=-Zmiri-strict-provenance
