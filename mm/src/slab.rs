@@ -277,14 +277,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        let step = bytes.wrapping_sub(1) >> STEP_SHIFT;
-        if step < front::LARGEST >> STEP_SHIFT && !gfp.intersects(SPECIAL) {
-            let object = self.with_fronts(|fronts| Self::pop(fronts.by_size(step)));
-            if let Some(object) = NonNull::new(object) {
-                return Ok(object);
-            }
+        match self.kmalloc_fast(bytes, gfp) {
+            Some(object) => Ok(object),
+            None => self.kmalloc_slow(bytes, MIN_ALIGN, gfp, Location::caller()),
         }
-        self.kmalloc_slow(bytes, MIN_ALIGN, gfp, Location::caller())
     }
 
     /// As [`kmalloc`](Self::kmalloc), at a multiple of `align`, a power of two.
@@ -295,16 +291,20 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc_aligned(&self, bytes: usize, align: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        // A size that is a multiple of the alignment has a class that is aligned as well.
-        let rounded = if align <= MIN_ALIGN { bytes } else { (bytes + align - 1) & !(align - 1) };
-        let step = rounded.wrapping_sub(1) >> STEP_SHIFT;
-        if step < front::LARGEST >> STEP_SHIFT && !gfp.intersects(SPECIAL) {
-            let object = self.with_fronts(|fronts| Self::pop(fronts.by_size(step)));
-            if let Some(object) = NonNull::new(object) {
-                return Ok(object);
-            }
+        match self.kmalloc_fast(rounded_up(bytes, align), gfp) {
+            Some(object) => Ok(object),
+            None => self.kmalloc_slow(bytes, align, gfp, Location::caller()),
         }
-        self.kmalloc_slow(bytes, align, gfp, Location::caller())
+    }
+
+    /// Takes an object from this CPU's array, if there is one of that size and it holds something.
+    #[inline(always)]
+    fn kmalloc_fast(&self, bytes: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let step = bytes.wrapping_sub(1) >> STEP_SHIFT;
+        if step >= front::LARGEST >> STEP_SHIFT || gfp.intersects(SPECIAL) {
+            return None;
+        }
+        NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.by_size(step))))
     }
 
     /// Frees an object of any size. O(1) while this CPU's array has room.
@@ -340,8 +340,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub unsafe fn kfree_sized(&self, object: NonNull<u8>, bytes: usize, align: usize) {
-        let rounded = if align <= MIN_ALIGN { bytes } else { (bytes + align - 1) & !(align - 1) };
-        let step = rounded.wrapping_sub(1) >> STEP_SHIFT;
+        let step = rounded_up(bytes, align).wrapping_sub(1) >> STEP_SHIFT;
         if step < front::LARGEST >> STEP_SHIFT {
             let done = self.with_fronts(|fronts| {
                 // SAFETY: the caller's promise.
@@ -672,6 +671,13 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let count = self.counters.failslab.fetch_add(1, Ordering::Relaxed);
         self.settings.failslab.fails(count)
     }
+}
+
+/// The size to ask for so that its class is aligned to `align`, a power of two: a multiple of the alignment has one that
+/// is. Where the sum wraps it is 0, which no array serves.
+#[inline(always)]
+const fn rounded_up(bytes: usize, align: usize) -> usize {
+    if align <= MIN_ALIGN { bytes } else { bytes.wrapping_add(align - 1) & !(align - 1) }
 }
 
 impl From<Wrong> for FaultKind {

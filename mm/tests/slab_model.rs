@@ -201,6 +201,20 @@ fn every_size_and_alignment_is_served_where_it_was_promised() {
 }
 
 #[test]
+fn a_size_that_no_memory_has_is_an_error_at_any_alignment() {
+    for mode in MODES {
+        let machine = Machine::new(64);
+        let slab = machine.slab(settings(mode));
+        for size in [usize::MAX, usize::MAX - 40, usize::MAX / 2, isize::MAX as usize + 1] {
+            for align in [1, MIN_ALIGN, 64, 4096, 1 << 40] {
+                assert!(slab.kmalloc_aligned(size, align, Gfp::KERNEL).is_err(), "{mode} {size:#x} {align:#x}");
+            }
+        }
+        assert_eq!(faults(), []);
+    }
+}
+
+#[test]
 fn no_bytes_are_an_object_that_need_not_be_freed() {
     for mode in MODES {
         let machine = Machine::new(64);
