@@ -13,6 +13,7 @@
 mod buffer;
 mod counter;
 mod pages;
+mod replay;
 mod slab;
 mod trace;
 
@@ -21,6 +22,7 @@ use core::fmt::{self, Write};
 pub(crate) use self::buffer::Buffer;
 use crate::boot::Machine;
 use crate::console::{Failure, Session};
+use crate::cpu::hardware;
 
 /// The lists, a subsystem each.
 static SUITES: [&[Bench]; 2] = [pages::BENCHES, slab::BENCHES];
@@ -86,6 +88,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Room for `length` numbers, all zero.
+    pub(crate) fn buffer<T: buffer::Number>(&self, length: usize) -> Result<Buffer<T>, Failure> {
+        let buffer = Buffer::new(self.machine.memory.pages, hardware(), length);
+        Ok(buffer.ok_or("not enough memory for this one")?)
+    }
+
     /// Reports a figure, given as a sum over `operations`; to a hundredth.
     pub(crate) fn report(&mut self, name: fmt::Arguments<'_>, sum: u64, operations: u64, unit: &str) -> fmt::Result {
         let hundredths = (u128::from(sum) * 100 + u128::from(operations) / 2).checked_div(u128::from(operations));

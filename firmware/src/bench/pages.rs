@@ -12,7 +12,7 @@ use mm::page_alloc::{BadFree, Config, OutOfMemory, Pages};
 use spin::mutex::SpinMutex;
 
 use super::trace::{Trace, shuffle};
-use super::{Bench, Buffer, Context, counter, no_suffix};
+use super::{Bench, Context, counter, no_suffix, replay};
 use crate::console::Failure;
 use crate::cpu::{Hardware, hardware};
 
@@ -131,19 +131,14 @@ fn hot(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     Ok(context.report(format_args!("pg_hot_{variant}"), counter::median(&mut counts), OPERATIONS, "instructions")?)
 }
 
-fn buffer<T: super::buffer::Number>(context: &Context<'_>, length: usize) -> Result<Buffer<T>, Failure> {
-    let buffer = Buffer::new(context.machine.memory.pages, hardware(), length);
-    Ok(buffer.ok_or("not enough memory for this one")?)
-}
-
 fn batch(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     let (pages, overhead) = (context.machine.memory.pages, counter::overhead());
     let (at, pattern) = (variant / PATTERNS.len(), variant % PATTERNS.len());
     let order = order(at);
     let half = (pages.free_pages() / 2) >> at;
     let count = half.min(1000) as usize;
-    let mut blocks = buffer::<u64>(context, count)?;
-    let mut sequence = buffer::<u32>(context, count)?;
+    let mut blocks = context.buffer::<u64>(count)?;
+    let mut sequence = context.buffer::<u32>(count)?;
     sequence.iter_mut().zip(0..).for_each(|(slot, index)| *slot = index);
     match pattern {
         0 => {}
@@ -228,25 +223,6 @@ fn measure_bulk(
     Ok(context.report(format_args!("{name}"), median, OPERATIONS * BULK as u64, "instructions per page")?)
 }
 
-/// The trace's entries, checked against the hash if they are Linux's.
-fn entries(context: &mut Context<'_>) -> Result<(Buffer<u32>, Buffer<u64>), Failure> {
-    let parameters = context.parameters;
-    let trace = Trace {
-        slots: parameters.slots.unwrap_or(TRACE.slots),
-        operations: parameters.ops.unwrap_or(TRACE.operations),
-        ..TRACE
-    };
-    let mut entries = buffer::<u32>(context, trace.operations as usize)?;
-    let slots = buffer::<u64>(context, trace.slots as usize)?;
-    let hash = trace.fill(parameters.seed, &mut entries);
-    let is_linux = parameters.seed == super::trace::SEED && parameters.slots.is_none() && parameters.ops.is_none();
-    if is_linux && hash != TRACE.hash {
-        return Err(Failure::Because("the trace is not the one that Linux was measured with"));
-    }
-    context.note(format_args!("trace of {} operations, hash {hash:016x}", trace.operations))?;
-    Ok((entries, slots))
-}
-
 /// One operation of the trace; a slot holds a block's bits and 1, or 0. Whether it was an allocation, and whether it went well.
 #[inline(always)]
 fn operate(pages: &PageAllocator, calls: Calls, entry: u32, slots: &mut [u64]) -> (bool, bool) {
@@ -273,7 +249,7 @@ fn clean_up(pages: &PageAllocator, slots: &mut [u64]) {
 
 fn trace(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
     let (pages, overhead) = (context.machine.memory.pages, counter::overhead());
-    let (entries, mut slots) = entries(context)?;
+    let (entries, mut slots) = replay::prepare(context, &TRACE)?;
     let (mut failures, calls) = (0u64, Calls::new());
     let count = counter::count(overhead, || {
         for entry in entries.iter() {
@@ -288,39 +264,11 @@ fn trace(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
 }
 
 fn trace_percentiles(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
-    let (pages, overhead) = (context.machine.memory.pages, counter::overhead());
-    let (entries, mut slots) = entries(context)?;
-    let mut counts = buffer::<u32>(context, entries.len())?;
-    // Allocations from the front, frees from the back.
-    let (mut allocs, mut frees, calls) = (0, entries.len(), Calls::new());
-    for entry in entries.iter() {
-        let start = counter::now();
-        let (is_alloc, _) = operate(pages, calls, *entry, &mut slots);
-        let count = (counter::now() - start).saturating_sub(overhead);
-        let at = if is_alloc {
-            allocs += 1;
-            allocs - 1
-        } else {
-            frees -= 1;
-            frees
-        };
-        if let Some(slot) = counts.get_mut(at) {
-            *slot = u32::try_from(count).unwrap_or(u32::MAX);
-        }
-    }
+    let (pages, calls) = (context.machine.memory.pages, Calls::new());
+    let (entries, mut slots) = replay::prepare(context, &TRACE)?;
+    let costs = replay::measure(context, &entries, |entry| operate(pages, calls, entry, &mut slots).0)?;
     clean_up(pages, &mut slots);
-    let Some((allocs, frees)) = counts.split_at_mut_checked(allocs) else { return Ok(()) };
-    for (what, counts) in [("alloc", allocs), ("free", frees)] {
-        counts.sort_unstable();
-        let at = |thousandths: usize| {
-            let index = (counts.len() * thousandths / 1000).min(counts.len().saturating_sub(1));
-            counts.get(index).copied().unwrap_or(0)
-        };
-        let (p50, p99, p999, most) = (at(500), at(990), at(999), at(1000));
-        context.note(format_args!("pg_trace {what}: p50 {p50}, p99 {p99}, p99.9 {p999}, most {most}"))?;
-        context.report(format_args!("pg_trace_p999_{what}"), u64::from(p999), 1, "instructions")?;
-    }
-    Ok(())
+    costs.report(context, "pg_trace")
 }
 
 /// Too large for the stack.
@@ -335,7 +283,7 @@ fn init(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     memblock.add(range, 0).map_err(|_| "memblock refused the range")?;
     let config = Config { nr_cpus: context.machine.info.cpus.len(), ..Config::DEFAULT };
     let words = PageAllocator::metadata_bytes(&memblock, &config) / 8;
-    let mut metadata = buffer::<u64>(context, words as usize)?;
+    let mut metadata = context.buffer::<u64>(words as usize)?;
     let overhead = counter::overhead();
     let mut managed = 0;
     let count = counter::count(overhead, || managed = build(&memblock, &config, &mut metadata));

@@ -14,9 +14,8 @@ use mm::memblock::Memblock;
 use mm::slab::{CacheRef, CacheSpec, OutOfMemory, Settings, Slab};
 
 use super::trace::{Generator, Trace, shuffle};
-use super::{Bench, Buffer, Context, counter, no_suffix};
+use super::{Bench, Context, counter, no_suffix, replay};
 use crate::console::Failure;
-use crate::cpu::hardware;
 use crate::layout::DIRECT_MAP;
 use crate::slab::{KernelSlab, SLAB, Source, slab};
 
@@ -216,10 +215,6 @@ fn hot_cache(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     result
 }
 
-fn buffer<T: super::buffer::Number>(context: &Context<'_>, length: usize) -> Result<Buffer<T>, Failure> {
-    Ok(Buffer::new(context.machine.memory.pages, hardware(), length).ok_or("not enough memory for this one")?)
-}
-
 /// An object's address in a slot; 0 for none.
 fn bits(object: NonNull<u8>) -> u64 {
     object.as_ptr().expose_provenance() as u64
@@ -236,8 +231,8 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
     if (pages.free_pages() * PAGE_SIZE) < 3 * (count * size) as u64 {
         return Err(Failure::Because("not enough memory for this one"));
     }
-    let mut objects = buffer::<u64>(context, count)?;
-    let mut sequence = buffer::<u32>(context, count)?;
+    let mut objects = context.buffer::<u64>(count)?;
+    let mut sequence = context.buffer::<u32>(count)?;
     sequence.iter_mut().zip(0..).for_each(|(slot, index)| *slot = index);
     match pattern {
         0 => {}
@@ -279,25 +274,6 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
     Ok(())
 }
 
-/// The trace's entries, checked against the hash if they are Linux's.
-fn entries(context: &mut Context<'_>) -> Result<(Buffer<u32>, Buffer<u64>), Failure> {
-    let parameters = context.parameters;
-    let trace = Trace {
-        slots: parameters.slots.unwrap_or(TRACE.slots),
-        operations: parameters.ops.unwrap_or(TRACE.operations),
-        ..TRACE
-    };
-    let mut entries = buffer::<u32>(context, trace.operations as usize)?;
-    let slots = buffer::<u64>(context, trace.slots as usize)?;
-    let hash = trace.fill(parameters.seed, &mut entries);
-    let is_linux = parameters.seed == super::trace::SEED && parameters.slots.is_none() && parameters.ops.is_none();
-    if is_linux && hash != TRACE.hash {
-        return Err(Failure::Because("the trace is not the one that Linux was measured with"));
-    }
-    context.note(format_args!("trace of {} operations, hash {hash:016x}", trace.operations))?;
-    Ok((entries, slots))
-}
-
 /// One operation of the trace. Whether it was an allocation, and whether it went well.
 #[inline(always)]
 fn operate(calls: Calls, entry: u32, slots: &mut [u64]) -> (bool, bool) {
@@ -326,7 +302,7 @@ fn clean_up(calls: Calls, slots: &mut [u64]) {
 
 fn trace(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
     let (calls, overhead) = (Calls::new()?, counter::overhead());
-    let (entries, mut slots) = entries(context)?;
+    let (entries, mut slots) = replay::prepare(context, &TRACE)?;
     let mut failures = 0;
     let count = counter::count(overhead, || {
         for entry in entries.iter() {
@@ -341,39 +317,11 @@ fn trace(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
 }
 
 fn trace_percentiles(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
-    let (calls, overhead) = (Calls::new()?, counter::overhead());
-    let (entries, mut slots) = entries(context)?;
-    let mut counts = buffer::<u32>(context, entries.len())?;
-    // Allocations from the front, frees from the back.
-    let (mut allocs, mut frees) = (0, entries.len());
-    for entry in entries.iter() {
-        let start = counter::now();
-        let (is_alloc, _) = operate(calls, *entry, &mut slots);
-        let count = (counter::now() - start).saturating_sub(overhead);
-        let at = if is_alloc {
-            allocs += 1;
-            allocs - 1
-        } else {
-            frees -= 1;
-            frees
-        };
-        if let Some(slot) = counts.get_mut(at) {
-            *slot = u32::try_from(count).unwrap_or(u32::MAX);
-        }
-    }
+    let calls = Calls::new()?;
+    let (entries, mut slots) = replay::prepare(context, &TRACE)?;
+    let costs = replay::measure(context, &entries, |entry| operate(calls, entry, &mut slots).0)?;
     clean_up(calls, &mut slots);
-    let Some((allocs, frees)) = counts.split_at_mut_checked(allocs) else { return Ok(()) };
-    for (what, counts) in [("alloc", allocs), ("free", frees)] {
-        counts.sort_unstable();
-        let at = |thousandths: usize| {
-            let index = (counts.len() * thousandths / 1000).min(counts.len().saturating_sub(1));
-            counts.get(index).copied().unwrap_or(0)
-        };
-        let (p50, p99, p999, most) = (at(500), at(990), at(999), at(1000));
-        context.note(format_args!("km_trace {what}: p50 {p50}, p99 {p99}, p99.9 {p999}, most {most}"))?;
-        context.report(format_args!("km_trace_p999_{what}"), u64::from(p999), 1, "instructions")?;
-    }
-    Ok(())
+    costs.report(context, "km_trace")
 }
 
 /// A slab of its own, so that both modes can be seen in one boot.
@@ -387,9 +335,9 @@ fn footprint(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     // SAFETY: the direct map and TPIDR_EL1 are as for the machine's own.
     let arch = unsafe { AArch64::new(DIRECT_MAP) };
     let span = ram(context.machine.memory.memblock);
-    let mut tags = buffer::<u32>(context, OtherSlab::nr_tags(span).div_ceil(2))?;
-    let mut objects = buffer::<u64>(context, nr)?;
-    let mut sizes = buffer::<u32>(context, nr)?;
+    let mut tags = context.buffer::<u32>(OtherSlab::nr_tags(span).div_ceil(2))?;
+    let mut objects = context.buffer::<u64>(nr)?;
+    let mut sizes = context.buffer::<u32>(nr)?;
     for tiny in [true, false] {
         // SAFETY: a pair of 16-bit atomics has the size and at most the alignment of 32 bits; borrowed until the
         // slab is gone.
