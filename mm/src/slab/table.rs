@@ -37,9 +37,13 @@ pub(super) const fn len(span: PhysRange) -> usize {
 }
 
 impl<'a> Table<'a> {
-    /// `tags` holds [`len`] tags; all are set to [`NONE`].
+    /// `tags` holds [`len`] tags; all are set to [`NONE`]. O(frames): eight of them a store, since this is booting time.
     pub(super) fn new(tags: &'a mut [AtomicU16], window: (usize, usize)) -> Self {
-        tags.iter_mut().for_each(|tag| *tag.get_mut() = NONE);
+        const EIGHT: u128 = NONE as u128 * (u128::MAX / Tag::MAX as u128);
+        // SAFETY: an `AtomicU16` is two bytes of which any are a value, and the borrow is exclusive.
+        let (head, eights, tail) = unsafe { tags.align_to_mut::<u128>() };
+        head.iter_mut().chain(tail).for_each(|tag| *tag.get_mut() = NONE);
+        eights.fill(EIGHT);
         Self { tags, window }
     }
 
