@@ -10,11 +10,10 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::asm;
-use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::MPIDR_EL1;
 use bsp::info::{Conduit, Cpu, EnableMethod, RawRange};
 use mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-use mm::arch::MAX_CPUS;
+use mm::arch::{Arch, CacheOp, MAX_CPUS};
 use mm::pgtable::{Attributes, MapError, PageTable, Regime, TableSource};
 use smccc::psci;
 use tock_registers::interfaces::Readable;
@@ -314,19 +313,10 @@ fn entry_point(image: Image) -> PhysAddr {
     PhysAddr::new_saturating(((&raw const secondary_start).addr() as u64).wrapping_sub(image.offset()))
 }
 
-/// Writes back what caches hold of a range, for those who look with their caches off: clean to the point of coherency.
+/// Writes back what caches hold of a range, which is mapped, for those who look with their caches off.
 fn clean_to_memory(virt: VirtAddr, size: u64) {
-    // CTR_EL0.DminLine: log2 of the words in the smallest line.
-    let line = 4 << (cpu::cache_type() >> 16 & 0xf);
-    let mut at = virt.as_raw() & !(line - 1);
-    // What was written comes before the clean, and the clean before whoever is told.
-    barrier::dsb(barrier::ISH);
-    while at < virt.as_raw() + size {
-        // SAFETY: writes a cache line back; the address is mapped, or the caller would not have written there.
-        unsafe { core::arch::asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += line;
-    }
-    barrier::dsb(barrier::SY);
+    // SAFETY: the callers have just written or read there; a clean loses nothing.
+    unsafe { cpu::hardware().maintain_cache(CacheOp::Clean, virt, size) };
 }
 
 /// The identity map of the image's first page, for the lower half.
