@@ -61,7 +61,7 @@ fuzz_one() { # TARGET [LIBFUZZER-OPTION...]
 }
 
 # The parts that finish in minutes; MIRI=all runs the rest too, which takes long.
-under_miri() {
+under_miri() ( # in a shell of its own: the rings behind it are built otherwise
     local parts=(addr:: arch:: buddy:: gfp:: memblock:: page_alloc:: sync::)
     export CARGO_PROFILE_DEV_OPT_LEVEL=0 MIRIFLAGS=-Zmiri-strict-provenance
     if [ "${MIRI:-}" = all ]; then
@@ -70,7 +70,7 @@ under_miri() {
         cargo +nightly miri test --quiet -p mm --lib -- "${parts[@]}" &&
             cargo +nightly miri test --quiet -p mm --test memblock_model
     fi
-}
+)
 
 for ring in "${rings[@]}"; do
     case $ring in
