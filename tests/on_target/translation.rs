@@ -17,7 +17,7 @@ mod on_target {
     use mm::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
     use mm::buddy::PageBlock;
     use mm::gfp::Gfp;
-    use mm::pgtable::{Attributes, MapError, Piece};
+    use mm::pgtable::{Attributes, MapError};
     use mm::tlb::Event;
     use tests::check;
 
@@ -36,7 +36,6 @@ mod on_target {
                 ("what would be writable and executable is refused", write_and_execute_stay_apart),
                 ("flushes are counted", flushes_are_counted),
                 ("tables come back", tables_come_back),
-                ("figures", figures),
             ],
         )
     }
@@ -212,88 +211,5 @@ mod on_target {
         check(made == trimmed && map.tree().tables() == before, "some are left")?;
         drop(map);
         check(free() == pages, "pages were lost")
-    }
-
-    /// Cycles, which are instructions under icount.
-    fn cycles() -> u64 {
-        let now: u64;
-        // SAFETY: reads the counter.
-        unsafe { core::arch::asm!("isb", "mrs {}, pmccntr_el0", out(reg) now, options(nostack)) };
-        now
-    }
-
-    fn start_counter() {
-        // SAFETY: E and LC; the cycle counter alone; every exception level.
-        unsafe {
-            core::arch::asm!(
-                "msr pmccfiltr_el0, xzr", "msr pmcntenset_el0, {}", "msr pmcr_el0, {}", "isb",
-                in(reg) 1_u64 << 31, in(reg) 0x41_u64, options(nostack),
-            );
-        }
-    }
-
-    fn figures(machine: &'static Machine) -> Result<(), &'static str> {
-        start_counter();
-        let tlb = tlb();
-        let mut frames = TableFrames(&machine.memory);
-        let mut map = machine.memory.map.lock();
-        let tree = map.tree_mut();
-        let overhead = {
-            let start = cycles();
-            cycles() - start
-        };
-        // A neighbour keeps the tables.
-        let phys = |raw| PhysAddr::new(raw).unwrap_or_default();
-        let neighbour = va((512 << 20) - 0x1000);
-        tree.map(neighbour, phys(0), PAGE_SIZE, Attributes::DATA, &mut frames).map_err(|_| "cannot map")?;
-        let rows: [(&str, u64, u64, u64); 6] = [
-            ("pt_page", 0, 0x1000, PAGE_SIZE),
-            ("pt_pages_16", 0x3000, 0x1000, 16 * PAGE_SIZE),
-            ("pt_pages_512", 2 * MIB, 0x1000, 512 * PAGE_SIZE),
-            ("pt_group_64K", 4 * MIB, 0, 64 * KIB),
-            ("pt_block_2M", 6 * MIB, 0, 2 * MIB),
-            ("pt_group_32M", 32 * MIB, 0, 32 * MIB),
-        ];
-        for (name, at, from, size) in rows {
-            for round in 0..3 {
-                let start = cycles();
-                let mapped = tree.map(va(at), phys(from), size, Attributes::DATA, &mut frames);
-                let middle = cycles();
-                let unmapped = tree.unmap(va(at), size, tlb, &mut frames);
-                let end = cycles();
-                let unmapped = unmapped.map_err(|_| "cannot unmap")?;
-                let begin = cycles();
-                unmapped.flush(tlb).release();
-                let flushed = cycles();
-                mapped.map_err(|_| "cannot map")?;
-                // The first one makes tables.
-                if round == 2 {
-                    let (map, unmap, flush) =
-                        (middle - start - overhead, end - middle - overhead, flushed - begin - overhead);
-                    println!("{name}: map {map} unmap {unmap} sum {} flush {flush}", map + unmap);
-                }
-            }
-        }
-        let pieces = (0..16).map(|n| Piece { phys: phys(n * 0x3000), size: PAGE_SIZE });
-        let start = cycles();
-        tree.map_pieces(va(0x2_0000), pieces, Attributes::DATA, &mut frames).map_err(|_| "cannot map")?;
-        println!("pt_pieces_16: map {}", cycles() - start - overhead);
-        let gib = va(1 << 39);
-        tree.map(gib, phys(0), PAGE_SIZE, Attributes::DATA, &mut frames).map_err(|_| "cannot map")?;
-        for (name, from, size) in [("pt_ram_1G", 0, 1 << 30), ("pt_ram_1G_by_2M", 2 * MIB, 1 << 30)] {
-            let start = cycles();
-            tree.map(VirtAddr::new(gib.as_raw() + (1 << 30)), phys(from), size, Attributes::DATA, &mut frames)
-                .map_err(|_| "cannot map")?;
-            println!("{name}: {}", cycles() - start - overhead);
-            let gone = tree.unmap(VirtAddr::new(gib.as_raw() + (1 << 30)), size, tlb, &mut frames);
-            gone.map_err(|_| "cannot unmap")?.flush(tlb).release();
-            tree.trim(VirtAddr::new(gib.as_raw() + (1 << 30)), size, tlb, &mut frames).map_err(|_| "refused")?;
-        }
-        for (start, size) in [(va(0), 1 << 30), (gib, PAGE_SIZE)] {
-            let rest = tree.unmap(start, size, tlb, &mut frames).map_err(|_| "cannot unmap")?;
-            rest.flush(tlb).release();
-            tree.trim(start, size, tlb, &mut frames).map_err(|_| "refused")?;
-        }
-        check(tlb.counters().get(Event::RemoteFlush) > 0, "nothing was flushed")
     }
 }
