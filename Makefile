@@ -6,11 +6,11 @@ TARGET := aarch64-unknown-none-softfloat
 SETUP := firmware/tools/setup.sh
 
 # What firmware/tools/qemu.sh reads, from the command line: make run BOARD=rpi4 RUN="meminfo; exit"
-export BOARD DTB MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
+export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run log image bench test check test-host test-miri test-fuzz test-target test-trees mutants doc clean
+.PHONY: help setup run log image bench test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -44,6 +44,14 @@ test: ## All tests: style, host, Miri, fuzz, on target
 	@$(SETUP) test
 	@tests/all.sh
 
+test-quick: ## Style, host tests and four machines: a few minutes
+	@$(SETUP) run
+	@tests/all.sh check host quick
+
+soak: ## Eight CPUs, everything at once, while keys are typed: SOAK_SECONDS=600
+	@$(SETUP) run
+	@tests/all.sh soak
+
 check: ## Format, clippy and rustdoc, all as errors
 	@$(SETUP) run
 	@tests/all.sh check
@@ -61,7 +69,7 @@ test-fuzz: ## Fuzz the parsers: FUZZ_SECONDS=20 each
 	@tests/all.sh fuzz
 
 test-target: ## Tests on every emulated machine
-	@$(SETUP) run
+	@$(SETUP) target
 	@tests/all.sh target
 
 mutants: ## Take out each barrier, invalidate and break in turn: every mutant fails a test

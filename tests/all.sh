@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Runs the rings of tests, cheapest first, and sums them up. With arguments, only those rings:
 #   all.sh [check] [host] [trees] [miri] [fuzz] [target]
+# and two that are not among them: quick (some machines of target), soak (all CPUs busy for SOAK_SECONDS, 600)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -72,6 +73,14 @@ under_miri() ( # in a shell of its own: the rings behind it are built otherwise
     fi
 )
 
+on_target() { # SCRIPT...: what runs on the machines
+    local script
+    # shellcheck source=tests/boots.sh
+    . tests/boots.sh
+    # shellcheck source=tests/machines.sh
+    for script in "$@"; do . "tests/$script.sh"; done
+}
+
 for ring in "${rings[@]}"; do
     case $ring in
     check) step "format, clippy, rustdoc" lint ;;
@@ -79,11 +88,14 @@ for ring in "${rings[@]}"; do
     trees) step "real device trees" trees ;;
     miri) step "Miri" under_miri ;;
     fuzz) step "fuzzing" fuzz ;;
-    target)
+    target | quick)
         step "on-target build" cargo build --quiet --release --target $target -p firmware
         step "on-target test build" cargo test --quiet --release --target $target -p tests --no-run
-        # shellcheck source=tests/machines.sh
-        . tests/machines.sh
+        if [ "$ring" = quick ]; then on_target quick; else on_target machines; fi
+        ;;
+    soak)
+        step "on-target build" cargo build --quiet --release --target $target -p firmware
+        on_target soak
         ;;
     *) echo "all.sh: no such ring: $ring"; exit 2 ;;
     esac

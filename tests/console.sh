@@ -1,31 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The console by hand: a person at a terminal, programs that type, noise on the wire. Sourced by machines.sh.
 
-# Types once the console is there. An @ is a pause; under QEMU's multiplexer Ctrl-A (\001) is typed twice.
-types() { # KEYS STATUS TEXT [NAME=VALUE...]
-    local keys=$1 status=$2 text=$3
-    shift 3
-    : >"$work/typed"
-    {
-        for _ in {1..200}; do
-            grep -q '^Type help' "$work/typed" && break
-            sleep 0.1
-        done
-        while [ -n "$keys" ]; do
-            # shellcheck disable=SC2059 # escapes are meant
-            printf "${keys%%@*}"
-            case $keys in
-            *@*) keys=${keys#*@}; sleep 0.5 ;;
-            *) keys= ;;
-            esac
-        done
-        sleep 1
-    } | env "$@" firmware/tools/qemu.sh "$elf" >"$work/typed" 2>&1
-    local got=$?
-    said=$(tr -d '\0' <"$work/typed")
-    [ $got = "$status" ] && grep -qE "$text" <<<"$said" || complain "status $got, or it does not say: $text"
-}
-
 lacks() { ! grep -qE "$1" <<<"$said" || complain "it says: $1"; }
 
 # What a terminal of ten lines answers when it is asked for its size, in front of what is typed first.

@@ -1,125 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Every machine that QEMU has for us: all on-target tests, and the image that `make run` boots. Sourced by all.sh.
-
-export TIMEOUT=${TIMEOUT:-60} QUIET=1
-unset RUN APPEND DTB BOARD MEM CPU EL2 GIC SMP ICOUNT QEMU_ARGS LOG LOG_UART LOG_FILE
-elf=target/$target/release/firmware
-image=target/kernel8.img
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-# Every file of on_target/, one boot each; PROFILE=dev is the debug build.
-boots() { # [NAME=VALUE...]
-    local out
-    if out=$(env "$@" sh -c "cargo test --quiet --profile \${PROFILE:-release} --target $target -p tests" 2>&1 </dev/null); then
-        awk '/^[0-9]+ passed, 0 failed/ { boots++; cases += $1 } END { print boots " boots, " cases " cases passed" }' <<<"$out"
-    else
-        echo "$out"
-        return 1
-    fi
-}
-
-# Boots the image with console commands; what it says is in $said.
-console() { # COMMANDS [NAME=VALUE...]
-    local commands=$1
-    shift
-    said=$(env RUN="$commands" "$@" firmware/tools/qemu.sh "${boot:-$elf}" </dev/null 2>&1)
-}
-
-complain() { echo "$said"; echo "FAILED: $*"; return 1; }
-
-# The reports make sense, nothing is lost, and the status is 0.
-reports() { # LEAST-MEMTOTAL-IN-KIB MOST [NAME=VALUE...]
-    local least=$1 most=$2 total
-    shift 2
-    console "meminfo; buddyinfo; iomem; pgtables; free; free -h; cat /proc/meminfo; exit" "$@" || { complain "status $?"; return; }
-    total=$(awk '$1 == "MemTotal:" { print $2; exit }' <<<"$said")
-    [ "${total:-0}" -ge "$least" ] && [ "$total" -le "$most" ] || { complain "MemTotal is $total kB, not $least to $most"; return; }
-    ! grep -q BUG <<<"$said" || { complain "the account does not add up"; return; }
-    echo "MemTotal $total kB; $(grep 'memory: [0-9]* bytes =' <<<"$said")"
-}
-
-# A boot that must end with a status and say something.
-expects() { # STATUS TEXT COMMANDS [NAME=VALUE...]
-    local status=$1 text=$2
-    shift 2
-    console "$@"
-    local got=$?
-    [ $got = "$status" ] || { complain "status $got, not $status"; return; }
-    grep -qE "$text" <<<"$said" || { complain "it does not say: $text"; return; }
-}
-
-# The report of a failure on demand: its status, and all of these words.
-crashes() { # FAILURE STATUS WORDS...
-    local failure=$1 status=$2 words
-    shift 2
-    console "crash $failure"
-    local got=$?
-    [ $got = "$status" ] || { complain "status $got, not $status"; return; }
-    for words in "$@"; do
-        grep -qF -- "$words" <<<"$said" || { complain "it does not say: $words"; return; }
-    done
-}
-
-# A report with the lines of the source.
-symbolised() {
-    console "crash write"
-    said=$(firmware/tools/symbolise "$PWD/$elf" <<<"$said" 2>&1)
-    grep -qE 'write_text at firmware/src/exception/provoke.rs:[0-9]+' <<<"$said" || { complain "no lines"; return; }
-}
-
-# An SError that waits when the machine starts.
-serror() { # [NAME=VALUE...]
-    tests/with_serror.sh $image "$work/image" || return 1
-    boot=$work/image expects 134 'fatal: SError, an asynchronous external abort, seen in the kernel' '' EL2=1 "$@" &&
-        grep -qF 'EC 0x2f SError; IL 1' <<<"$said" || complain "no syndrome"
-}
-
-# A tree that must be refused, by name of a file or fixture.
-refuses() { # TEXT TREE [NAME=VALUE...]
-    local text=$1 tree=$2
-    shift 2
-    tests/with_tree.sh $image "$tree" "$work/image" || return 1
-    boot=$work/image expects 1 "^quire: fatal: .*$text" "" "$@"
-}
-
-compiled() { # FIXTURE: the blob
-    dtc -q -I dts -O dtb -o "$work/$1.dtb" "tests/fixtures/$1.dts" && echo "$work/$1.dtb"
-}
-
-# A fixture that must boot with the given words in its log.
-boots_with() { # TEXT FIXTURE
-    tests/with_tree.sh $image "$(compiled "$2")" "$work/image" || return 1
-    said=$( (sleep 1; printf 'exit\r'; sleep 1) | QEMU_ARGS="${3:-}" firmware/tools/qemu.sh "$work/image" 2>&1)
-    local got=$?
-    [ $got = 0 ] && grep -qE "$1" <<<"$said" || complain "status $got"
-}
-
-# Bytes flipped where the tree is: whatever happens, it ends by itself or at the prompt, and says something.
-flipped() { # SEED
-    local at=$1 n offset
-    cp "$work/virt.dtb" "$work/bad.dtb"
-    for n in 1 2 3; do
-        at=$(((at * 1103515245 + 12345) & 0x7fffffff))
-        offset=$((at % 7000))
-        printf "\\x$(printf %02x $((at >> 16 & 255)))" | dd of="$work/bad.dtb" bs=1 seek=$offset conv=notrunc status=none
-    done
-    tests/with_tree.sh $image "$work/bad.dtb" "$work/image" || return 1
-    said=$( (sleep 1; printf 'exit\r'; sleep 1) | firmware/tools/qemu.sh "$work/image" 2>&1)
-    local got=$?
-    [ $got = 0 ] || [ $got = 1 ] || { complain "status $got with seed $1"; return; }
-    [ -n "$said" ] || complain "not a word with seed $1"
-}
-
-at_el3() { # IMAGE STATUS TEXT: no firmware, every core at once; both serial ports at hand
-    said=$( (sleep 1; printf 'exit\r'; sleep 1) | timeout 20 qemu-system-aarch64 -M raspi4b -display none -nic none -monitor none \
-        -semihosting-config enable=on,target=native -chardev stdio,id=console,mux=on,signal=off \
-        -serial chardev:console -serial chardev:console -device loader,file="$1",addr=0x200000,cpu-num=0 2>&1)
-    local got=$?
-    [ $got = "$2" ] && grep -qE "$3" <<<"$said" || complain "status $got"
-}
-
-firmware/tools/qemu.sh --image $elf $image >/dev/null
+# Every machine that QEMU has for us: all on-target tests, and the image that `make run` boots. Sourced by all.sh, behind
+# boots.sh.
 
 for cpu in cortex-a53 cortex-a57 cortex-a72 cortex-a76 max; do
     for el2 in 0 1; do
@@ -139,6 +20,10 @@ step "virt, 5 MiB" reports 4096 5120 MEM=5M
 step "virt, 8 MiB" reports 7168 8192 MEM=8M
 step "virt, 64 GiB" reports 67000000 67108864 MEM=64G
 step "virt, 200 GiB" reports 209500000 209715200 MEM=200G
+for el2 in 0 1; do
+    step "virt, U-Boot, EL$((el2 + 1)): reports" reports 4190000 4194304 LOADER=u-boot MEM=4G SMP=2 EL2=$el2
+done
+step "U-Boot: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 0, PSCI' 'cpuinfo; exit' LOADER=u-boot SMP=4
 step "mem= holds back" reports 64000 65536 APPEND=mem=64M
 step "memblock=debug" expects 0 '^memblock: memory 0x20000000 bytes' exit APPEND=memblock=debug
 

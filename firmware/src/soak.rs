@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A soak: every CPU calls, posts, parks, spawns, joins, sleeps, waits and takes a lock, all at once and for as long as one
-//! likes, while its tick does the same work in small. Every operation is counted where it is asked for and where it is
+//! A soak: every CPU calls, posts, parks, spawns, joins, sleeps, waits, takes a lock and now and then says a line on the
+//! console, all at once and for as long as one likes, while its tick does the same work in small. Every operation is counted where it is asked for and where it is
 //! done; at the end both sums must agree, and every page must be back.
 //!
 //! ```text
@@ -20,7 +20,7 @@ use crate::cpu::{self, PerCpu};
 use crate::smp::{self, CpuSet};
 use crate::sync::Lock;
 use crate::thread::{self, JoinHandle, SpawnError, WaitQueue};
-use crate::{stacks, tick, time};
+use crate::{println, stacks, tick, time};
 
 /// What is counted, on the side that asks and on the side that does.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +32,11 @@ enum Work {
     Sleep,
     Lock,
     Lap,
+    Line,
 }
 
 impl Work {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Call, "calls of one CPU by another"),
         (Self::Post, "posted calls"),
         (Self::Park, "times alone at work"),
@@ -43,6 +44,7 @@ impl Work {
         (Self::Sleep, "sleeps"),
         (Self::Lock, "times under one lock"),
         (Self::Lap, "times that the token went on"),
+        (Self::Line, "lines on the console"),
     ];
 }
 
@@ -82,6 +84,8 @@ static IS_OVER: AtomicBool = AtomicBool::new(true);
 static HOOKED: AtomicU64 = AtomicU64::new(0);
 
 const STOP: usize = usize::MAX;
+/// Between two lines of a CPU.
+const LINE_EVERY_MS: u64 = 2000;
 
 /// What became of it.
 #[derive(Debug)]
@@ -226,12 +230,17 @@ fn worker() -> bool {
     // Xorshift (Marsaglia 2003): each CPU its own sequence, the same in each run.
     let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(me as u64 + 1);
     let mut all_right = true;
+    let mut last_line = time::ticks();
     while !IS_OVER.load(Ordering::Relaxed) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         if let Some(steps) = STEPS.get(me) {
             steps.fetch_add(1, Ordering::Relaxed);
+        }
+        if time::has_passed(last_line, LINE_EVERY_MS) {
+            last_line = time::ticks();
+            say(me);
         }
         all_right &= match random % 64 {
             0 => park(),
@@ -253,6 +262,14 @@ fn worker() -> bool {
         };
     }
     all_right
+}
+
+/// A line that comes out whole, among those of the other CPUs.
+fn say(me: usize) {
+    ASKED.add(Work::Line, 1);
+    let steps = STEPS.get(me).map_or(0, |steps| steps.load(Ordering::Relaxed));
+    println!("soak: CPU {me} is at step {steps}");
+    DONE.add(Work::Line, 1);
 }
 
 fn call() -> bool {

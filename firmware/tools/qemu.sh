@@ -4,6 +4,7 @@
 #
 #   BOARD=virt|rpi4|rpi3  DTB=file  MEM=512M  SMP=1  CPU=cortex-a72  GIC=2|3  EL2=1
 #   APPEND="bootargs"  RUN="console commands"  ICOUNT=1  TIMEOUT=seconds  QEMU_ARGS="more"
+#   LOADER=u-boot: virt starts U-Boot, and its booti the image (Debian's u-boot-qemu)
 #   LOG=1 sends structured records and shows them decoded, LOG_UART=1 on a serial port of their own (virt);
 #   LOG_FILE=file keeps what came over the wire, for decode-log or defmt-print
 #
@@ -54,7 +55,18 @@ decode() { "$root/firmware/tools/decode-log" "$file"; }
 
 console=stdio,id=console,mux=on,signal=off
 args=(-display none -nic none -no-reboot -monitor none -semihosting-config enable=on,target=native
-    -chardev "$console" -kernel "$image")
+    -chardev "$console")
+u_boot=
+case ${LOADER:-} in
+"") args+=(-kernel "$image") ;;
+u-boot)
+    [ "$board" = virt ] || die "U-Boot is there for virt only"
+    u_boot=${U_BOOT:-/usr/lib/u-boot/qemu_arm64/u-boot.bin}
+    [ -e "$u_boot" ] || die "no U-Boot at $u_boot: apt-get install u-boot-qemu"
+    case $append in *\'*) die "U-Boot is given the command line between single quotes: it must have none" ;; esac
+    args+=(-bios "$u_boot" -device "loader,file=$image,addr=0x42000000,force-raw=on") ;;
+*) die "LOADER is u-boot or nothing, not $LOADER" ;;
+esac
 case $board in
 virt)
     mem=${MEM:-512M}
@@ -87,7 +99,7 @@ rpi4 | rpi3)
     ;;
 *) die "BOARD is virt, rpi4 or rpi3, not $board" ;;
 esac
-[ -n "$append" ] && args+=(-append "${append# }")
+[ -n "$append" ] && [ -z "$u_boot" ] && args+=(-append "${append# }")
 [ "${ICOUNT:-0}" != 0 ] && args+=(-icount shift=0,sleep=off)
 # shellcheck disable=SC2206 # split into words on purpose
 args+=(${QEMU_ARGS:-})
@@ -98,7 +110,23 @@ command -v qemu-system-aarch64 >/dev/null || die "QEMU is missing: make setup"
 log=$work/log
 limit=()
 [ -n "${TIMEOUT:-}" ] && limit=(timeout --foreground -k 5 "$TIMEOUT")
-machine() { "${limit[@]}" qemu-system-aarch64 "${args[@]}"; }
+qemu() { "${limit[@]}" qemu-system-aarch64 "${args[@]}"; }
+# What is typed at U-Boot, each line once it is asked for; then the keys are the user's.
+keys() {
+    until grep -aq 'Hit any key' "$log"; do sleep 0.1; done
+    echo
+    until grep -aq '^=> ' "$log"; do sleep 0.1; done
+    printf "setenv bootargs '%s'\nbooti 0x42000000 - \$fdtcontroladdr\n" "${append# }"
+    exec cat
+}
+machine() {
+    [ -n "$u_boot" ] || { qemu; return; }
+    # A file descriptor of its own: bash gives what runs in the background no keys.
+    exec 5<&0
+    [ -t 5 ] && stty raw -echo <&5
+    : >"$log"
+    qemu < <(keys <&5)
+}
 keep() { if [ -n "${LOG_FILE:-}" ]; then tee "$LOG_FILE"; else cat; fi; }
 # Without a terminal: plain lines, as every other program prints them.
 plain() { if [ -t 3 ]; then cat; else sed -u 's/\r$//'; fi; }

@@ -4,7 +4,8 @@
 # prints nothing, when all is there.
 #
 #   setup.sh run     Rust target, objcopy, QEMU >= 9 with raspi4b, dtc, and the Raspberry Pi trees
-#   setup.sh test    the same, and what the tests need: mtools, nightly's Miri, cargo-fuzz
+#   setup.sh target  the same, and U-Boot for QEMU
+#   setup.sh test    the same, and what all tests need: mtools, nightly's Miri, cargo-fuzz
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -125,6 +126,7 @@ rust
 qemu
 package dtc device-tree-compiler
 real_trees
+[ "$need" = run ] || [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || { apt_update; apt_install u-boot-qemu; }
 if [ "$need" = test ]; then
     package mcopy mtools
     have rustup && rustup toolchain list | grep -q '^nightly' || die "the tests need nightly Rust for Miri and fuzzing: rustup toolchain install nightly"
