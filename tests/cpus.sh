@@ -18,6 +18,21 @@ step "maxcpus=" expects 0 'smp: 2 of 4 CPUs' exit SMP=4 APPEND=maxcpus=2
 step "CPUs that are not there: PSCI" boots_with 'MPIDR 0x1 is not started: PSCI refuses' missing-cpus
 step "CPUs that are not there: spin table" boots_with 'MPIDR 0x2, spin table\) does not come' missing-cpus
 
+# A CPU that meets an undefined instruction at a symbol on its way: the image is patched there.
+fails_at() { # SYMBOL STATUS TEXT [NAME=VALUE...]
+    local symbol=$1 status=$2 text=$3 nm at
+    shift 3
+    nm=$(find "$(rustc --print sysroot)" -name llvm-nm | head -n 1)
+    at=$("$nm" "$elf" | awk -v symbol="$symbol" '$3 == symbol { print $1 }')
+    [ -n "$at" ] || { echo "no symbol $symbol"; return 1; }
+    cp $image "$work/image"
+    printf '\0\0\0\0' | dd of="$work/image" bs=4 seek=$(((0x$at - 0xffffffff80000000) / 4)) conv=notrunc status=none
+    boot=$work/image expects "$status" "$text" exit "$@"
+}
+step "CPUs that fail before they are known" fails_at secondary_start 0 'CPU 2 \(MPIDR 0x2, PSCI\) does not come' SMP=3
+step "CPUs that fail before they are known, rpi3" fails_at secondary_start 0 'smp: 1 of 4 CPUs' BOARD=rpi3
+step "CPUs that fail once they are" fails_at secondary_main 134 '^CPU [12] \(MPIDR' SMP=3
+
 keys() { # LINE [NAME=VALUE...]: the table of interrupts counts the keys that asked for it
     local line=$1
     shift
