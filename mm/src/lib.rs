@@ -53,4 +53,5 @@ pub mod report;
 pub mod slab;
 pub mod sync;
 pub mod tlb;
+pub mod vmalloc;
 pub mod zone;

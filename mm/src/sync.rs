@@ -5,7 +5,7 @@
 //! other. The [`Arch`] hears of each wish, taking and release, and may check the order and measure the time;
 //! while a lock is waited for, it may do what others wait for this CPU to do.
 //!
-//! *Order:* vmalloc space, translation tables, slab, zone, per-CPU data; then whatever a firmware adds.
+//! *Order:* translation tables, slab, vmalloc space, zone, per-CPU data; then whatever a firmware adds.
 //! Nothing is printed, zeroed or flushed under the last two.
 
 use core::fmt;
@@ -22,12 +22,12 @@ use crate::arch::{Arch, IrqState};
 pub struct Rank(u8);
 
 impl Rank {
-    /// The vmalloc address space.
-    pub const SPACE: Self = Self(8);
     /// A translation tree.
     pub const PAGE_TABLE: Self = Self(16);
     /// A slab cache.
     pub const SLAB: Self = Self(24);
+    /// The vmalloc address space, with the part of a translation tree that is its own.
+    pub const SPACE: Self = Self(28);
     /// A zone of the page allocator.
     pub const ZONE: Self = Self(32);
     /// Data of one CPU that others may look into.
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn ranks_are_ordered_as_the_locks_are_taken() {
-        let order = [Rank::SPACE, Rank::PAGE_TABLE, Rank::SLAB, Rank::ZONE, Rank::PER_CPU];
+        let order = [Rank::PAGE_TABLE, Rank::SLAB, Rank::SPACE, Rank::ZONE, Rank::PER_CPU];
         assert!(order.is_sorted());
         assert_eq!(Rank::new(63).map(Rank::as_u8), Some(63));
         assert_eq!(Rank::new(64), None);

@@ -182,6 +182,18 @@ impl<A: Arch> Tlb<A> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Stamp(u64);
 
+impl Stamp {
+    /// As a word beside what it is about.
+    pub(crate) const fn into_word(self) -> u64 {
+        self.0
+    }
+
+    /// What [`into_word`](Self::into_word) made of it.
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+}
+
 /// What is no longer mapped, while CPUs may still hold translations of it.
 #[must_use = "what was unmapped must be flushed before it can be used again"]
 #[derive(Debug)]

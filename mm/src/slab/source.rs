@@ -7,7 +7,7 @@ use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 use crate::page_alloc::Pages;
 
-/// A page allocator, as the slab needs one.
+/// A page allocator, as slab and vmalloc need one.
 ///
 /// # Safety
 ///
@@ -23,6 +23,10 @@ pub unsafe trait PageSource: Sync {
 
     /// Gives a block back, or where it splits an aligned part of one.
     fn give(&self, block: PageBlock);
+
+    /// From now on parts of this block may be given back, each an aligned block of order 5 or less; what always splits has
+    /// nothing to do.
+    fn take_apart(&self, _block: &PageBlock) {}
 }
 
 // SAFETY: every call is passed on.
@@ -35,6 +39,10 @@ unsafe impl<S: PageSource> PageSource for &S {
 
     fn give(&self, block: PageBlock) {
         (**self).give(block);
+    }
+
+    fn take_apart(&self, block: &PageBlock) {
+        (**self).take_apart(block);
     }
 }
 
@@ -52,5 +60,9 @@ unsafe impl<A: Arch> PageSource for Pages<'_, A> {
         // It came from there.
         let freed = self.free(block);
         debug_assert!(freed.is_ok(), "{freed:?}");
+    }
+
+    fn take_apart(&self, block: &PageBlock) {
+        self.split(PageBlock::from_raw(block.pfn(), block.order()));
     }
 }

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! vmalloc: large memory that is contiguous in address space only, mapped page by page or in larger pieces.
+//!
+//! ```text
+//!   Vmalloc     alloc, free, resize, map, unmap, find, read            this file, `alloc.rs`, `resize.rs`, `map.rs`
+//!     |  \
+//!     |   Space      which addresses are free, in constant time        `space.rs`
+//!     |     |
+//!     |   Tags       a word a page: blocks, areas, their frames        `tags.rs`, `area.rs`
+//!     |
+//!     |--- Queue     unmapped, but TLBs may still know the way         `lazy.rs`
+//!     |
+//!   PageTable, Tlb                                                     `crate::pgtable`, `crate::tlb`
+//! ```
+//!
+//! Nothing is allocated in order to allocate: what is to be known of an area, down to the frames behind it, stands in
+//! the tags of its own pages. Frames are taken in the largest blocks that there are, and mapped with the largest
+//! descriptors that these allow.
+//!
+//! *Freeing is lazy.* An area is unmapped at once, but neither its addresses nor its frames are used again before every
+//! TLB has forgotten them, which costs one flush for up to [`Config::lazy_pages`]. Linux gives the frames back at once and
+//! keeps only the addresses; here nobody can reach a frame of somebody else by a stale translation. What waits is given
+//! back a little with each later call, and all at once when memory runs short ([`Shrinker`]).
+//!
+//! *Cost:* O(1) for the address space, O(pieces) for frames and tables; a call of [`Vmalloc::free`] gives back at most 64
+//! blocks. *Lock:* one of [`Rank::SPACE`], with interrupts masked, so that handlers may allocate and free; frames of areas
+//! are taken outside of it. *Invariants:* [`Vmalloc::validate`].
+//!
+//! *Rules met:* an area is unmapped before it waits, and waits until a whole flush that began after that is complete
+//! (Arm ARM D8.16.2); a block of addresses is mapped again only then, so no break-before-make is ever needed.
+
+mod alloc;
+mod area;
+mod error;
+mod lazy;
+mod look;
+mod map;
+mod resize;
+mod space;
+mod tags;
+
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+pub use self::alloc::Request;
+pub use self::area::{Area, Kind};
+pub use self::error::{BadArea, VmallocError};
+use self::lazy::Queue;
+pub use self::look::Usage;
+use self::space::{MAX_PAGES, Page, Space};
+use self::tags::Tags;
+use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::arch::Arch;
+use crate::buddy::PageBlock;
+use crate::gfp::Gfp;
+use crate::page_alloc::Shrinker;
+use crate::pgtable::{PageTable, Regime, TableSource};
+use crate::slab::PageSource;
+use crate::sync::{IrqSpinLock, Rank};
+use crate::tlb::{Stamp, Tlb};
+
+/// What a [`Vmalloc`] is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The first address: a multiple of 512 GiB.
+    pub start: VirtAddr,
+    /// Bytes of address space; what is above 256 GiB is left alone.
+    pub size: u64,
+    /// Frames of the machine: nobody gets more at once.
+    pub ram_pages: u64,
+    /// Frames that may wait for a flush.
+    pub lazy_pages: u64,
+    /// Whether blocks and contiguous groups are used; without, everything is mapped by pages (Linux's `nohugevmalloc`).
+    pub huge: bool,
+}
+
+impl Config {
+    /// Linux's limit for what waits (`lazy_max_pages`), fls(CPUs) x 32 MiB, and no more than an eighth of the RAM.
+    #[must_use]
+    pub const fn lazy_limit(nr_cpus: usize, ram_pages: u64) -> u64 {
+        let linux = (usize::BITS - nr_cpus.leading_zeros()) as u64 * ((32 << 20) / PAGE_SIZE);
+        if linux < ram_pages / 8 { linux } else { ram_pages / 8 }
+    }
+}
+
+/// Frames for tables and tags.
+#[derive(Debug)]
+struct Frames<S>(S);
+
+impl<S: PageSource> TableSource for Frames<S> {
+    fn table(&mut self) -> Option<PhysAddr> {
+        self.0.take(Order::ZERO, Gfp::ATOMIC).map(|block| block.pfn().addr())
+    }
+
+    fn give_back(&mut self, table: PhysAddr) {
+        self.0.give(PageBlock::from_raw(table.pfn(), Order::ZERO));
+    }
+}
+
+/// What the lock guards.
+struct State<'a, A: Arch, S: PageSource> {
+    space: Space<Tags<&'a A, Frames<S>>>,
+    tree: PageTable<&'a A>,
+    tables: Frames<S>,
+    lazy: Queue,
+    /// When frames last went to other addresses: until a flush after that, TLBs may know them by the old ones too.
+    last_move: Option<Stamp>,
+    /// Frames of areas that are in use.
+    nr_pages: u64,
+    nr_areas: u64,
+}
+
+/// Address space, and whoever has which part of it. See the head of this file.
+pub struct Vmalloc<'a, A: Arch, S: PageSource> {
+    arch: &'a A,
+    source: S,
+    tlb: &'a Tlb<&'a A>,
+    config: Config,
+    root: PhysAddr,
+    regime: Regime,
+    /// Nothing until the first area: a board that needs none pays nothing.
+    state: IrqSpinLock<Option<State<'a, A, S>>>,
+    /// 1 more than the number of the CPU that holds the lock: a page allocator that is short asks it back.
+    holder: AtomicUsize,
+}
+
+impl<A: Arch, S: PageSource> fmt::Debug for Vmalloc<'_, A, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vmalloc").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
+    /// Address space that is all free, mapped by the tree at `root`. Takes no memory yet.
+    ///
+    /// # Safety
+    ///
+    /// 1. `root` is the root of a whole tree for `regime`, which `arch` can reach; the configured addresses belong to
+    ///    that regime.
+    /// 2. Nobody else maps, unmaps or changes anything in the 512 GiB from `config.start` on, nor frees tables of it.
+    pub const unsafe fn new(
+        arch: &'a A,
+        source: S,
+        tlb: &'a Tlb<&'a A>,
+        root: PhysAddr,
+        regime: Regime,
+        config: Config,
+    ) -> Self {
+        let state = IrqSpinLock::new(Rank::SPACE, None);
+        Self { arch, source, tlb, config, root, regime, state, holder: AtomicUsize::new(0) }
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where frames come from.
+    pub const fn source(&self) -> S {
+        self.source
+    }
+
+    /// Pages of the address space.
+    const fn pages(&self) -> Page {
+        let pages = self.config.size / PAGE_SIZE;
+        if pages < MAX_PAGES as u64 { pages as Page } else { MAX_PAGES }
+    }
+
+    /// Whether `virt` is an address of this space, in use or not (Linux's `is_vmalloc_addr`).
+    #[must_use]
+    pub const fn contains(&self, virt: VirtAddr) -> bool {
+        virt.as_raw().wrapping_sub(self.config.start.as_raw()) < self.pages() as u64 * PAGE_SIZE
+    }
+
+    /// The page that `virt` is in.
+    fn page_of(&self, virt: VirtAddr) -> Option<Page> {
+        self.contains(virt).then(|| ((virt.as_raw() - self.config.start.as_raw()) / PAGE_SIZE) as Page)
+    }
+
+    fn virt_of(&self, page: Page) -> VirtAddr {
+        VirtAddr::new(self.config.start.as_raw() + u64::from(page) * PAGE_SIZE)
+    }
+
+    /// Runs `act` under the lock, with the state that the first caller makes.
+    fn with<R>(&self, act: impl FnOnce(&mut State<'a, A, S>) -> Result<R, VmallocError>) -> Result<R, VmallocError> {
+        let mut state = self.state.lock(self.arch);
+        self.holder.store(self.arch.cpu() + 1, Ordering::Relaxed);
+        let result = match &mut *state {
+            Some(state) => act(state),
+            None => self.start().and_then(|new| act(state.insert(new))),
+        };
+        self.holder.store(0, Ordering::Relaxed);
+        result
+    }
+
+    /// Runs `look` under the lock if there is anything to see.
+    fn peek<R>(&self, look: impl FnOnce(&mut State<'a, A, S>) -> R) -> Option<R> {
+        let mut state = self.state.lock(self.arch);
+        self.holder.store(self.arch.cpu() + 1, Ordering::Relaxed);
+        let result = state.as_mut().map(look);
+        self.holder.store(0, Ordering::Relaxed);
+        result
+    }
+
+    #[cold]
+    fn start(&self) -> Result<State<'a, A, S>, VmallocError> {
+        let tags = Tags::new(self.arch, Frames(self.source))?;
+        let space = Space::new(tags, self.pages())?;
+        // SAFETY: the caller of `new` promised a whole tree whose entries for these addresses are ours alone.
+        let tree = unsafe { PageTable::from_root(self.arch, self.root, self.regime) };
+        Ok(State {
+            space,
+            tree,
+            tables: Frames(self.source),
+            lazy: Queue::new(),
+            last_move: None,
+            nr_pages: 0,
+            nr_areas: 0,
+        })
+    }
+
+    /// `act`, and if memory or addresses are short once more when everything that waits is back.
+    fn with_retry<R>(
+        &self,
+        mut act: impl FnMut(&mut State<'a, A, S>) -> Result<R, VmallocError>,
+    ) -> Result<R, VmallocError> {
+        match self.with(&mut act) {
+            Err(VmallocError::NoMemory | VmallocError::NoSpace) => {
+                // Others may free on: as much as waits now, and no more.
+                let mut left = self.usage().lazy_pages;
+                while left > 0 {
+                    let freed = self.flush_some();
+                    left = if freed == 0 { 0 } else { left.saturating_sub(freed) };
+                }
+                self.with(act)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether everything is consistent. O(blocks + entries of all tables).
+    #[must_use]
+    pub fn validate(&self) -> bool {
+        self.peek(|state| state.space.validate() && state.lazy.validate(&state.space)).unwrap_or(true)
+    }
+}
+
+impl<A: Arch, S: PageSource + Copy + Send> Shrinker for Vmalloc<'_, A, S> {
+    fn flush(&self) -> u64 {
+        // Asked by ourselves, for a table: `with_retry` takes care of that.
+        if self.holder.load(Ordering::Relaxed) == self.arch.cpu() + 1 { 0 } else { self.flush_some() }
+    }
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Areas with frames of their own: taken in the largest pieces there are, given back when no CPU can reach them.
+
+use super::area::{EXTRA, Kind, Run};
+use super::space::Page;
+use super::{BadArea, State, Vmalloc, VmallocError};
+use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::arch::Arch;
+use crate::gfp::Gfp;
+use crate::pgtable::{Attributes, CONTIGUOUS_GROUP, ENTRIES, Piece};
+use crate::slab::PageSource;
+
+/// What an area should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Bytes; rounded up to pages.
+    pub bytes: u64,
+    /// Of the first address: a power of two up to 1 GiB.
+    pub align: u64,
+    /// How frames may be had. [`Gfp::ZERO`]: filled with zeros.
+    pub gfp: Gfp,
+    /// How it is mapped.
+    pub attributes: Attributes,
+    /// [`Kind::Alloc`] or [`Kind::User`].
+    pub kind: Kind,
+    /// Who asks, for reports: an address in code, or 0.
+    pub caller: u64,
+}
+
+impl Request {
+    /// Memory to be read and written.
+    #[must_use]
+    pub const fn new(bytes: u64, gfp: Gfp) -> Self {
+        Self { bytes, align: PAGE_SIZE, gfp, attributes: Attributes::DATA, kind: Kind::Alloc, caller: 0 }
+    }
+}
+
+/// Runs between the page allocator and an area.
+const BATCH: usize = 32;
+
+/// Frames that belong to no area yet.
+pub(super) struct Batch {
+    runs: [Option<Run>; BATCH],
+    used: usize,
+    pages: u64,
+}
+
+impl Batch {
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> + Clone + '_ {
+        self.runs.iter().take(self.used).copied().flatten()
+    }
+
+    pub(super) const fn nr_runs(&self) -> u32 {
+        self.used as u32
+    }
+
+    pub(super) const fn pages(&self) -> u64 {
+        self.pages
+    }
+}
+
+/// Runs as what is to be mapped: whole, or page by page so that no larger descriptor is used.
+pub(super) fn pieces(runs: impl Iterator<Item = Run> + Clone, huge: bool) -> impl Iterator<Item = Piece> + Clone {
+    runs.flat_map(move |run| {
+        let (count, pages) = if huge { (1, u64::from(run.pages)) } else { (u64::from(run.pages), 1) };
+        let first = run.first.addr().as_raw();
+        let size = pages * PAGE_SIZE;
+        (0..count).map(move |n| Piece { phys: PhysAddr::new_saturating(first + n * size), size })
+    })
+}
+
+impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
+    /// Makes an area. Complexity: O(1) for its addresses, O(pieces) for its frames.
+    ///
+    /// # Errors
+    ///
+    /// [`VmallocError`]. Nothing is lost then.
+    pub fn alloc(&self, request: &Request) -> Result<VirtAddr, VmallocError> {
+        let pages = request.bytes.div_ceil(PAGE_SIZE);
+        if pages == 0 {
+            return Err(VmallocError::Zero);
+        }
+        if pages > self.config.ram_pages || pages > u64::from(self.pages()) {
+            return Err(VmallocError::TooLarge(request.bytes));
+        }
+        if !request.align.is_power_of_two() || request.align > 1 << 30 {
+            return Err(VmallocError::Alignment(request.align));
+        }
+        let batch = self.take(pages, request.gfp)?;
+        let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
+        let made = self.with_retry(|state| {
+            let first = state.space.alloc(pages as Page + EXTRA, align, 0)?;
+            // Until it is whole it is an area without frames: it can be seen, and freed by nobody but us.
+            let described = state.space.describe(first, Kind::Pending, request.caller, request.bytes, 0);
+            let grown = described
+                .map_err(VmallocError::from)
+                .and_then(|()| self.append(state, first, 0, &batch, request.attributes));
+            if let Err(error) = grown {
+                state.space.free(first);
+                return Err(error);
+            }
+            if batch.pages() == pages {
+                state.publish(first, request.kind, pages);
+            }
+            Ok(first)
+        });
+        let first = match made {
+            Ok(first) => first,
+            Err(error) => {
+                self.give(&batch);
+                return Err(error);
+            }
+        };
+        if batch.pages() < pages {
+            self.fill_up(first, batch.nr_runs(), pages, request)?;
+        }
+        Ok(self.virt_of(first))
+    }
+
+    /// The rest of an area that did not fit into one batch.
+    #[inline(never)]
+    fn fill_up(&self, first: Page, mut runs: u32, pages: u64, request: &Request) -> Result<(), VmallocError> {
+        let mut done = self.peek(|state| state.space.extent(first).1).unwrap_or(0);
+        while done < pages {
+            let more = self.take(pages - done, request.gfp).and_then(|batch| {
+                let added = self.with_retry(|state| self.append(state, first, runs, &batch, request.attributes));
+                added.inspect_err(|_| self.give(&batch)).map(|()| (batch.pages(), batch.nr_runs()))
+            });
+            match more {
+                Ok((more_pages, more_runs)) => (done, runs) = (done + more_pages, runs + more_runs),
+                Err(error) => {
+                    let undone = self.with(|state| self.retire(state, first));
+                    debug_assert!(undone.is_ok(), "{undone:?}");
+                    return Err(error);
+                }
+            }
+        }
+        self.with(|state| {
+            state.publish(first, request.kind, pages);
+            Ok(())
+        })
+    }
+
+    /// Pages that an area of so many begins at a multiple of, so that large descriptors fit.
+    pub(super) const fn alignment(&self, pages: u64) -> u64 {
+        if !self.config.huge || pages < CONTIGUOUS_GROUP as u64 {
+            1
+        } else if pages < ENTRIES as u64 {
+            CONTIGUOUS_GROUP as u64
+        } else {
+            ENTRIES as u64
+        }
+    }
+
+    /// Takes up to `pages` frames in as few runs as can be had, as many as a batch holds.
+    pub(super) fn take(&self, pages: u64, gfp: Gfp) -> Result<Batch, VmallocError> {
+        let mut batch = Batch { runs: [None; BATCH], used: 0, pages: 0 };
+        let clear = gfp.contains(Gfp::ZERO);
+        let gfp = gfp.difference(Gfp::ZERO);
+        // What is larger than a page is worth no reclaim: there are always smaller pieces.
+        let easy = gfp.difference(Gfp::DIRECT_RECLAIM).union(Gfp::NORETRY).union(Gfp::NOWARN);
+        let mut most = Order::MAX.as_usize();
+        while batch.pages < pages && batch.used < BATCH {
+            let order = most.min((pages - batch.pages).ilog2() as usize);
+            let wanted = Order::new(order).unwrap_or_default();
+            match self.source.take(wanted, if order == 0 { gfp } else { easy }) {
+                Some(block) => {
+                    if clear {
+                        // SAFETY: the frames are RAM of this arch, by the source's promise, and ours alone.
+                        unsafe { self.arch.fill(block.pfn().addr(), wanted.bytes(), 0) };
+                    }
+                    if let Some(slot) = batch.runs.get_mut(batch.used) {
+                        *slot = Some(Run::of(&block));
+                    }
+                    batch.used += 1;
+                    batch.pages += wanted.pages();
+                }
+                None if order > 0 => most = order - 1,
+                None => {
+                    self.give(&batch);
+                    return Err(VmallocError::NoMemory);
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Gives back what became of no area.
+    pub(super) fn give(&self, batch: &Batch) {
+        batch.runs().flat_map(Run::blocks).for_each(|block| self.source.give(block));
+    }
+
+    /// Adds a batch behind the pages and the `runs` runs that an area has. Nothing has changed after an error.
+    pub(super) fn append(
+        &self,
+        state: &mut State<'a, A, S>,
+        first: Page,
+        runs: u32,
+        batch: &Batch,
+        attributes: Attributes,
+    ) -> Result<(), VmallocError> {
+        let (bytes, pages) = state.space.extent(first);
+        state.space.provide_runs(first, runs, runs + batch.nr_runs())?;
+        let virt = self.virt_of(first + pages as Page);
+        match batch.runs {
+            [Some(run), None, ..] if self.config.huge => {
+                let size = u64::from(run.pages) * PAGE_SIZE;
+                state.tree.map(virt, run.first.addr(), size, attributes, &mut state.tables)?;
+            }
+            _ => {
+                let pieces = pieces(batch.runs(), self.config.huge);
+                state.tree.map_pieces(virt, pieces, attributes, &mut state.tables)?;
+            }
+        }
+        for (index, run) in (runs..).zip(batch.runs()) {
+            state.space.set_run(first, index, run);
+        }
+        state.space.set_extent(first, bytes, pages + batch.pages());
+        Ok(())
+    }
+
+    /// Frees the area that begins at `virt`, as Linux's `vfree`. Works in interrupt handlers. Its frames are back after the
+    /// next flush.
+    ///
+    /// # Errors
+    ///
+    /// [`BadArea`]: there is none, or its frames are not its own. Nothing has changed then.
+    pub fn free(&self, virt: VirtAddr) -> Result<(), BadArea> {
+        let page = self.first_page(virt)?;
+        let flush = self.peek(|state| {
+            state.busy_at(page, virt, Kind::owns_frames)?;
+            state.nr_areas -= 1;
+            state.nr_pages -= state.space.extent(page).1;
+            let retired = self.retire(state, page);
+            debug_assert!(retired.is_ok(), "a whole area needs no table to be unmapped: {retired:?}");
+            self.reap(state, 2);
+            Ok(state.lazy.wants_flush(self.config.lazy_pages))
+        });
+        if flush.unwrap_or(Err(BadArea::None(virt)))? {
+            self.tlb.flush_everything(self.regime);
+        }
+        Ok(())
+    }
+
+    /// The page that begins at `virt`.
+    pub(super) fn first_page(&self, virt: VirtAddr) -> Result<Page, BadArea> {
+        self.page_of(virt).filter(|_| virt.is_aligned(PAGE_SIZE)).ok_or(BadArea::Address(virt))
+    }
+
+    /// Unmaps an area, which from now on waits.
+    pub(super) fn retire(&self, state: &mut State<'a, A, S>, first: Page) -> Result<(), VmallocError> {
+        let (_, pages) = state.space.extent(first);
+        let size = pages * PAGE_SIZE;
+        let unmapped = state.tree.unmap(self.virt_of(first), size, self.tlb, &mut state.tables)?;
+        state.lazy.push(&mut state.space, first, pages, unmapped.stamp());
+        Ok(())
+    }
+}
+
+impl<A: Arch, S: PageSource> State<'_, A, S> {
+    /// From now on the area is its owner's.
+    fn publish(&mut self, first: Page, kind: Kind, pages: u64) {
+        let (_, caller) = self.space.info(first);
+        self.space.set_info(first, kind as u32, caller);
+        self.nr_areas += 1;
+        self.nr_pages += pages;
+    }
+
+    /// Checks that an area of such a kind begins at `page`, which is `virt`.
+    pub(super) fn busy_at(&self, page: Page, virt: VirtAddr, is_fit: impl FnOnce(Kind) -> bool) -> Result<(), BadArea> {
+        self.space.area_at(page).ok_or(BadArea::None(virt))?;
+        if is_fit(self.space.kind(page)) { Ok(()) } else { Err(BadArea::Kind(virt)) }
+    }
+}

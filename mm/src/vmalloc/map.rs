@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Areas whose frames are somebody else's: `vmap`, `ioremap`, and addresses alone.
+//!
+//! Their owner may do with the frames what it likes once [`Vmalloc::unmap`] returns: so these are flushed at once.
+
+use super::area::{EXTRA, Kind};
+use super::space::Page;
+use super::{BadArea, Vmalloc, VmallocError};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::arch::Arch;
+use crate::pgtable::{Attributes, Piece};
+use crate::slab::PageSource;
+
+impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
+    /// Maps frames one behind the other (Linux's `vmap`).
+    ///
+    /// # Errors
+    ///
+    /// [`VmallocError`]. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller may map these frames with these attributes, until [`unmap`](Self::unmap).
+    pub unsafe fn map(&self, frames: &[Pfn], attributes: Attributes, caller: u64) -> Result<VirtAddr, VmallocError> {
+        let pieces = frames.iter().map(|frame| Piece { phys: frame.addr(), size: PAGE_SIZE });
+        self.map_pieces(pieces, frames.len() as u64, 1, Kind::Map, attributes, caller)
+    }
+
+    /// Maps `size` bytes of device registers at `phys`, as they are (Linux's `ioremap`). Returns where `phys` is then.
+    ///
+    /// # Errors
+    ///
+    /// [`VmallocError`]. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// There is no RAM in the range, and nobody maps it with other attributes.
+    pub unsafe fn map_io(
+        &self,
+        phys: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+        caller: u64,
+    ) -> Result<VirtAddr, VmallocError> {
+        let first = phys.align_down(PAGE_SIZE);
+        let offset = phys.as_raw() - first.as_raw();
+        let bytes = size.checked_add(offset).ok_or(VmallocError::TooLarge(size))?;
+        let pages = bytes.div_ceil(PAGE_SIZE);
+        if pages > u64::from(self.pages()) {
+            return Err(VmallocError::TooLarge(size));
+        }
+        let piece = Piece { phys: first, size: pages * PAGE_SIZE };
+        let pieces = core::iter::once(piece);
+        let virt = self.map_pieces(pieces, pages, self.alignment(pages) as Page, Kind::Io, attributes, caller)?;
+        Ok(VirtAddr::new(virt.as_raw() + offset))
+    }
+
+    /// Takes addresses without anything behind them (Linux's `get_vm_area`).
+    ///
+    /// # Errors
+    ///
+    /// [`VmallocError`].
+    pub fn reserve(&self, bytes: u64, caller: u64) -> Result<VirtAddr, VmallocError> {
+        let pages = bytes.div_ceil(PAGE_SIZE);
+        if pages == 0 {
+            return Err(VmallocError::Zero);
+        }
+        let length = Page::try_from(pages + u64::from(EXTRA)).map_err(|_| VmallocError::TooLarge(bytes))?;
+        let first = self.with_retry(|state| {
+            let first = state.space.alloc(length, 1, 0)?;
+            if let Err(error) = state.space.describe(first, Kind::Reserved, caller, bytes, 0) {
+                state.space.free(first);
+                return Err(error.into());
+            }
+            state.nr_areas += 1;
+            Ok(first)
+        })?;
+        Ok(self.virt_of(first))
+    }
+
+    fn map_pieces(
+        &self,
+        pieces: impl Iterator<Item = Piece> + Clone,
+        pages: u64,
+        align: Page,
+        kind: Kind,
+        attributes: Attributes,
+        caller: u64,
+    ) -> Result<VirtAddr, VmallocError> {
+        let bytes = pages * PAGE_SIZE;
+        if pages == 0 {
+            return Err(VmallocError::Zero);
+        }
+        let length = Page::try_from(pages + u64::from(EXTRA)).map_err(|_| VmallocError::TooLarge(bytes))?;
+        let first = self.with_retry(|state| {
+            let first = state.space.alloc(length, align, 0)?;
+            let described = state.space.describe(first, kind, caller, bytes, pages).map_err(VmallocError::from);
+            let mapped = described.and_then(|()| {
+                let virt = self.virt_of(first);
+                state.tree.map_pieces(virt, pieces.clone(), attributes, &mut state.tables).map_err(VmallocError::from)
+            });
+            if let Err(error) = mapped {
+                state.space.free(first);
+                return Err(error);
+            }
+            if kind == Kind::Io
+                && let Some(piece) = pieces.clone().next()
+            {
+                state.space.set_phys(first, piece.phys);
+            }
+            state.nr_areas += 1;
+            Ok(first)
+        })?;
+        Ok(self.virt_of(first))
+    }
+
+    /// Undoes [`map`](Self::map), [`map_io`](Self::map_io) or [`reserve`](Self::reserve): no CPU can reach the frames by
+    /// this area when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`BadArea`]. Nothing has changed then.
+    pub fn unmap(&self, virt: VirtAddr) -> Result<(), BadArea> {
+        let start = VirtAddr::new(virt.as_raw() - virt.as_raw() % PAGE_SIZE);
+        let page = self.first_page(start)?;
+        let done = self.peek(|state| {
+            state.busy_at(page, virt, Kind::is_mapping)?;
+            if start != virt && state.space.kind(page) != Kind::Io {
+                return Err(BadArea::Address(virt));
+            }
+            let size = state.space.extent(page).1 * PAGE_SIZE;
+            if size != 0 {
+                let unmapped = state.tree.unmap(start, size, self.tlb, &mut state.tables);
+                debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped");
+                if let Ok(unmapped) = unmapped {
+                    unmapped.flush(self.tlb).release();
+                }
+            }
+            state.nr_areas -= 1;
+            state.space.free(page);
+            Ok(())
+        });
+        done.unwrap_or(Err(BadArea::None(virt)))
+    }
+}

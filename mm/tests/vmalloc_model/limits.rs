@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where it ends: memory, addresses, and what callers may get wrong.
+
+use std::sync::atomic::Ordering;
+
+use mm::addr::{PAGE_SIZE, VirtAddr};
+use mm::gfp::Gfp;
+use mm::tlb::Event;
+use mm::vmalloc::{BadArea, Config, Request, VmallocError};
+
+use crate::machine::{Machine, START, config};
+
+fn pages(pages: u64) -> Request {
+    Request::new(pages * PAGE_SIZE, Gfp::KERNEL)
+}
+
+#[test]
+fn out_of_memory_at_every_step_loses_nothing() {
+    for largest in [10, 0] {
+        let mut failures = 0;
+        for left in 0.. {
+            let mut machine = Machine::new(1024);
+            machine.source.largest.store(largest, Ordering::Relaxed);
+            machine.source.left.store(left, Ordering::Relaxed);
+            let result = machine.alloc(&pages(100)).and_then(|virt| machine.resize(virt, &pages(300)));
+            failures += usize::from(result.is_err());
+            if let Err(error) = result {
+                assert_eq!(error, VmallocError::NoMemory);
+            }
+            machine.source.left.store(u64::MAX, Ordering::Relaxed);
+            let done = result.is_ok();
+            machine.tear_down();
+            if done {
+                break;
+            }
+        }
+        assert!(failures > 5, "{failures}");
+    }
+}
+
+#[test]
+fn out_of_memory_while_an_area_moves_leaves_it_where_it_was() {
+    for left in (0..400).step_by(7) {
+        let mut machine = Machine::new(1024);
+        let virt = machine.alloc(&pages(100)).unwrap();
+        let _behind = machine.alloc(&pages(1)).unwrap();
+        machine.source.largest.store(0, Ordering::Relaxed);
+        machine.source.left.store(left, Ordering::Relaxed);
+        let result = machine.resize(virt, &pages(300));
+        assert_eq!(result.is_ok(), !machine.areas().contains(&virt));
+        machine.source.left.store(u64::MAX, Ordering::Relaxed);
+        machine.check();
+        machine.tear_down();
+    }
+}
+
+#[test]
+fn out_of_addresses_is_an_error_after_everything_that_waits_was_reaped() {
+    let mut machine = Machine::with(1024, Config { size: 64 * PAGE_SIZE, lazy_pages: 1 << 20, ..config(1024) });
+    for _ in 0..100 {
+        // Each takes more than half: the one before must be reaped.
+        let virt = machine.alloc(&pages(40)).unwrap();
+        assert_eq!(machine.alloc(&pages(40)), Err(VmallocError::NoSpace));
+        machine.free(virt);
+    }
+    machine.tear_down();
+}
+
+#[test]
+fn out_of_memory_is_an_error_after_everything_that_waits_was_reaped() {
+    let mut machine = Machine::with(256, Config { lazy_pages: 1 << 20, ..config(256) });
+    machine.source.largest.store(0, Ordering::Relaxed);
+    let virt = machine.alloc(&pages(150)).unwrap();
+    machine.free(virt);
+    assert_eq!(machine.vmalloc.usage().lazy_pages, 150);
+    // The source has no shrinker: the caller asks.
+    assert_eq!(machine.alloc(&pages(150)), Err(VmallocError::NoMemory));
+    machine.vmalloc.purge();
+    machine.alloc(&pages(150)).unwrap();
+    machine.tear_down();
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let mut machine = Machine::new(256);
+    let ask = |request: Request| machine.vmalloc.alloc(&request);
+    assert_eq!(ask(pages(0)), Err(VmallocError::Zero));
+    assert_eq!(ask(pages(257)), Err(VmallocError::TooLarge(257 * PAGE_SIZE)));
+    assert_eq!(ask(Request::new(u64::MAX, Gfp::KERNEL)), Err(VmallocError::TooLarge(u64::MAX)));
+    assert_eq!(ask(Request { align: 24, ..pages(1) }), Err(VmallocError::Alignment(24)));
+    assert_eq!(ask(Request { align: 1 << 40, ..pages(1) }), Err(VmallocError::Alignment(1 << 40)));
+    let virt = machine.alloc(&pages(4)).unwrap();
+    let free = |raw: u64| machine.vmalloc.free(VirtAddr::new(raw));
+    let raw = virt.as_raw();
+    for wrong in [0, 8, raw + 8, START - PAGE_SIZE, START + (1 << 30)] {
+        assert_eq!(free(wrong), Err(BadArea::Address(VirtAddr::new(wrong))), "{wrong:#x}");
+    }
+    for none in [raw + PAGE_SIZE, raw + 4 * PAGE_SIZE, raw + (1 << 20)] {
+        assert_eq!(free(none), Err(BadArea::None(VirtAddr::new(none))), "{none:#x}");
+    }
+    assert_eq!(machine.vmalloc.unmap(virt), Err(BadArea::Kind(virt)));
+    let reserved = machine.vmalloc.reserve(PAGE_SIZE, 0).unwrap();
+    assert_eq!(machine.vmalloc.free(reserved), Err(BadArea::Kind(reserved)));
+    machine.vmalloc.unmap(reserved).unwrap();
+    assert_eq!(machine.vmalloc.unmap(reserved), Err(BadArea::None(reserved)));
+    machine.tear_down();
+}
+
+#[test]
+fn one_flush_pays_for_many_and_what_waits_is_bounded() {
+    const LIMIT: u64 = 64;
+    let mut machine = Machine::with(1024, Config { lazy_pages: LIMIT, ..config(1024) });
+    let flushes = |machine: &Machine| machine.tlb.counters().get(Event::RemoteFlushAll);
+    for _ in 0..1000 {
+        let virt = machine.alloc(&pages(1)).unwrap();
+        machine.free(virt);
+        assert!(machine.vmalloc.usage().lazy_pages <= 2 * LIMIT);
+    }
+    // A page and its guard each.
+    assert_eq!(flushes(&machine), 1000 * 2 / (LIMIT + 2));
+    machine.tear_down();
+}
+
+#[test]
+fn a_call_gives_back_a_bounded_number_of_blocks() {
+    let mut machine = Machine::with(1024, Config { lazy_pages: 1 << 20, ..config(1024) });
+    machine.source.largest.store(0, Ordering::Relaxed);
+    for _ in 0..2 {
+        let virt = machine.alloc(&pages(300)).unwrap();
+        machine.free(virt);
+    }
+    let mut calls = 0;
+    while machine.vmalloc.usage().lazy_pages > 0 {
+        let before = machine.vmalloc.usage().lazy_pages;
+        machine.vmalloc.flush_some();
+        assert!((1..=64).contains(&(before - machine.vmalloc.usage().lazy_pages)));
+        calls += 1;
+    }
+    assert!(calls >= 10);
+    machine.tear_down();
+}
