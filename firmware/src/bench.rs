@@ -16,6 +16,7 @@ mod pages;
 mod replay;
 mod slab;
 mod trace;
+mod vmalloc;
 
 use core::fmt::{self, Write};
 
@@ -25,7 +26,7 @@ use crate::console::{Failure, Session};
 use crate::cpu::hardware;
 
 /// The lists, a subsystem each.
-static SUITES: [&[Bench]; 2] = [pages::BENCHES, slab::BENCHES];
+static SUITES: [&[Bench]; 3] = [pages::BENCHES, slab::BENCHES, vmalloc::BENCHES];
 
 /// A benchmark with its variants.
 pub(crate) struct Bench {

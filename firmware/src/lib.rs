@@ -75,4 +75,6 @@ pub mod time;
 #[cfg(target_os = "none")]
 pub mod translate;
 #[cfg(target_os = "none")]
+pub mod vmalloc;
+#[cfg(target_os = "none")]
 mod window;

@@ -42,8 +42,9 @@ use crate::cpu::{Hardware, hardware};
 use crate::layout::{DIRECT_MAP, DIRECT_MAP_LIMIT, IMAGE, Image};
 use crate::options::Options;
 use crate::sync::Lock;
+use crate::vmalloc::KernelVmalloc;
 use crate::window::Windows;
-use crate::{output, pr_err, pr_warn, slab};
+use crate::{output, pr_err, pr_warn, slab, vmalloc};
 
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Memory {
     pub map: Lock<KernelMap>,
     /// The page allocator.
     pub pages: &'static Pages<'static, Hardware>,
+    /// Memory that is contiguous in addresses only.
+    pub vmalloc: &'static KernelVmalloc,
     /// The image in physical memory.
     pub image: Image,
     /// A compact copy of the device tree, for drivers that come later.
@@ -219,12 +222,14 @@ pub(crate) fn start(
     let pages = build_pages(&memblock, &config, metadata)?;
     slab::start(pages, span, tags, pages.managed_pages() * PAGE_SIZE, info.cpus.len(), options)
         .map_err(MemoryError::Slab)?;
+    let vmalloc = vmalloc::start(pages, map.tree().root(), info.cpus.len(), options);
     // SAFETY: the map was built with the copy in these frames of the direct map, and they stay reserved.
     let device_tree = unsafe { core::slice::from_raw_parts(direct_ptr(copy.start()).cast_const(), copy_size as usize) };
     let memory = Memory {
         memblock: SpinMutexGuard::leak(memblock),
         map: Lock::new(Rank::PAGE_TABLE, map),
         pages,
+        vmalloc,
         image,
         device_tree,
         held_back_bytes: held_back,

@@ -20,6 +20,8 @@ pub struct Options<'a> {
     pub threshold: Option<Threshold>,
     /// `ignore_loglevel`: the console shows everything.
     pub ignore_threshold: bool,
+    /// `nohugevmalloc`: vmalloc maps by pages only.
+    pub nohugevmalloc: bool,
     /// `log=defmt`, `log=defmt,PORT`: send structured records, to the console's port or to this one.
     pub records: Option<Option<&'a str>>,
     /// `memblock=debug`: list the boot-time memory regions.
@@ -58,6 +60,7 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("log") => options.records = records(value).or(options.records),
                 None if param.is("quiet") => options.threshold = Some(Threshold::QUIET),
                 None if param.is("debug") => options.threshold = Some(Threshold::DEBUG),
+                None if param.is("nohugevmalloc") => options.nohugevmalloc = true,
                 None if param.is("ignore_loglevel") => options.ignore_threshold = true,
                 Some(value) if param.is("panic") => {
                     options.panic_seconds = value.parse().unwrap_or(options.panic_seconds)
@@ -172,7 +175,7 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => {
-            let flags = ["nosmp", "slub_debug", "quiet", "debug", "ignore_loglevel"];
+            let flags = ["nosmp", "slub_debug", "nohugevmalloc", "quiet", "debug", "ignore_loglevel"];
             flags.iter().any(|name| param.is(name))
         }
     }

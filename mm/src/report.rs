@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 mod pages;
+mod vmalloc;
 
 use core::fmt;
 
 pub use self::pages::{
     CELLS_PER_LINE, Cell, extfrag, fragmap, fragmentation_index, pagetypeinfo, unusable_index, vmstat, zoneinfo,
 };
+pub use self::vmalloc::{vmallocinfo, vmallocinfo_lazy};
 use crate::addr::PhysRange;
 use crate::zone::ZoneInfo;
 

@@ -27,12 +27,22 @@ mod pgtable;
 mod shell;
 mod slab;
 mod system;
+mod vmalloc;
 
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 8] =
-    [shell::TABLE, system::TABLE, cpus::TABLE, memory::TABLE, pages::TABLE, slab::TABLE, pgtable::TABLE, log::TABLE];
+static TABLES: [Table; 9] = [
+    shell::TABLE,
+    system::TABLE,
+    cpus::TABLE,
+    memory::TABLE,
+    pages::TABLE,
+    slab::TABLE,
+    vmalloc::TABLE,
+    pgtable::TABLE,
+    log::TABLE,
+];
 
 /// What a subsystem adds to the console.
 pub(super) struct Table {

@@ -9,10 +9,9 @@ use mm::zone::ZoneInfo;
 
 use super::Memory;
 use super::owner::{Owner, OwnerName};
-use crate::layout::{VMALLOC_END, VMALLOC_START};
 use crate::log::record;
-use crate::stacks;
 use crate::{pr_err, pr_info, pr_warn};
+use crate::{stacks, vmalloc};
 
 /// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,14 +58,16 @@ impl Memory {
         let sections = self.image.sections();
         let stacks: u64 =
             sections.iter().filter(|part| part.name.ends_with("stack")).map(|part| part.virt.size()).sum();
+        let (vmalloc_used_bytes, lazy_bytes) = vmalloc::used_and_lazy_bytes();
         let slab = crate::slab::slab().map(mm::slab::Slab::info).unwrap_or_default();
         MemInfo {
             total_bytes: self.pages.managed_pages() * PAGE_SIZE,
             free_bytes: free_pages * PAGE_SIZE,
-            available_bytes: free_pages.saturating_sub(self.pages.reserved_pages()) * PAGE_SIZE,
+            available_bytes: free_pages.saturating_sub(self.pages.reserved_pages()) * PAGE_SIZE + lazy_bytes,
             kernel_stack_bytes: stacks + stacks::total_bytes(),
             page_tables_bytes: self.map.lock().table_bytes(),
-            vmalloc_total_bytes: VMALLOC_END - VMALLOC_START,
+            vmalloc_total_bytes: vmalloc::total_bytes(),
+            vmalloc_used_bytes,
             slab_reclaimable_bytes: slab.reclaimable_bytes(),
             slab_unreclaimable_bytes: slab.unreclaimable_bytes(),
             ..MemInfo::default()

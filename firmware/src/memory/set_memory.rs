@@ -91,6 +91,10 @@ impl Memory {
     /// Nobody needs of the pages what they lose.
     unsafe fn change_memory(&self, virt: VirtAddr, pages: u64, change: Change) -> Result<(), MapError> {
         let size = pages.checked_mul(PAGE_SIZE).ok_or(MapError::OutOfRange(virt))?;
+        if self.vmalloc.contains(virt) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.vmalloc.change(virt, size, change) };
+        }
         // SAFETY: the caller's promise.
         unsafe { self.map.lock().change(virt, size, change, &mut TableFrames(self)) }
     }

@@ -8,7 +8,7 @@ use super::space::Page;
 use super::{BadArea, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
-use crate::pgtable::{Attributes, Piece};
+use crate::pgtable::{Attributes, Change, MapError, Piece};
 use crate::slab::PageSource;
 
 impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
@@ -112,6 +112,24 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             Ok(first)
         })?;
         Ok(self.virt_of(first))
+    }
+
+    /// Changes permissions or attributes of pages of areas: see [`PageTable::change`](crate::pgtable::PageTable::change).
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// Nobody needs of the pages what they lose.
+    pub unsafe fn change(&self, virt: VirtAddr, size: u64, change: Change) -> Result<(), MapError> {
+        let last = virt.checked_add(size.saturating_sub(1)).filter(|last| self.contains(*last));
+        if !self.contains(virt) || last.is_none() {
+            return Err(MapError::OutOfRange(virt));
+        }
+        let changed = self.with(|state| Ok(state.tree.change(virt, size, change, self.tlb, &mut state.tables)));
+        changed.unwrap_or(Err(MapError::NoTable))
     }
 
     /// Undoes [`map`](Self::map), [`map_io`](Self::map_io) or [`reserve`](Self::reserve): no CPU can reach the frames by
