@@ -11,6 +11,8 @@
 //! 3. [`page_alloc`]: blocks of frames for every CPU; hoards in front, watermarks, reclaim
 //! 4. [`zone`]: RAM by node and by what devices reach, with fallback
 //! 5. [`buddy`]: pages in blocks of 1 to 1024, state outside the pages
+//! 6. [`slab`] and [`kmalloc`]: objects smaller than that
+//! 7. [`vmalloc`]: memory that is contiguous in addresses only, freed lazily, resized in place
 //!
 //! [`report`] says how things stand, in the formats that Linux users know.
 //!

@@ -9,6 +9,7 @@
 //!     |   Tags       a word a page: blocks, areas, their frames        `tags.rs`, `area.rs`
 //!     |
 //!     |--- Queue     unmapped, but TLBs may still know the way         `lazy.rs`
+//!     |--- Pool      addresses that are free for the next of that size `pool.rs`
 //!     |
 //!   PageTable, Tlb                                                     `crate::pgtable`, `crate::tlb`
 //! ```
@@ -35,6 +36,7 @@ mod error;
 mod lazy;
 mod look;
 mod map;
+mod pool;
 mod resize;
 mod space;
 mod tags;
@@ -47,6 +49,7 @@ pub use self::area::{Area, Kind};
 pub use self::error::{BadArea, VmallocError};
 use self::lazy::Queue;
 pub use self::look::Usage;
+use self::pool::Pool;
 use self::space::{MAX_PAGES, Page, Space};
 use self::tags::Tags;
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
@@ -103,6 +106,7 @@ struct State<'a, A: Arch, S: PageSource> {
     tree: PageTable<&'a A>,
     tables: Frames<S>,
     lazy: Queue,
+    pool: Pool,
     /// When frames last went to other addresses: until a flush after that, TLBs may know them by the old ones too.
     last_move: Option<Stamp>,
     /// Frames of areas that are in use.
@@ -214,6 +218,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             tree,
             tables: Frames(self.source),
             lazy: Queue::new(),
+            pool: Pool::new(),
             last_move: None,
             nr_pages: 0,
             nr_areas: 0,
@@ -233,7 +238,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                     let freed = self.flush_some();
                     left = if freed == 0 { 0 } else { left.saturating_sub(freed) };
                 }
-                self.with(act)
+                self.with(|state| {
+                    state.pool.drain(&mut state.space);
+                    act(state)
+                })
             }
             result => result,
         }

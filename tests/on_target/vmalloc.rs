@@ -50,9 +50,9 @@ mod on_target {
     fn mark(memory: NonNull<u8>, bytes: u64, mark: u64) {
         for page in 0..(bytes / PAGE_SIZE) as usize {
             // SAFETY: the caller's memory, so many bytes.
-            unsafe { words(memory).add(page * 512).write_volatile(mark + page as u64) };
+            unsafe { words(memory).wrapping_add(page * 512).write_volatile(mark + page as u64) };
             // SAFETY: as above.
-            unsafe { words(memory).add(page * 512 + 511).write_volatile(!mark) };
+            unsafe { words(memory).wrapping_add(page * 512 + 511).write_volatile(!mark) };
         }
     }
 
@@ -60,9 +60,9 @@ mod on_target {
     fn is_marked(memory: NonNull<u8>, bytes: u64, mark: u64) -> bool {
         (0..(bytes / PAGE_SIZE) as usize).all(|page| {
             // SAFETY: the caller's memory, so many bytes.
-            let first = unsafe { words(memory).add(page * 512).read_volatile() };
+            let first = unsafe { words(memory).wrapping_add(page * 512).read_volatile() };
             // SAFETY: as above.
-            let last = unsafe { words(memory).add(page * 512 + 511).read_volatile() };
+            let last = unsafe { words(memory).wrapping_add(page * 512 + 511).read_volatile() };
             first == mark + page as u64 && last == !mark
         })
     }
@@ -83,7 +83,7 @@ mod on_target {
         for _ in 0..4 {
             let memory = vzalloc(80 << 10).map_err(|_| NO_MEMORY)?;
             // SAFETY: ours, so many bytes.
-            let fine = (0..10 << 10).all(|word| unsafe { words(memory).add(word).read_volatile() } == 0);
+            let fine = (0..10 << 10).all(|word| unsafe { words(memory).wrapping_add(word).read_volatile() } == 0);
             mark(memory, 80 << 10, 1);
             // SAFETY: not used any more.
             unsafe { vfree(memory) };
@@ -103,7 +103,7 @@ mod on_target {
             memory = grown.ok().flatten().ok_or(NO_MEMORY)?;
             check(is_marked(memory, 16 << 10, 7), "what was there is gone")?;
             // SAFETY: ours, so many bytes.
-            let last = unsafe { words(memory).add(bytes as usize / 8 - 1).read_volatile() };
+            let last = unsafe { words(memory).wrapping_add(bytes as usize / 8 - 1).read_volatile() };
             check(last == 0, "what is new is not zero")?;
         }
         for memory in neighbours.into_iter().flatten().chain([memory]) {
@@ -226,6 +226,7 @@ mod on_target {
             random ^= random >> 7;
             random ^= random << 17;
             steps += 1;
+            thread::yield_now();
             let own = me << 40 | steps << 10;
             let bytes = (1 + (random >> 20) % 24) * PAGE_SIZE;
             let Some(slot) = areas.get_mut(random as usize % AREAS) else { continue };

@@ -40,14 +40,18 @@ const BATCH: usize = 32;
 
 /// Frames that belong to no area yet.
 pub(super) struct Batch {
-    runs: [Option<Run>; BATCH],
+    runs: [u64; BATCH],
     used: usize,
     pages: u64,
 }
 
 impl Batch {
+    pub(super) const fn new() -> Self {
+        Self { runs: [0; BATCH], used: 0, pages: 0 }
+    }
+
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + Clone + '_ {
-        self.runs.iter().take(self.used).copied().flatten()
+        self.runs.iter().take(self.used).map(|word| Run::from_word(*word))
     }
 
     pub(super) const fn nr_runs(&self) -> u32 {
@@ -56,6 +60,14 @@ impl Batch {
 
     pub(super) const fn pages(&self) -> u64 {
         self.pages
+    }
+
+    fn push(&mut self, run: Run) {
+        if let Some(slot) = self.runs.get_mut(self.used) {
+            *slot = run.into_word();
+            self.used += 1;
+            self.pages += u64::from(run.pages);
+        }
     }
 }
 
@@ -86,11 +98,84 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if !request.align.is_power_of_two() || request.align > 1 << 30 {
             return Err(VmallocError::Alignment(request.align));
         }
-        let batch = self.take(pages, request.gfp)?;
         let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
+        if pages.is_power_of_two()
+            && let Some(order) = Order::new(pages.trailing_zeros() as usize)
+            && let Some(run) = self.take_one(order, request.gfp)
+        {
+            return self.alloc_one(run, align, request);
+        }
+        self.alloc_many(pages, align, request)
+    }
+
+    /// The common case: one block of the page allocator is all of it.
+    #[inline]
+    fn alloc_one(&self, run: Run, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
+        let pages = u64::from(run.pages);
+        let made = self.with(|state| {
+            let first = self.find_block(state, pages, align)?;
+            let (kind, caller) = (request.kind, request.caller);
+            if let Err(error) = state.space.describe(first, kind, caller, request.bytes, pages) {
+                state.space.free(first);
+                return Err(error.into());
+            }
+            let mapped = if self.config.huge {
+                let size = pages * PAGE_SIZE;
+                state.tree.map(self.virt_of(first), run.first.addr(), size, request.attributes, &mut state.tables)
+            } else {
+                let pieces = pieces(core::iter::once(run), false);
+                state.tree.map_pieces(self.virt_of(first), pieces, request.attributes, &mut state.tables)
+            };
+            if let Err(error) = mapped {
+                state.space.free(first);
+                return Err(error.into());
+            }
+            state.space.set_run(first, 0, run);
+            state.nr_areas += 1;
+            state.nr_pages += pages;
+            Ok(self.virt_of(first))
+        });
+        match made {
+            Ok(virt) => Ok(virt),
+            Err(error) => self.retry_one(error, run, align, request),
+        }
+    }
+
+    /// Something was short: once more by the way that gives everything back first.
+    #[cold]
+    #[inline(never)]
+    fn retry_one(
+        &self,
+        error: VmallocError,
+        run: Run,
+        align: Page,
+        request: &Request,
+    ) -> Result<VirtAddr, VmallocError> {
+        run.blocks().for_each(|block| self.source.give(block));
+        match error {
+            VmallocError::NoMemory | VmallocError::NoSpace => self.alloc_many(u64::from(run.pages), align, request),
+            error => Err(error),
+        }
+    }
+
+    /// Addresses for so many pages, and their tags up to the first run.
+    #[inline]
+    fn find_block(&self, state: &mut State<'a, A, S>, pages: u64, align: Page) -> Result<Page, VmallocError> {
+        let length = pages as Page + EXTRA;
+        if let Some(first) = state.pool.take(&mut state.space, length, align) {
+            return Ok(first);
+        }
+        Ok(state.space.alloc(length, align, 0)?)
+    }
+
+    /// An area of as many blocks as it takes.
+    #[inline(never)]
+    fn alloc_many(&self, pages: u64, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
+        let mut batch = Batch::new();
+        self.take(&mut batch, pages, request.gfp)?;
         let made = self.with_retry(|state| {
-            let first = state.space.alloc(pages as Page + EXTRA, align, 0)?;
-            // Until it is whole it is an area without frames: it can be seen, and freed by nobody but us.
+            let first = self.find_block(state, pages, align)?;
+            // Until it is whole it can be seen, and freed by nobody but us.
             let described = state.space.describe(first, Kind::Pending, request.caller, request.bytes, 0);
             let grown = described
                 .map_err(VmallocError::from)
@@ -122,18 +207,18 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     fn fill_up(&self, first: Page, mut runs: u32, pages: u64, request: &Request) -> Result<(), VmallocError> {
         let mut done = self.peek(|state| state.space.extent(first).1).unwrap_or(0);
         while done < pages {
-            let more = self.take(pages - done, request.gfp).and_then(|batch| {
+            let mut batch = Batch::new();
+            let more = self.take(&mut batch, pages - done, request.gfp).and_then(|()| {
                 let added = self.with_retry(|state| self.append(state, first, runs, &batch, request.attributes));
-                added.inspect_err(|_| self.give(&batch)).map(|()| (batch.pages(), batch.nr_runs()))
+                added.inspect_err(|_| self.give(&batch))
             });
-            match more {
-                Ok((more_pages, more_runs)) => (done, runs) = (done + more_pages, runs + more_runs),
-                Err(error) => {
-                    let undone = self.with(|state| self.retire(state, first));
-                    debug_assert!(undone.is_ok(), "{undone:?}");
-                    return Err(error);
-                }
+            if let Err(error) = more {
+                let undone = self.with(|state| self.retire(state, first));
+                debug_assert!(undone.is_ok(), "{undone:?}");
+                return Err(error);
             }
+            done += batch.pages();
+            runs += batch.nr_runs();
         }
         self.with(|state| {
             state.publish(first, request.kind, pages);
@@ -152,37 +237,37 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
     }
 
-    /// Takes up to `pages` frames in as few runs as can be had, as many as a batch holds.
-    pub(super) fn take(&self, pages: u64, gfp: Gfp) -> Result<Batch, VmallocError> {
-        let mut batch = Batch { runs: [None; BATCH], used: 0, pages: 0 };
-        let clear = gfp.contains(Gfp::ZERO);
-        let gfp = gfp.difference(Gfp::ZERO);
-        // What is larger than a page is worth no reclaim: there are always smaller pieces.
-        let easy = gfp.difference(Gfp::DIRECT_RECLAIM).union(Gfp::NORETRY).union(Gfp::NOWARN);
+    /// Takes a block of `order`, as zeros if that is wanted. More than a page is worth no reclaim: there are smaller pieces.
+    #[inline]
+    fn take_one(&self, order: Order, gfp: Gfp) -> Option<Run> {
+        let mut how = gfp.difference(Gfp::ZERO);
+        if order > Order::ZERO {
+            how = how.difference(Gfp::DIRECT_RECLAIM).union(Gfp::NORETRY).union(Gfp::NOWARN);
+        }
+        let block = self.source.take(order, how)?;
+        if gfp.contains(Gfp::ZERO) {
+            // SAFETY: the frames are RAM of this arch, by the source's promise, and ours alone.
+            unsafe { self.arch.fill(block.pfn().addr(), order.bytes(), 0) };
+        }
+        Some(Run::of(&block))
+    }
+
+    /// Takes up to `pages` frames in as few runs as can be had, as many as a batch holds. After an error it has none.
+    pub(super) fn take(&self, batch: &mut Batch, pages: u64, gfp: Gfp) -> Result<(), VmallocError> {
         let mut most = Order::MAX.as_usize();
         while batch.pages < pages && batch.used < BATCH {
             let order = most.min((pages - batch.pages).ilog2() as usize);
-            let wanted = Order::new(order).unwrap_or_default();
-            match self.source.take(wanted, if order == 0 { gfp } else { easy }) {
-                Some(block) => {
-                    if clear {
-                        // SAFETY: the frames are RAM of this arch, by the source's promise, and ours alone.
-                        unsafe { self.arch.fill(block.pfn().addr(), wanted.bytes(), 0) };
-                    }
-                    if let Some(slot) = batch.runs.get_mut(batch.used) {
-                        *slot = Some(Run::of(&block));
-                    }
-                    batch.used += 1;
-                    batch.pages += wanted.pages();
-                }
+            match self.take_one(Order::new(order).unwrap_or_default(), gfp) {
+                Some(run) => batch.push(run),
                 None if order > 0 => most = order - 1,
                 None => {
-                    self.give(&batch);
+                    self.give(batch);
+                    *batch = Batch::new();
                     return Err(VmallocError::NoMemory);
                 }
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// Gives back what became of no area.
@@ -202,16 +287,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let (bytes, pages) = state.space.extent(first);
         state.space.provide_runs(first, runs, runs + batch.nr_runs())?;
         let virt = self.virt_of(first + pages as Page);
-        match batch.runs {
-            [Some(run), None, ..] if self.config.huge => {
-                let size = u64::from(run.pages) * PAGE_SIZE;
-                state.tree.map(virt, run.first.addr(), size, attributes, &mut state.tables)?;
-            }
-            _ => {
-                let pieces = pieces(batch.runs(), self.config.huge);
-                state.tree.map_pieces(virt, pieces, attributes, &mut state.tables)?;
-            }
-        }
+        let pieces = pieces(batch.runs(), self.config.huge);
+        state.tree.map_pieces(virt, pieces, attributes, &mut state.tables)?;
         for (index, run) in (runs..).zip(batch.runs()) {
             state.space.set_run(first, index, run);
         }

@@ -105,13 +105,15 @@ impl Run {
         Self { first: block.pfn(), pages: block.order().pages() as u32, is_apart: false }
     }
 
-    const fn into_word(self) -> u64 {
+    #[inline(always)]
+    pub(super) const fn into_word(self) -> u64 {
         self.first.as_raw() | (self.pages as u64) << PFN_BITS | (self.is_apart as u64) << (PFN_BITS + PAGES_BITS)
     }
 
-    fn from_word(word: u64) -> Self {
+    #[inline(always)]
+    pub(super) fn from_word(word: u64) -> Self {
         Self {
-            first: Pfn::new(word & ((1 << PFN_BITS) - 1)).unwrap_or_default(),
+            first: Pfn::known(word & ((1 << PFN_BITS) - 1)),
             pages: (word >> PFN_BITS & ((1 << PAGES_BITS) - 1)) as u32,
             is_apart: word >> (PFN_BITS + PAGES_BITS) & 1 != 0,
         }
@@ -136,6 +138,7 @@ const BYTES_BITS: u32 = 38;
 
 impl<T: TagStore> Space<T> {
     /// Writes what is to be known of a new area; its runs come later.
+    #[inline]
     pub(super) fn describe(
         &mut self,
         first: Page,
@@ -152,16 +155,19 @@ impl<T: TagStore> Space<T> {
     }
 
     /// Bytes asked for and pages mapped; of a lazy area, what `set_extent` stored last.
+    #[inline]
     pub(super) fn extent(&self, first: Page) -> (u64, u64) {
         let word = self.tags().get(first + 2);
         (word & ((1 << BYTES_BITS) - 1), word >> BYTES_BITS)
     }
 
+    #[inline]
     pub(super) fn set_extent(&mut self, first: Page, bytes: u64, pages: u64) {
         self.tags_mut().set(first + 2, bytes | pages << BYTES_BITS);
     }
 
     /// Run `index` of an area that has as many.
+    #[inline]
     pub(super) fn run(&self, first: Page, index: u32) -> Run {
         Run::from_word(self.tags().get(first + RUNS + index))
     }
@@ -171,6 +177,7 @@ impl<T: TagStore> Space<T> {
         (start..end).try_for_each(|index| self.tags_mut().provide(first + RUNS + index))
     }
 
+    #[inline]
     pub(super) fn set_run(&mut self, first: Page, index: u32, run: Run) {
         self.tags_mut().set(first + RUNS + index, run.into_word());
     }
@@ -193,6 +200,7 @@ impl<T: TagStore> Space<T> {
         })
     }
 
+    #[inline]
     pub(super) fn kind(&self, first: Page) -> Kind {
         Kind::of(self.info(first).0)
     }

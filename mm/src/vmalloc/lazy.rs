@@ -37,6 +37,7 @@ impl Queue {
     }
 
     /// Puts an area, which is unmapped, at the end; `frames` of what was mapped are its own.
+    #[inline]
     pub(super) fn push<T: TagStore>(&mut self, space: &mut Space<T>, first: Page, frames: u64, stamp: Stamp) {
         let (_, mapped) = space.extent(first);
         space.set_extent(first, 0, frames);
@@ -98,6 +99,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             && let Some((first, stamp)) = state.lazy.first(&state.space)
             && self.tlb.is_past(stamp)
         {
+            state.space.tags_mut().focus(first);
             // Of a lazy area: runs that are back already, and pages that are not.
             let (mut done, mut left) = state.space.extent(first);
             while left > 0 && blocks > 0 {
@@ -115,7 +117,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 break;
             }
             state.lazy.pop(&state.space);
-            state.space.free(first);
+            state.pool.put(&mut state.space, first);
             areas -= 1;
         }
         freed
@@ -138,9 +140,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             Some(false) => {}
         }
         self.peek(|state| {
-            let before = state.space.free_pages();
+            let before = state.space.free_pages() + state.pool.pages();
             let freed = self.reap(state, MOST_BLOCKS);
-            freed.max(u64::from(state.space.free_pages() - before))
+            freed.max(u64::from(state.space.free_pages() + state.pool.pages() - before))
         })
         .unwrap_or(0)
     }
@@ -148,5 +150,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Flushes and gives back everything that waits now, as Linux's `vm_unmap_aliases` does and more.
     pub fn purge(&self) {
         while self.flush_some() > 0 {}
+        self.peek(|state| state.pool.drain(&mut state.space));
     }
 }

@@ -3,7 +3,6 @@
 
 use super::Vmalloc;
 use super::area::Area;
-use super::space::TagStore;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::slab::PageSource;
@@ -34,7 +33,7 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
             areas: state.nr_areas,
             pages: state.nr_pages,
             lazy_pages: state.lazy.pages(),
-            free_address_pages: u64::from(state.space.free_pages()),
+            free_address_pages: u64::from(state.space.free_pages() + state.pool.pages()),
             tag_frames: state.space.tags().nr_frames(),
         });
         usage.unwrap_or(Usage { free_address_pages: u64::from(self.pages()), ..Usage::default() })
@@ -56,7 +55,7 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
     pub fn next(&self, virt: VirtAddr) -> Option<Area> {
         let page = if virt < self.config.start { 0 } else { self.page_of(virt)? };
         self.peek(|state| {
-            let first = state.space.tags().marked_in(page..state.space.pages())?;
+            let first = state.space.area_from(page)?.first;
             Some(state.space.area(first, self.virt_of(first)))
         })?
     }

@@ -2,7 +2,7 @@
 //! `vrealloc`: areas that grow and shrink. Data is never copied: what does not fit where it is gets other addresses for the
 //! same frames.
 
-use super::alloc::pieces;
+use super::alloc::{Batch, pieces};
 use super::area::{EXTRA, Kind, Run};
 use super::space::Page;
 use super::{BadArea, Request, State, Vmalloc, VmallocError};
@@ -123,7 +123,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         request: &Request,
     ) -> Result<(), VmallocError> {
         while done < pages {
-            let batch = self.take(pages - done, request.gfp)?;
+            let mut batch = Batch::new();
+            self.take(&mut batch, pages - done, request.gfp)?;
             let added = self.with_retry(|state| self.append(state, place, runs, &batch, request.attributes));
             added.inspect_err(|_| self.give(&batch))?;
             done += batch.pages();

@@ -16,8 +16,8 @@
 //! free blocks on either side. The part of the space that was never used is one long block at the end, taken
 //! only when nothing else fits: low addresses stay in use, and few tags and translation tables are ever needed.
 //!
-//! A block that is unmapped but may still be in a TLB is *lazy*: in nobody's list, joined to nothing, until
-//! its owner frees it after a flush.
+//! A block that is unmapped but may still be in a TLB is *lazy*: joined to nothing, until its owner, who may link such
+//! blocks, frees it or uses it again.
 //!
 //! *Cost:* O(1) for everything but walks and a search by an address inside a block. *Lock:* the owner's.
 //! *Invariants* ([`Space::validate`]): blocks cover the space without gap or overlap, no two free ones are
@@ -52,8 +52,14 @@ pub(super) trait TagStore {
     /// Sets the word of `page`, which has been provided.
     fn set(&mut self, page: Page, word: u64);
 
-    /// Marks `page`, which has been provided, as the first of an area, or no longer.
+    /// The next calls will mostly be for words from `page` on.
+    fn focus(&mut self, _page: Page) {}
+
+    /// Marks `page`, which has been provided, as the first of a block that is not free, or no longer.
     fn mark(&mut self, page: Page, is_first: bool);
+
+    /// Whether `page` is marked.
+    fn is_marked(&self, page: Page) -> bool;
 
     /// The marked page at or before `page`. Cost: a few words for each level of the store.
     fn marked_before(&self, page: Page) -> Option<Page>;
@@ -89,7 +95,7 @@ pub(super) enum State {
     Free = 1,
     /// An area.
     Busy = 2,
-    /// Unmapped, and not yet to be used again.
+    /// Neither: its owner keeps it in a list of its own, until a flush or for the next of that length.
     Lazy = 3,
 }
 
@@ -331,11 +337,18 @@ impl<T: TagStore> Space<T> {
         Ok(())
     }
 
-    /// Makes a busy block lazy; `next` is the owner's, to chain such blocks.
+    /// Makes a busy block lazy, or changes the `next` of a lazy one, which is the owner's, to chain such blocks.
+    #[inline]
     pub(super) fn make_lazy(&mut self, first: Page, next: Option<Page>) {
         let word = self.tags.get(first) & (LENGTH_MASK | PREVIOUS_IS_FREE);
-        self.tags.mark(first, false);
         self.tags.set(first, word | State::Lazy as u64 | u64::from(next.unwrap_or(NONE)) << 32);
+    }
+
+    /// Makes a lazy block busy again.
+    #[inline]
+    pub(super) fn make_busy(&mut self, first: Page) {
+        let word = self.tags.get(first) & (LENGTH_MASK | PREVIOUS_IS_FREE);
+        self.tags.set(first, word | State::Busy as u64);
     }
 
     /// The `next` of a lazy block.
@@ -345,11 +358,13 @@ impl<T: TagStore> Space<T> {
     }
 
     /// What the owner of a busy block keeps with it: 32 bits and 64 bits.
+    #[inline]
     pub(super) fn info(&self, first: Page) -> (u32, u64) {
         ((self.tags.get(first) >> 32) as u32, self.tags.get(first + 1))
     }
 
     /// Sets what [`info`](Self::info) tells.
+    #[inline]
     pub(super) fn set_info(&mut self, first: Page, short: u32, long: u64) {
         let word = self.tags.get(first) & LOW;
         self.tags.set(first, word | u64::from(short) << 32);
@@ -377,14 +392,28 @@ impl<T: TagStore> Space<T> {
     }
 
     /// The busy block that begins at `first`; `None` if none does.
+    #[inline]
     pub(super) fn area_at(&self, first: Page) -> Option<Block> {
-        self.area_around(first).filter(|block| block.first == first)
+        let is_block = self.tags.is_marked(first);
+        if is_block { Some(self.block_at(first)).filter(|block| block.state == State::Busy) } else { None }
+    }
+
+    /// The first busy block that begins at `page` or behind it.
+    pub(super) fn area_from(&self, page: Page) -> Option<Block> {
+        let mut from = page;
+        loop {
+            let block = self.block_at(self.tags.marked_in(from..self.pages)?);
+            if block.state == State::Busy {
+                return Some(block);
+            }
+            from = block.end();
+        }
     }
 
     /// The busy block that `page` is in.
     pub(super) fn area_around(&self, page: Page) -> Option<Block> {
         let first = self.tags.marked_before(page)?;
-        Some(self.block_at(first)).filter(|block| page < block.end())
+        Some(self.block_at(first)).filter(|block| page < block.end() && block.state == State::Busy)
     }
 
     /// Pages that are in no block but free ones.
@@ -392,12 +421,8 @@ impl<T: TagStore> Space<T> {
         self.free_pages
     }
 
-    /// Pages of the space.
-    pub(super) const fn pages(&self) -> Page {
-        self.pages
-    }
-
     /// The block that begins at `first`, which one does.
+    #[inline]
     pub(super) fn block_at(&self, first: Page) -> Block {
         let word = self.tags.get(first);
         let state = match word & STATE {
@@ -423,7 +448,7 @@ impl<T: TagStore> Space<T> {
                 && block.pages >= 2
                 && told == (previous == State::Free)
                 && !(told && is_free)
-                && (block.state == State::Busy) == (self.tags.marked_before(block.first) == Some(block.first));
+                && (block.state == State::Free) != self.tags.is_marked(block.first);
             let footed =
                 !is_free || block.end() == self.pages || self.tags.get(block.end() - 1) & LOW == u64::from(block.pages);
             let in_list = !is_free || self.list(Class::of(block.pages)).any(|other| other == block);

@@ -22,6 +22,8 @@ use crate::pgtable::TableSource;
 const LEAF_TAGS: u32 = 504;
 /// Words of the bits behind them.
 const BIT_WORDS: u32 = 8;
+/// No leaf begins there.
+const NO_LEAF: Page = Page::MAX - LEAF_TAGS;
 /// Links in a table.
 const LINKS: u32 = 512;
 const WORDS: u32 = LEAF_TAGS + BIT_WORDS;
@@ -36,8 +38,8 @@ pub(super) struct Tags<A, S> {
     arch: A,
     frames: S,
     top: PhysAddr,
-    /// The leaf used last: most operations stay in one.
-    leaf_index: u32,
+    /// The leaf used last, and its first page: most operations stay in one.
+    leaf_start: Page,
     leaf: PhysAddr,
     nr_frames: u64,
 }
@@ -56,7 +58,7 @@ impl<A: Arch, S: TableSource> Tags<A, S> {
     /// [`NoTags`] if there is not even one.
     pub(super) fn new(arch: A, mut frames: S) -> Result<Self, NoTags> {
         let top = new_frame(&arch, &mut frames)?;
-        Ok(Self { arch, frames, top, leaf_index: u32::MAX, leaf: top, nr_frames: 1 })
+        Ok(Self { arch, frames, top, leaf_start: NO_LEAF, leaf: top, nr_frames: 1 })
     }
 
     /// Frames taken so far.
@@ -65,17 +67,41 @@ impl<A: Arch, S: TableSource> Tags<A, S> {
     }
 
     /// The frame of a leaf, if it was provided.
-    #[inline]
     fn leaf(&self, index: u32) -> Option<PhysAddr> {
-        if index == self.leaf_index {
-            return Some(self.leaf);
-        }
         self.link(self.link(self.top, index / LINKS)?, index % LINKS)
+    }
+
+    /// Where the tag of `page` is.
+    #[inline(always)]
+    fn place(&self, page: Page) -> Option<(PhysAddr, u32)> {
+        let tag = page.wrapping_sub(self.leaf_start);
+        if tag < LEAF_TAGS { Some((self.leaf, tag)) } else { self.place_elsewhere(page) }
+    }
+
+    #[inline(never)]
+    fn place_elsewhere(&self, page: Page) -> Option<(PhysAddr, u32)> {
+        Some((self.leaf(page / LEAF_TAGS)?, page % LEAF_TAGS))
     }
 
     fn link(&self, table: PhysAddr, index: u32) -> Option<PhysAddr> {
         let link = self.read(table, index);
         if link == 0 { None } else { Some(PhysAddr::new_saturating(link & !1)) }
+    }
+
+    #[inline(never)]
+    fn provide_leaf(&mut self, index: u32) -> Result<(), NoTags> {
+        let root = self.make_link(self.top, index / LINKS)?;
+        self.leaf = self.make_link(root, index % LINKS)?;
+        self.leaf_start = index * LEAF_TAGS;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn focus_elsewhere(&mut self, index: u32) {
+        if let Some(leaf) = self.leaf(index) {
+            self.leaf = leaf;
+            self.leaf_start = index * LEAF_TAGS;
+        }
     }
 
     /// Frame 0 is a frame like any other, so a link has its lowest bit set.
@@ -89,17 +115,18 @@ impl<A: Arch, S: TableSource> Tags<A, S> {
         Ok(frame)
     }
 
+    #[inline(always)]
     fn word(&self, frame: PhysAddr, index: u32) -> *mut u64 {
-        self.arch.direct_map(frame).cast::<u64>().wrapping_add((index % WORDS) as usize)
+        self.arch.direct_map(frame).cast::<u64>().wrapping_add(index as usize)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, frame: PhysAddr, index: u32) -> u64 {
         // SAFETY: the frame is this store's, RAM that `arch` shows; writers have `&mut self`.
         unsafe { self.word(frame, index).read() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, frame: PhysAddr, index: u32, word: u64) {
         // SAFETY: the frame is this store's, RAM that `arch` shows; nobody reads while we have `&mut self`.
         unsafe { self.word(frame, index).write(word) }
@@ -133,36 +160,48 @@ fn new_frame<A: Arch>(arch: &A, frames: &mut impl TableSource) -> Result<PhysAdd
 }
 
 impl<A: Arch, S: TableSource> TagStore for Tags<A, S> {
-    #[inline]
+    #[inline(always)]
     fn provide(&mut self, page: Page) -> Result<(), NoTags> {
-        let index = page / LEAF_TAGS;
-        if index != self.leaf_index {
-            let root = self.make_link(self.top, index / LINKS)?;
-            self.leaf = self.make_link(root, index % LINKS)?;
-            self.leaf_index = index;
-        }
-        Ok(())
+        if page.wrapping_sub(self.leaf_start) < LEAF_TAGS { Ok(()) } else { self.provide_leaf(page / LEAF_TAGS) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, page: Page) -> u64 {
         // A page that was not provided for is a bug of the space; it reads as no block.
-        self.leaf(page / LEAF_TAGS).map_or(0, |leaf| self.read(leaf, page % LEAF_TAGS))
+        match self.place(page) {
+            Some((leaf, tag)) => self.read(leaf, tag),
+            None => 0,
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn set(&mut self, page: Page, word: u64) {
-        if let Some(leaf) = self.leaf(page / LEAF_TAGS) {
-            self.write(leaf, page % LEAF_TAGS, word);
+        if let Some((leaf, tag)) = self.place(page) {
+            self.write(leaf, tag, word);
+        }
+    }
+
+    #[inline(always)]
+    fn focus(&mut self, page: Page) {
+        if page.wrapping_sub(self.leaf_start) >= LEAF_TAGS {
+            self.focus_elsewhere(page / LEAF_TAGS);
         }
     }
 
     #[inline]
     fn mark(&mut self, page: Page, is_first: bool) {
-        if let Some(leaf) = self.leaf(page / LEAF_TAGS) {
-            let (tag, bit) = (page % LEAF_TAGS, 1 << (page % LEAF_TAGS % 64));
+        if let Some((leaf, tag)) = self.place(page) {
+            let bit = 1 << (tag % 64);
             let word = self.read(leaf, LEAF_TAGS + tag / 64) & !bit;
             self.write(leaf, LEAF_TAGS + tag / 64, if is_first { word | bit } else { word });
+        }
+    }
+
+    #[inline(always)]
+    fn is_marked(&self, page: Page) -> bool {
+        match self.place(page) {
+            Some((leaf, tag)) => self.read(leaf, LEAF_TAGS + tag / 64) >> (tag % 64) & 1 != 0,
+            None => false,
         }
     }
 

@@ -50,6 +50,10 @@ impl TagStore for Words {
         };
     }
 
+    fn is_marked(&self, page: Page) -> bool {
+        self.marks.contains(&page)
+    }
+
     fn marked_before(&self, page: Page) -> Option<Page> {
         self.marks.range(..=page).next_back().copied()
     }
