@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Areas with frames of their own: taken in the largest pieces there are, given back when no CPU can reach them.
 
-use super::area::{EXTRA, Kind, Run};
-use super::space::Page;
+use super::area::{EXTRA, Kind, Run, extent, extent_of};
+use super::space::{self, Head, Page, State as BlockState, TagStore};
 use super::{BadArea, State, Vmalloc, VmallocError};
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -113,12 +113,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     fn alloc_one(&self, run: Run, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
         let pages = u64::from(run.pages);
         let made = self.with(|state| {
-            let first = self.find_block(state, pages, align)?;
-            let (kind, caller) = (request.kind, request.caller);
-            if let Err(error) = state.space.describe(first, kind, caller, request.bytes, pages) {
-                state.space.free(first);
-                return Err(error.into());
-            }
+            let (first, word) = self.find_block(state, pages, align)?;
             let mapped = if self.config.huge {
                 let size = pages * PAGE_SIZE;
                 state.tree.map(self.virt_of(first), run.first.addr(), size, request.attributes, &mut state.tables)
@@ -130,7 +125,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 state.space.free(first);
                 return Err(error.into());
             }
-            state.space.set_run(first, 0, run);
+            let (word, extent) = (space::busy(word, request.kind as u32), extent(request.bytes, pages));
+            state.space.tags_mut().set_head(first, [word, request.caller, extent, run.into_word()]);
             state.nr_areas += 1;
             state.nr_pages += pages;
             Ok(self.virt_of(first))
@@ -158,14 +154,25 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
     }
 
-    /// Addresses for so many pages, and their tags up to the first run.
-    #[inline]
-    fn find_block(&self, state: &mut State<'a, A, S>, pages: u64, align: Page) -> Result<Page, VmallocError> {
+    /// Addresses for so many pages, with their tags up to the first run; and the first of these.
+    #[inline(always)]
+    fn find_block(&self, state: &mut State<'a, A, S>, pages: u64, align: Page) -> Result<(Page, u64), VmallocError> {
         let length = pages as Page + EXTRA;
-        if let Some(first) = state.pool.take(&mut state.space, length, align) {
-            return Ok(first);
+        match state.pool.take(&mut state.space, length, align) {
+            Some(found) => Ok(found),
+            None => self.new_block(state, length, align),
         }
-        Ok(state.space.alloc(length, align, 0)?)
+    }
+
+    #[inline(never)]
+    fn new_block(&self, state: &mut State<'a, A, S>, length: Page, align: Page) -> Result<(Page, u64), VmallocError> {
+        let first = state.space.alloc(length, align, 0)?;
+        let provided = state.space.provide_runs(first, 0, 1).and_then(|()| state.space.tags_mut().provide(first + 2));
+        if let Err(error) = provided {
+            state.space.free(first);
+            return Err(error.into());
+        }
+        Ok((first, state.space.tags().get(first)))
     }
 
     /// An area of as many blocks as it takes.
@@ -174,13 +181,11 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let mut batch = Batch::new();
         self.take(&mut batch, pages, request.gfp)?;
         let made = self.with_retry(|state| {
-            let first = self.find_block(state, pages, align)?;
+            let (first, word) = self.find_block(state, pages, align)?;
             // Until it is whole it can be seen, and freed by nobody but us.
-            let described = state.space.describe(first, Kind::Pending, request.caller, request.bytes, 0);
-            let grown = described
-                .map_err(VmallocError::from)
-                .and_then(|()| self.append(state, first, 0, &batch, request.attributes));
-            if let Err(error) = grown {
+            let (word, extent) = (space::busy(word, Kind::Pending as u32), extent(request.bytes, 0));
+            state.space.tags_mut().set_head(first, [word, request.caller, extent, 0]);
+            if let Err(error) = self.append(state, first, 0, &batch, request.attributes) {
                 state.space.free(first);
                 return Err(error);
             }
@@ -213,7 +218,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 added.inspect_err(|_| self.give(&batch))
             });
             if let Err(error) = more {
-                let undone = self.with(|state| self.retire(state, first));
+                let undone = self.with(|state| {
+                    let head = state.space.tags().head(first);
+                    self.retire(state, first, head)
+                });
                 debug_assert!(undone.is_ok(), "{undone:?}");
                 return Err(error);
             }
@@ -305,10 +313,22 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     pub fn free(&self, virt: VirtAddr) -> Result<(), BadArea> {
         let page = self.first_page(virt)?;
         let flush = self.peek(|state| {
-            state.busy_at(page, virt, Kind::owns_frames)?;
+            state.space.tags_mut().focus(page);
+            if !state.space.tags().is_marked(page) {
+                return Err(BadArea::None(virt));
+            }
+            let head = state.space.tags().head(page);
+            let [word, _, extent, _] = head;
+            if space::state_of(word) != BlockState::Busy {
+                return Err(BadArea::None(virt));
+            }
+            if !Kind::of(space::short_of(word)).owns_frames() {
+                return Err(BadArea::Kind(virt));
+            }
+            let (_, pages) = extent_of(extent);
             state.nr_areas -= 1;
-            state.nr_pages -= state.space.extent(page).1;
-            let retired = self.retire(state, page);
+            state.nr_pages -= pages;
+            let retired = self.retire(state, page, head);
             debug_assert!(retired.is_ok(), "a whole area needs no table to be unmapped: {retired:?}");
             self.reap(state, 2);
             Ok(state.lazy.wants_flush(self.config.lazy_pages))
@@ -325,11 +345,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     }
 
     /// Unmaps an area, which from now on waits.
-    pub(super) fn retire(&self, state: &mut State<'a, A, S>, first: Page) -> Result<(), VmallocError> {
-        let (_, pages) = state.space.extent(first);
+    #[inline(always)]
+    fn retire(&self, state: &mut State<'a, A, S>, first: Page, head: Head) -> Result<(), VmallocError> {
+        let [_, _, extent, _] = head;
+        let (_, pages) = extent_of(extent);
         let size = pages * PAGE_SIZE;
         let unmapped = state.tree.unmap(self.virt_of(first), size, self.tlb, &mut state.tables)?;
-        state.lazy.push(&mut state.space, first, pages, unmapped.stamp());
+        state.lazy.push(&mut state.space, first, head, pages, unmapped.stamp());
         Ok(())
     }
 }

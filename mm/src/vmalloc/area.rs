@@ -40,7 +40,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn of(short: u32) -> Self {
+    #[inline(always)]
+    pub(super) const fn of(short: u32) -> Self {
         match short & 7 {
             0 => Self::Alloc,
             1 => Self::User,
@@ -136,6 +137,18 @@ impl Run {
 
 const BYTES_BITS: u32 = 38;
 
+/// The third tag of an area: bytes asked for and pages mapped; of a lazy area, runs given back and pages left.
+#[inline(always)]
+pub(super) const fn extent(bytes: u64, pages: u64) -> u64 {
+    bytes | pages << BYTES_BITS
+}
+
+/// What [`extent`] was made of.
+#[inline(always)]
+pub(super) const fn extent_of(word: u64) -> (u64, u64) {
+    (word & ((1 << BYTES_BITS) - 1), word >> BYTES_BITS)
+}
+
 impl<T: TagStore> Space<T> {
     /// Writes what is to be known of a new area; its runs come later.
     #[inline]
@@ -157,13 +170,12 @@ impl<T: TagStore> Space<T> {
     /// Bytes asked for and pages mapped; of a lazy area, what `set_extent` stored last.
     #[inline]
     pub(super) fn extent(&self, first: Page) -> (u64, u64) {
-        let word = self.tags().get(first + 2);
-        (word & ((1 << BYTES_BITS) - 1), word >> BYTES_BITS)
+        extent_of(self.tags().get(first + 2))
     }
 
     #[inline]
     pub(super) fn set_extent(&mut self, first: Page, bytes: u64, pages: u64) {
-        self.tags_mut().set(first + 2, bytes | pages << BYTES_BITS);
+        self.tags_mut().set(first + 2, extent(bytes, pages));
     }
 
     /// Run `index` of an area that has as many.

@@ -5,8 +5,8 @@
 //! whoever asked for it, makes everything in front of it quiescent; then it is given back, a bounded number of blocks with
 //! each call.
 
-use super::area::Run;
-use super::space::{Page, Space, State as BlockState, TagStore};
+use super::area::{Run, extent, extent_of};
+use super::space::{self, Head, Page, Space, State as BlockState, TagStore};
 use super::{State, Vmalloc};
 use crate::arch::Arch;
 use crate::slab::PageSource;
@@ -36,23 +36,29 @@ impl Queue {
         self.pages
     }
 
-    /// Puts an area, which is unmapped, at the end; `frames` of what was mapped are its own.
+    /// Puts an area, which is unmapped and whose tags begin with `head`, at the end; `frames` of what was mapped are its
+    /// own.
     #[inline]
-    pub(super) fn push<T: TagStore>(&mut self, space: &mut Space<T>, first: Page, frames: u64, stamp: Stamp) {
-        let (_, mapped) = space.extent(first);
-        space.set_extent(first, 0, frames);
-        space.make_lazy(first, None);
-        space.set_stamp(first, stamp);
+    pub(super) fn push<T: TagStore>(
+        &mut self,
+        space: &mut Space<T>,
+        first: Page,
+        head: Head,
+        frames: u64,
+        stamp: Stamp,
+    ) {
+        let [word, _, mapped, run] = head;
+        space.tags_mut().set_head(first, [space::lazy(word, None), stamp.into_word(), extent(0, frames), run]);
         self.ends = match self.ends {
-            Some((head, last)) => {
-                space.make_lazy(last, Some(first));
-                Some((head, first))
+            Some((oldest, last)) => {
+                space.set_next_lazy(last, Some(first));
+                Some((oldest, first))
             }
             None => Some((first, first)),
         };
         self.pages += frames;
         // As Linux counts: with a guard page.
-        self.unflushed += mapped + 1;
+        self.unflushed += extent_of(mapped).1 + 1;
     }
 
     /// Whether it is time for a flush, which the caller then does.
@@ -68,12 +74,6 @@ impl Queue {
     fn first<T: TagStore>(&self, space: &Space<T>) -> Option<(Page, Stamp)> {
         let (head, _) = self.ends?;
         Some((head, space.stamp(head)))
-    }
-
-    fn pop<T: TagStore>(&mut self, space: &Space<T>) {
-        if let Some((head, last)) = self.ends {
-            self.ends = space.next_lazy(head).map(|next| (next, last));
-        }
     }
 
     /// The areas in it.
@@ -96,31 +96,48 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let (mut areas, mut blocks, mut freed) = (areas, MOST_BLOCKS, 0);
         while areas > 0
             && blocks > 0
-            && let Some((first, stamp)) = state.lazy.first(&state.space)
-            && self.tlb.is_past(stamp)
+            && let Some((first, last)) = state.lazy.ends
         {
             state.space.tags_mut().focus(first);
-            // Of a lazy area: runs that are back already, and pages that are not.
-            let (mut done, mut left) = state.space.extent(first);
-            while left > 0 && blocks > 0 {
-                let run: Run = state.space.run(first, done as u32);
-                for block in run.blocks() {
-                    self.source.give(block);
-                    blocks = blocks.saturating_sub(1);
-                }
-                let pages = u64::from(run.pages);
-                (done, left, freed) = (done + 1, left - pages, freed + pages);
-                state.lazy.pages -= pages;
-            }
-            if left > 0 {
-                state.space.set_extent(first, done, left);
+            let [word, stamp, extent, run] = state.space.tags().head(first);
+            if !self.tlb.is_past(Stamp::from_word(stamp)) {
                 break;
             }
-            state.lazy.pop(&state.space);
-            state.pool.put(&mut state.space, first);
+            let (done, left) = extent_of(extent);
+            if left > 0 {
+                let run = Run::from_word(run);
+                if u64::from(run.pages) == left && done == 0 {
+                    run.blocks().for_each(|block| self.source.give(block));
+                    (blocks, freed) = (blocks - 1, freed + left);
+                    state.lazy.pages -= left;
+                } else if !self.reap_runs(state, first, &mut blocks, &mut freed) {
+                    break;
+                }
+            }
+            state.lazy.ends = space::next_of(word).map(|next| (next, last));
+            state.pool.put(&mut state.space, first, word);
             areas -= 1;
         }
         freed
+    }
+
+    /// Gives back the runs of an area, as many as `blocks` allows; tells whether that was all.
+    #[inline(never)]
+    fn reap_runs(&self, state: &mut State<'a, A, S>, first: Page, blocks: &mut u32, freed: &mut u64) -> bool {
+        let (mut done, mut left) = state.space.extent(first);
+        while left > 0 && *blocks > 0 {
+            let run = state.space.run(first, done as u32);
+            for block in run.blocks() {
+                self.source.give(block);
+                *blocks = blocks.saturating_sub(1);
+            }
+            let pages = u64::from(run.pages);
+            (done, left) = (done + 1, left - pages);
+            *freed += pages;
+            state.lazy.pages -= pages;
+        }
+        state.space.set_extent(first, done, left);
+        left == 0
     }
 
     /// Gives back what waits, after a flush if it must be; a bounded part of it. Returns how many pages, frames or at least

@@ -6,7 +6,7 @@
 //! all go back to the space. As Linux's size-segregated pools of vmap nodes (6.9).
 #![forbid(unsafe_code)]
 
-use super::space::{Page, Space, TagStore};
+use super::space::{self, Page, Space, TagStore};
 
 /// The longest block that is kept.
 const MOST: usize = 260;
@@ -30,33 +30,33 @@ impl Pool {
         self.pages
     }
 
-    /// Takes a lazy block, which is in nobody's list.
+    /// Takes a lazy block, which is in nobody's list, and whose first tag is `word`.
     #[inline]
-    pub(super) fn put<T: TagStore>(&mut self, space: &mut Space<T>, first: Page) {
-        let pages = space.block_at(first).pages;
+    pub(super) fn put<T: TagStore>(&mut self, space: &mut Space<T>, first: Page, word: u64) {
+        let pages = space::pages_of(word);
         match self.heads.get_mut(pages as usize) {
             Some(head) => {
                 let next = core::mem::replace(head, first);
-                space.make_lazy(first, (next != NONE).then_some(next));
+                space.tags_mut().set(first, space::lazy(word, (next != NONE).then_some(next)));
                 self.pages += pages;
             }
             None => space.free(first),
         }
     }
 
-    /// A block of exactly `pages` whose first is a multiple of `align`, busy.
+    /// A block of exactly `pages` whose first is a multiple of `align`, and its first tag. It stays lazy.
     #[inline]
-    pub(super) fn take<T: TagStore>(&mut self, space: &mut Space<T>, pages: Page, align: Page) -> Option<Page> {
+    pub(super) fn take<T: TagStore>(&mut self, space: &mut Space<T>, pages: Page, align: Page) -> Option<(Page, u64)> {
         let head = self.heads.get_mut(pages as usize)?;
         let first = *head;
         if first == NONE || first & (align - 1) != 0 {
             return None;
         }
         space.tags_mut().focus(first);
-        *head = space.next_lazy(first).unwrap_or(NONE);
+        let word = space.tags().get(first);
+        *head = space::next_of(word).unwrap_or(NONE);
         self.pages -= pages;
-        space.make_busy(first);
-        Some(first)
+        Some((first, word))
     }
 
     /// Gives all to the space.

@@ -4,7 +4,7 @@
 
 use super::alloc::{Batch, pieces};
 use super::area::{EXTRA, Kind, Run};
-use super::space::Page;
+use super::space::{Page, TagStore};
 use super::{BadArea, Request, State, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -171,7 +171,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let (kind, (_, caller)) = (state.space.kind(first), state.space.info(first));
         state.space.set_info(place, kind as u32, caller);
         state.last_move = Some(unmapped.stamp());
-        state.lazy.push(&mut state.space, first, 0, unmapped.stamp());
+        let head = state.space.tags().head(first);
+        state.lazy.push(&mut state.space, first, head, 0, unmapped.stamp());
         Ok(())
     }
 

@@ -37,6 +37,9 @@ pub(super) type Page = u32;
 /// Longest space, in pages: 256 GiB.
 pub(super) const MAX_PAGES: Page = 1 << 26;
 
+/// The first words of a block, in one go.
+pub(super) type Head = [u64; 4];
+
 /// Words beside the pages.
 pub(super) trait TagStore {
     /// Provides for the word of `page`; it may hold anything then.
@@ -51,6 +54,18 @@ pub(super) trait TagStore {
 
     /// Sets the word of `page`, which has been provided.
     fn set(&mut self, page: Page, word: u64);
+
+    /// The words of `page` and the three behind it, which have been provided.
+    #[inline]
+    fn head(&self, page: Page) -> Head {
+        core::array::from_fn(|at| self.get(page + at as Page))
+    }
+
+    /// Sets what [`head`](Self::head) tells.
+    #[inline]
+    fn set_head(&mut self, page: Page, head: Head) {
+        (page..).zip(head).for_each(|(page, word)| self.set(page, word));
+    }
 
     /// The next calls will mostly be for words from `page` on.
     fn focus(&mut self, _page: Page) {}
@@ -337,24 +352,16 @@ impl<T: TagStore> Space<T> {
         Ok(())
     }
 
-    /// Makes a busy block lazy, or changes the `next` of a lazy one, which is the owner's, to chain such blocks.
+    /// Sets the `next` of a lazy block, which is the owner's, to chain such blocks. A busy one becomes lazy.
     #[inline]
-    pub(super) fn make_lazy(&mut self, first: Page, next: Option<Page>) {
-        let word = self.tags.get(first) & (LENGTH_MASK | PREVIOUS_IS_FREE);
-        self.tags.set(first, word | State::Lazy as u64 | u64::from(next.unwrap_or(NONE)) << 32);
-    }
-
-    /// Makes a lazy block busy again.
-    #[inline]
-    pub(super) fn make_busy(&mut self, first: Page) {
-        let word = self.tags.get(first) & (LENGTH_MASK | PREVIOUS_IS_FREE);
-        self.tags.set(first, word | State::Busy as u64);
+    pub(super) fn set_next_lazy(&mut self, first: Page, next: Option<Page>) {
+        let word = self.tags.get(first);
+        self.tags.set(first, lazy(word, next));
     }
 
     /// The `next` of a lazy block.
     pub(super) fn next_lazy(&self, first: Page) -> Option<Page> {
-        let next = (self.tags.get(first) >> 32) as Page;
-        (next != NONE).then_some(next)
+        next_of(self.tags.get(first))
     }
 
     /// What the owner of a busy block keeps with it: 32 bits and 64 bits.
@@ -384,11 +391,6 @@ impl<T: TagStore> Space<T> {
     /// When a lazy block was unmapped.
     pub(super) fn stamp(&self, first: Page) -> Stamp {
         Stamp::from_word(self.tags.get(first + 1))
-    }
-
-    /// Sets what [`stamp`](Self::stamp) tells.
-    pub(super) fn set_stamp(&mut self, first: Page, stamp: Stamp) {
-        self.tags.set(first + 1, stamp.into_word());
     }
 
     /// The busy block that begins at `first`; `None` if none does.
@@ -425,12 +427,7 @@ impl<T: TagStore> Space<T> {
     #[inline]
     pub(super) fn block_at(&self, first: Page) -> Block {
         let word = self.tags.get(first);
-        let state = match word & STATE {
-            1 => State::Free,
-            2 => State::Busy,
-            _ => State::Lazy,
-        };
-        Block { first, pages: ((word & LENGTH_MASK) >> LENGTH_SHIFT) as Page, state }
+        Block { first, pages: pages_of(word), state: state_of(word) }
     }
 
     /// All blocks, by address.
@@ -536,6 +533,51 @@ impl<T: TagStore> Space<T> {
             self.tags.set(first, if is_free { word | PREVIOUS_IS_FREE } else { word });
         }
     }
+}
+
+/// What a block is, by its first tag.
+#[inline(always)]
+pub(super) const fn state_of(word: u64) -> State {
+    match word & STATE {
+        1 => State::Free,
+        2 => State::Busy,
+        _ => State::Lazy,
+    }
+}
+
+/// The pages of a block, by its first tag.
+#[inline(always)]
+pub(super) const fn pages_of(word: u64) -> Page {
+    ((word & LENGTH_MASK) >> LENGTH_SHIFT) as Page
+}
+
+/// The upper half of a first tag: of a busy block what its owner keeps there.
+#[inline(always)]
+pub(super) const fn short_of(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// The next of a lazy block, by its first tag.
+#[inline(always)]
+pub(super) const fn next_of(word: u64) -> Option<Page> {
+    let next = short_of(word);
+    if next == NONE { None } else { Some(next) }
+}
+
+/// A first tag of a block that becomes busy.
+#[inline(always)]
+pub(super) const fn busy(word: u64, short: u32) -> u64 {
+    word & (LENGTH_MASK | PREVIOUS_IS_FREE) | State::Busy as u64 | (short as u64) << 32
+}
+
+/// A first tag of a block that becomes lazy, or has another `next`.
+#[inline(always)]
+pub(super) const fn lazy(word: u64, next: Option<Page>) -> u64 {
+    let next = match next {
+        Some(next) => next,
+        None => NONE,
+    };
+    word & (LENGTH_MASK | PREVIOUS_IS_FREE) | State::Lazy as u64 | (next as u64) << 32
 }
 
 /// The first tag of a block, without links.

@@ -13,7 +13,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use super::space::{NoTags, Page, TagStore};
+use super::space::{Head, NoTags, Page, TagStore};
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::arch::Arch;
 use crate::pgtable::TableSource;
@@ -94,6 +94,16 @@ impl<A: Arch, S: TableSource> Tags<A, S> {
         self.leaf = self.make_link(root, index % LINKS)?;
         self.leaf_start = index * LEAF_TAGS;
         Ok(())
+    }
+
+    #[inline(never)]
+    fn head_elsewhere(&self, page: Page) -> Head {
+        core::array::from_fn(|at| self.get(page + at as Page))
+    }
+
+    #[inline(never)]
+    fn set_head_elsewhere(&mut self, page: Page, head: Head) {
+        (page..).zip(head).for_each(|(page, word)| self.set(page, word));
     }
 
     #[inline(never)]
@@ -178,6 +188,28 @@ impl<A: Arch, S: TableSource> TagStore for Tags<A, S> {
     fn set(&mut self, page: Page, word: u64) {
         if let Some((leaf, tag)) = self.place(page) {
             self.write(leaf, tag, word);
+        }
+    }
+
+    #[inline(always)]
+    fn head(&self, page: Page) -> Head {
+        let tag = page.wrapping_sub(self.leaf_start);
+        if tag <= LEAF_TAGS - 4 {
+            // SAFETY: as in `read`; all four are in the leaf.
+            unsafe { self.word(self.leaf, tag).cast::<Head>().read() }
+        } else {
+            self.head_elsewhere(page)
+        }
+    }
+
+    #[inline(always)]
+    fn set_head(&mut self, page: Page, head: Head) {
+        let tag = page.wrapping_sub(self.leaf_start);
+        if tag <= LEAF_TAGS - 4 {
+            // SAFETY: as in `write`; all four are in the leaf.
+            unsafe { self.word(self.leaf, tag).cast::<Head>().write(head) };
+        } else {
+            self.set_head_elsewhere(page, head);
         }
     }
 

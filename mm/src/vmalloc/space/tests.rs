@@ -119,7 +119,7 @@ fn an_area_is_found_by_any_page_of_it() {
     }
     assert_eq!(space.area_around(b + 2).map(|area| area.first), Some(b));
     assert_eq!(space.area_around(b + 3), None);
-    space.make_lazy(a, None);
+    space.set_next_lazy(a, None);
     assert_eq!(space.area_around(a + 1), None);
     assert!(space.validate());
 }
@@ -186,7 +186,7 @@ proptest! {
                     busy.remove(&first);
                 },
                 Step::Lazy(at) => if let Some((first, pages)) = nth(&busy, at) {
-                    space.make_lazy(first, lazy.keys().next().copied());
+                    space.set_next_lazy(first, lazy.keys().next().copied());
                     prop_assert_eq!(space.next_lazy(first), lazy.keys().next().copied());
                     busy.remove(&first);
                     lazy.insert(first, pages);
