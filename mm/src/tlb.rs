@@ -55,9 +55,9 @@ pub struct Tlb<A> {
     arch: A,
     features: MmuFeatures,
     max_ops: u64,
-    /// Whole flushes that have begun, and the latest of those that are complete.
-    begun: AtomicU64,
-    completed: AtomicU64,
+    /// Whole flushes that have begun, and the latest of those that are complete; of EL1 and of EL2.
+    begun: [AtomicU64; 2],
+    completed: [AtomicU64; 2],
     /// Numbers that tell one [`Gather`] from another.
     gathers: AtomicU64,
     counters: Counters,
@@ -72,7 +72,8 @@ impl<A: Arch> Tlb<A> {
 
     /// The same, with less than the hardware has: where cores differ, or to test.
     pub const fn with_features(arch: A, features: MmuFeatures) -> Self {
-        let [begun, completed, gathers] = [const { AtomicU64::new(0) }; 3];
+        let [begun, completed] = [const { [AtomicU64::new(0), AtomicU64::new(EL2)] }; 2];
+        let gathers = AtomicU64::new(0);
         Self { arch, features, max_ops: DEFAULT_MAX_OPS, begun, completed, gathers, counters: Counters::new() }
     }
 
@@ -120,7 +121,8 @@ impl<A: Arch> Tlb<A> {
     }
 
     /// Makes all CPUs forget everything of this regime; of one address space only, if that is what it names.
-    /// Everything that was unmapped before this is called is quiescent when it returns.
+    /// Everything that was unmapped before this is called is quiescent when it returns: of EL1, in all address spaces
+    /// too, if it names none.
     pub fn flush_everything(&self, regime: Regime) {
         self.counters.add(Event::RemoteFlush, 1);
         self.counters.add(Event::RemoteFlushAll, 1);
@@ -129,13 +131,14 @@ impl<A: Arch> Tlb<A> {
             self.arch.tlbi(op, operand);
             return self.complete();
         }
-        let generation = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let [begun, completed] = self.generations(regime);
+        let generation = begun.fetch_add(1, Ordering::SeqCst) + 1;
         // Whoever has not seen the new generation has finished its table writes: the store above is complete
         // before the invalidate begins.
         self.arch.dsb(Dsb::InnerShareableStores);
         self.arch.tlbi(op, operand);
         self.complete();
-        self.completed.fetch_max(generation, Ordering::SeqCst);
+        completed.fetch_max(generation, Ordering::SeqCst);
     }
 
     /// Makes this CPU forget everything of EL1&0: before it uses tables for the first time.
@@ -152,25 +155,32 @@ impl<A: Arch> Tlb<A> {
         self.arch.isb();
     }
 
+    const fn generations(&self, regime: Regime) -> [&AtomicU64; 2] {
+        let ([begun, begun_el2], [completed, completed_el2]) = (&self.begun, &self.completed);
+        if matches!(regime, Regime::El2) { [begun_el2, completed_el2] } else { [begun, completed] }
+    }
+
     /// To be taken after the table writes are complete.
-    pub(crate) fn stamp(&self) -> Stamp {
-        Stamp(self.begun.load(Ordering::SeqCst))
+    pub(crate) fn stamp(&self, regime: Regime) -> Stamp {
+        let [begun, _] = self.generations(regime);
+        Stamp(begun.load(Ordering::SeqCst))
     }
 
     /// Whether a whole flush has begun since `stamp`, and is complete.
     #[must_use]
     pub fn is_past(&self, stamp: Stamp) -> bool {
-        self.completed.load(Ordering::SeqCst) > stamp.0
+        let [completed, completed_el2] = &self.completed;
+        let completed = if stamp.0 & EL2 != 0 { completed_el2 } else { completed };
+        completed.load(Ordering::SeqCst) > stamp.0
     }
 
     /// Gives what was unmapped out if a whole flush has happened since, without another one.
     ///
     /// # Errors
     ///
-    /// The value back: it must still be flushed. An address space's own ([`Regime::User`]) always must.
+    /// The value back: it must still be flushed.
     pub fn try_quiesce<T>(&self, unmapped: Unmapped<T>) -> Result<Quiescent<T>, Unmapped<T>> {
-        let whole = !matches!(unmapped.regime, Regime::User(_));
-        if unmapped.is_nothing() || whole && self.is_past(unmapped.stamp) {
+        if unmapped.is_nothing() || self.is_past(unmapped.stamp) {
             Ok(unmapped.into_quiescent())
         } else {
             Err(unmapped)
@@ -178,7 +188,10 @@ impl<A: Arch> Tlb<A> {
     }
 }
 
-/// A moment in the order of whole flushes.
+/// Marks the stamps of EL2, whose flushes are not those of EL1.
+const EL2: u64 = 1 << 63;
+
+/// A moment in the order of whole flushes of EL1, those of all address spaces included; or of EL2.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Stamp(u64);
 

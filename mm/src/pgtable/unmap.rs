@@ -198,7 +198,7 @@ impl<A: Arch> PageTable<A> {
             self.arch.dsb(Dsb::InnerShareableStores);
         }
         let span = Span { start: virt, size, level: cleared.level as u8, tables: false };
-        Unmapped { regime: self.regime, span, pages: cleared.pages, stamp: tlb.stamp(), payload: () }
+        Unmapped { regime: self.regime, span, pages: cleared.pages, stamp: tlb.stamp(self.regime), payload: () }
     }
 }
 

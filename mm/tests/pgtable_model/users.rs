@@ -48,8 +48,7 @@ fn a_whole_address_space_is_flushed_by_its_asid() {
     tree.map(va(0x1000), pa(PHYS), 700 * 0x1000, USER, &mut source).unwrap();
     let unmapped = tree.unmap(va(0x1000), 700 * 0x1000, &tlb, &mut source).unwrap();
     let before = model.counts();
-    // A whole flush of the kernel's would do as well, but this value cannot know of it.
-    let Err(unmapped) = tlb.try_quiesce(unmapped) else { panic!("an address space is flushed by itself") };
+    let Err(unmapped) = tlb.try_quiesce(unmapped) else { panic!("nobody has flushed") };
     unmapped.flush(&tlb).release();
     assert_eq!(model.counts().tlbi - before.tlbi, 1);
     for page in 0..700 {
@@ -61,6 +60,31 @@ fn a_whole_address_space_is_flushed_by_its_asid() {
     model.uninstall(1, tree.root());
     frames.give(tree.root());
     assert_eq!(frames.in_use(), 0);
+    model.assert_clean();
+}
+
+#[test]
+fn a_whole_flush_of_the_kernel_covers_address_spaces_but_not_el2() {
+    let model = Model::new(machine(2, 32));
+    let frames = Frames::new(&model);
+    let mut user = Bench::new(&model, &frames, Regime::User(Asid(9)));
+    let mut el2 = Bench::new(&model, &frames, Regime::El2);
+    // One value for both, as a machine has it.
+    let mut source = &frames;
+    user.tree.map(va(0x1000), pa(PHYS), 0x1000, USER, &mut source).unwrap();
+    el2.tree.map(va(0x2000), pa(PHYS), 0x1000, Attributes::DATA, &mut source).unwrap();
+    let tlb = Tlb::new(&model);
+    let user = user.tree.unmap(va(0x1000), 0x1000, &tlb, &mut source).unwrap();
+    let el2 = el2.tree.unmap(va(0x2000), 0x1000, &tlb, &mut source).unwrap();
+    tlb.flush_everything(Regime::User(Asid(8)));
+    let Err(user) = tlb.try_quiesce(user) else { panic!("another address space was flushed") };
+    tlb.flush_everything(Regime::Upper);
+    let Err(el2) = tlb.try_quiesce(el2) else { panic!("EL1 was flushed") };
+    tlb.try_quiesce(user).unwrap().release();
+    model.expect_unmapped(1, va(0x1000));
+    tlb.flush_everything(Regime::El2);
+    tlb.try_quiesce(el2).unwrap().release();
+    model.expect_unmapped(1, va(0x2000));
     model.assert_clean();
 }
 
