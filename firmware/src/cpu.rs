@@ -15,6 +15,7 @@ use bsp::irq::Target;
 use mm::addr::{PhysAddr, VirtAddr};
 use mm::arch::aarch64::AArch64;
 use mm::arch::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
+use mm::slab::NO_ARRAYS;
 use mm::sync::LockId;
 use spin::Once;
 use tock_registers::interfaces::Readable;
@@ -39,6 +40,8 @@ pub struct PerCpu {
     irq_stack: AtomicU64,
     /// Top of the stack that the CPU comes in on, if it was started: `boot/entry.S`.
     first_stack: AtomicU64,
+    /// The slab's arrays of this CPU: here the fast paths of `kmalloc` and `kfree` find them without its number.
+    slab_arrays: AtomicPtr<u8>,
     /// Affinity fields of MPIDR_EL1.
     mpidr: AtomicU64,
     node: AtomicU32,
@@ -74,6 +77,7 @@ impl PerCpu {
             fault_stack: AtomicPtr::new(fault_stack),
             irq_stack: AtomicU64::new(0),
             first_stack: AtomicU64::new(0),
+            slab_arrays: AtomicPtr::new(NO_ARRAYS.cast_mut()),
             mpidr: AtomicU64::new(0),
             node: AtomicU32::new(0),
             in_interrupt: AtomicBool::new(false),
@@ -235,6 +239,15 @@ unsafe impl Arch for Hardware {
     #[inline(always)]
     fn cpu(&self) -> usize {
         self.0.cpu()
+    }
+
+    #[inline(always)]
+    fn local(&self, _: &[AtomicPtr<u8>; MAX_CPUS]) -> *mut u8 {
+        this().slab_arrays.load(Ordering::Relaxed)
+    }
+
+    fn set_local(&self, arrays: *mut u8) {
+        this().slab_arrays.store(arrays, Ordering::Relaxed);
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use mm::percpu::{PerCpu, PerCpuPtr, UNIT};
 use mm::rcu::{Rcu, RcuHead};
 use mm::slab::Settings;
 use proptest::prelude::*;
-use support::Machine;
+use support::{Machine, all_are};
 
 fn settings() -> Settings {
     Settings { tiny: Some(true), ..Settings::new(16 << 20, 1, |fault| panic!("{fault}")) }
@@ -34,7 +34,7 @@ proptest! {
     #[cfg_attr(miri, ignore = "random sequences take Miri too long; the cases below do not")]
     fn every_cpu_has_its_own_copy(
         nr_cpus in 1..9_usize,
-        ops in prop::collection::vec((any::<bool>(), 1..600_usize, 0..8_u32, any::<usize>()), 1..100),
+        ops in prop::collection::vec((any::<bool>(), 1..600_usize, 0..8_u32, any::<usize>()), 1..if cfg!(miri) { 20 } else { 100 }),
     ) {
         let machine = Machine::new(512);
         let slab = machine.slab(settings());
@@ -46,14 +46,14 @@ proptest! {
                 let Ok(object) = percpu.alloc(bytes, 1 << align, Gfp::KERNEL) else { continue };
                 for (cpu, copy) in copies(object, nr_cpus).enumerate() {
                     prop_assert!(copy.as_ptr().addr().is_multiple_of(1 << align));
-                    prop_assert!(copy.iter().all(|byte| *byte == 0));
+                    prop_assert!(all_are(copy, 0));
                     copy.fill((number as u8).wrapping_add(cpu as u8));
                 }
                 live.push((object, number as u8));
             } else {
                 let (object, fill) = live.swap_remove(at % live.len());
                 for (cpu, copy) in copies(object, nr_cpus).enumerate() {
-                    prop_assert!(copy.iter().all(|byte| *byte == fill.wrapping_add(cpu as u8)));
+                    prop_assert!(all_are(copy, fill.wrapping_add(cpu as u8)));
                 }
                 // SAFETY: the test's own object.
                 let freed = unsafe { percpu.free(object) };

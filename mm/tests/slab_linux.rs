@@ -11,7 +11,7 @@ use mm::gfp::Gfp;
 use mm::slab::{
     CacheError, CacheFlags, CacheRef, CacheSpec, DebugSpec, Fault, FaultKind, RED_ACTIVE, Settings, report,
 };
-use support::{HostSlab, Machine};
+use support::{HostSlab, Machine, all_are};
 
 thread_local! {
     static FAULTS: RefCell<Vec<Fault>> = const { RefCell::new(Vec::new()) };
@@ -226,7 +226,7 @@ mod test_meminit {
 
     fn is_zero(object: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: an object of that size, written.
-        unsafe { std::slice::from_raw_parts(object.as_ptr(), bytes) }.iter().all(|byte| *byte == 0)
+        all_are(unsafe { std::slice::from_raw_parts(object.as_ptr(), bytes) }, 0)
     }
 
     fn garbage(object: NonNull<u8>, bytes: usize) {
@@ -237,7 +237,7 @@ mod test_meminit {
     #[test]
     fn test_kvmalloc() {
         each_way(|slab, gfp| {
-            for size in (0..20).map(|log| 1 << log) {
+            for size in (0..20).step_by(if cfg!(miri) { 6 } else { 1 }).map(|log| 1 << log) {
                 let object = slab.kmalloc(size, gfp).unwrap();
                 garbage(object, size);
                 // SAFETY: allocated above.
@@ -253,7 +253,7 @@ mod test_meminit {
     #[test]
     fn test_kmemcache() {
         each_way(|slab, gfp| {
-            for size in (3..13).map(|log| 1 << log) {
+            for size in (3..13).step_by(if cfg!(miri) { 4 } else { 1 }).map(|log| 1 << log) {
                 for rcu in [false, true] {
                     let flags = if rcu { CacheFlags::TYPESAFE_BY_RCU } else { CacheFlags::empty() };
                     let with_ctor = CacheSpec {
@@ -289,7 +289,7 @@ mod test_meminit {
     #[test]
     fn test_kmemcache_bulk() {
         each_way(|slab, gfp| {
-            for size in (3..13).map(|log| 1 << log) {
+            for size in (3..13).step_by(if cfg!(miri) { 4 } else { 1 }).map(|log| 1 << log) {
                 let cache = slab.cache_create(CacheSpec::new("bulk", size)).unwrap();
                 let mut objects = [NonNull::dangling(); 10];
                 for _ in 0..3 {
@@ -308,7 +308,7 @@ mod test_meminit {
     #[test]
     fn test_rcu_persistent() {
         each_way(|slab, _| {
-            for size in (3..13).map(|log| 1 << log) {
+            for size in (3..13).step_by(if cfg!(miri) { 4 } else { 1 }).map(|log| 1 << log) {
                 let spec = CacheSpec { flags: CacheFlags::TYPESAFE_BY_RCU, ..CacheSpec::new("persistent", size) };
                 let cache = slab.cache_create(spec).unwrap();
                 let objects: Vec<_> = (0..20).map(|_| alloc(slab, cache)).collect();
@@ -319,7 +319,7 @@ mod test_meminit {
                 for object in &objects {
                     // SAFETY: the slab's type is kept until the cache goes.
                     let bytes = unsafe { std::slice::from_raw_parts(object.as_ptr(), size) };
-                    assert!(bytes.iter().all(|byte| *byte == 0xd5), "{size}: content is lost");
+                    assert!(all_are(bytes, 0xd5), "{size}: content is lost");
                 }
                 // SAFETY: nobody else uses it.
                 unsafe { slab.cache_destroy(cache) }.unwrap();

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use mm::arch::host::Host;
 use mm::slab::{CacheError, CacheFlags, Settings};
-use support::{Machine, Pages};
+use support::{Machine, Pages, all_are};
 
 type Source = &'static Pages;
 
@@ -66,14 +66,14 @@ fn layouts_of_every_kind_are_served_and_freed_by_their_size() {
             let object = unsafe { Kmalloc.alloc_zeroed(layout) };
             assert!(!object.is_null() && object.addr().is_multiple_of(align));
             // SAFETY: allocated above.
-            assert!(unsafe { std::slice::from_raw_parts(object, size) }.iter().all(|byte| *byte == 0));
+            assert!(all_are(unsafe { std::slice::from_raw_parts(object, size) }, 0));
             // SAFETY: the same.
             unsafe { object.write_bytes(0x5c, size) };
             let longer = size * 2;
             // SAFETY: the same, with the new size.
             let object = unsafe { Kmalloc.realloc(object, layout, longer) };
             // SAFETY: allocated above, with what was written.
-            assert!(unsafe { std::slice::from_raw_parts(object, size) }.iter().all(|byte| *byte == 0x5c));
+            assert!(all_are(unsafe { std::slice::from_raw_parts(object, size) }, 0x5c));
             // SAFETY: the same.
             unsafe { Kmalloc.dealloc(object, Layout::from_size_align(longer, align).unwrap()) };
         }

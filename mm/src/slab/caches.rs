@@ -276,7 +276,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// # Safety
     ///
-    /// No other call of this slab runs or begins meanwhile or later, and no handle of a cache is used.
+    /// No other call of this slab runs or begins meanwhile or later, and no handle of a cache is used. An
+    /// [`Arch`] that keeps [`local`](Arch::local) itself is used for no other slab later, but on this CPU.
     pub unsafe fn close(&self) {
         for tag in FIRST_CACHE..NR_TAGS as Tag {
             // SAFETY: the caller's promise. A cache with objects stays.
@@ -292,6 +293,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 let _ = unsafe { self.large_free(block) };
             }
         }
+        self.arch.set_local(Fronts::nothing());
         self.reclaim();
     }
 }

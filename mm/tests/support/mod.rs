@@ -55,6 +55,7 @@ impl Drop for Ram {
 /// A page source over a buddy allocator, with a switch that makes it run dry.
 pub(crate) struct Pages {
     buddy: Mutex<Buddy<'static>>,
+    metadata: *mut [u64],
     /// Allocations that still succeed.
     pub(crate) left: AtomicUsize,
     pub(crate) total: u64,
@@ -62,11 +63,12 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn new(span: PhysRange) -> Self {
-        let words = vec![0; Buddy::metadata_words(std::iter::once(span))].leak();
-        let mut buddy = Buddy::new(std::iter::once(span), words).unwrap();
+        let metadata = Box::into_raw(vec![0; Buddy::metadata_words(std::iter::once(span))].into_boxed_slice());
+        // SAFETY: allocated above, and freed when the buddy allocator is gone.
+        let mut buddy = Buddy::new(std::iter::once(span), unsafe { &mut *metadata }).unwrap();
         buddy.add_range(span).unwrap();
         let total = buddy.free_pages();
-        Self { buddy: Mutex::new(buddy), left: AtomicUsize::new(usize::MAX), total }
+        Self { buddy: Mutex::new(buddy), metadata, left: AtomicUsize::new(usize::MAX), total }
     }
 
     pub(crate) fn free_pages(&self) -> u64 {
@@ -78,6 +80,18 @@ impl Pages {
         self.total - self.free_pages()
     }
 }
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: from `new`; the buddy allocator does not look at it any more.
+        drop(unsafe { Box::from_raw(self.metadata) });
+    }
+}
+
+// SAFETY: the metadata is only kept to be freed.
+unsafe impl Sync for Pages {}
+// SAFETY: the same.
+unsafe impl Send for Pages {}
 
 // SAFETY: a buddy hands each frame out once, and takes parts of blocks back.
 unsafe impl PageSource for Pages {
@@ -106,6 +120,8 @@ pub(crate) struct Machine {
     pub(crate) ram: Ram,
     pub(crate) host: Host<'static>,
     pub(crate) pages: Pages,
+    /// Tags of the slabs that were made.
+    tags: Mutex<Vec<*mut [AtomicU16]>>,
 }
 
 pub(crate) type HostSlab<'a> = Slab<'a, Host<'static>, &'a Pages>;
@@ -117,11 +133,33 @@ impl Machine {
         let words = unsafe { &mut *std::ptr::from_mut(ram.words()) };
         let host = Host::new(ram.span().start(), words);
         let pages = Pages::new(ram.span());
-        Self { ram, host, pages }
+        Self { ram, host, pages, tags: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn slab(&self, settings: Settings) -> HostSlab<'_> {
-        let tags: Vec<_> = (0..HostSlab::nr_tags(self.ram.span())).map(|_| AtomicU16::new(0)).collect();
-        Slab::new(&self.host, &self.pages, self.ram.span(), tags.leak(), settings).unwrap()
+        let tags = (0..HostSlab::nr_tags(self.ram.span())).map(|_| AtomicU16::new(0));
+        let tags = Box::into_raw(tags.collect::<Box<[_]>>());
+        self.tags.lock().unwrap().push(tags);
+        // SAFETY: allocated above, and freed with the machine, which the slab borrows.
+        Slab::new(&self.host, &self.pages, self.ram.span(), unsafe { &mut *tags }, settings).unwrap()
     }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for tags in self.tags.lock().unwrap().drain(..) {
+            // SAFETY: from `slab`; every slab is gone.
+            drop(unsafe { Box::from_raw(tags) });
+        }
+    }
+}
+
+// SAFETY: the raw pointers are only kept to be freed.
+unsafe impl Sync for Machine {}
+// SAFETY: the same.
+unsafe impl Send for Machine {}
+
+/// Whether all bytes are `fill`: one comparison, which Miri does at once.
+pub(crate) fn all_are(bytes: &[u8], fill: u8) -> bool {
+    bytes == vec![fill; bytes.len()]
 }
