@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The slab on real memory: objects hold what is written, from threads and from every CPU's tick at once; faults are
+//! found; memory that ran out comes back.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(not(target_os = "none"))]
+fn main() {}
+
+#[cfg(target_os = "none")]
+firmware::entry!(on_target::main);
+
+#[cfg(target_os = "none")]
+mod on_target {
+    use core::ptr::{self, NonNull};
+    use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+    use firmware::boot::Machine;
+    use firmware::cpu::PerCpu;
+    use firmware::slab::{KVec, KernelSlab, Kmalloc, slab};
+    use firmware::smp::{self, CpuSet};
+    use firmware::{thread, tick};
+    use mm::arch::MAX_CPUS;
+    use mm::gfp::Gfp;
+    use mm::slab::CacheSpec;
+    use tests::check;
+
+    pub(crate) fn main(machine: &'static Machine) -> ! {
+        tests::run(
+            machine,
+            &[
+                ("every size is aligned, holds what is written and comes back", every_size),
+                ("a vector grows, and asks for too much without harm", vectors_grow),
+                ("a second free and a wrong cache are found and change nothing", faults_are_found),
+                ("memory runs out, is an error, and comes back", memory_runs_out),
+                ("CPUs and their ticks allocate and free, also what others allocated", everybody_at_once),
+            ],
+        )
+    }
+
+    fn machine_slab() -> Result<&'static KernelSlab, &'static str> {
+        slab().ok_or("there is no slab")
+    }
+
+    /// Fills an object with a byte of its own.
+    fn fill(object: NonNull<u8>, bytes: usize) {
+        // SAFETY: a new object of that size.
+        unsafe { object.write_bytes(bytes as u8 ^ 0x5a, bytes) };
+    }
+
+    fn is_filled(object: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: an object of that size, filled.
+        let content = unsafe { core::slice::from_raw_parts(object.as_ptr(), bytes) };
+        content.iter().all(|byte| *byte == bytes as u8 ^ 0x5a)
+    }
+
+    fn free(slab: &KernelSlab, object: NonNull<u8>) {
+        // SAFETY: the test's own object, which it gives up.
+        unsafe { slab.kfree(object) };
+    }
+
+    fn every_size(_: &'static Machine) -> Result<(), &'static str> {
+        let slab = machine_slab()?;
+        for bytes in (1..9000).step_by(13).chain((0..16).map(|log| 1 << log)) {
+            let Ok(object) = slab.kmalloc(bytes, Gfp::KERNEL) else { return Err("no memory") };
+            let natural = if bytes.is_power_of_two() { bytes.clamp(8, 4096) } else { 8 };
+            check(object.addr().get().is_multiple_of(natural), "misaligned")?;
+            fill(object, bytes);
+            check(is_filled(object, bytes), "the content changed")?;
+            free(slab, object);
+        }
+        check(slab.nr_faults() == 0, "faults were reported")
+    }
+
+    fn vectors_grow(_: &'static Machine) -> Result<(), &'static str> {
+        let mut numbers: KVec<u64> = KVec::new_in(Kmalloc);
+        for number in 0..2000 {
+            numbers.try_reserve(1).map_err(|_| "no memory")?;
+            numbers.push(number);
+        }
+        check(numbers.iter().copied().eq(0..2000), "the vector's content changed")?;
+        check(numbers.try_reserve(1 << 40).is_err(), "a terabyte was handed out")
+    }
+
+    fn faults_are_found(_: &'static Machine) -> Result<(), &'static str> {
+        let slab = machine_slab()?;
+        let before = slab.nr_faults();
+        for bytes in [64, 1000, 5000] {
+            let Ok(object) = slab.kmalloc(bytes, Gfp::KERNEL) else { return Err("no memory") };
+            free(slab, object);
+            let reported = slab.nr_faults();
+            free(slab, object);
+            check(slab.nr_faults() == reported + 1, "a second free was not found")?;
+        }
+        let cache = slab.cache_create(CacheSpec::new("mine", 64)).map_err(|_| "no cache")?;
+        let other = slab.cache_create(CacheSpec::new("other", 64)).map_err(|_| "no cache")?;
+        let object = slab.cache_alloc(cache, Gfp::KERNEL).map_err(|_| "no memory")?;
+        // SAFETY: refused.
+        unsafe { slab.cache_free(other, object) };
+        check(slab.nr_faults() == before + 4, "the wrong cache was not found")?;
+        // SAFETY: allocated above.
+        unsafe { slab.cache_free(cache, object) };
+        for cache in [cache, other] {
+            // SAFETY: nobody else has the handle.
+            unsafe { slab.cache_destroy(cache) }.map_err(|_| "an object was lost")?;
+        }
+        Ok(())
+    }
+
+    fn memory_runs_out(machine: &'static Machine) -> Result<(), &'static str> {
+        let slab = machine_slab()?;
+        slab.reclaim();
+        let before = slab.pages();
+        // Two sizes at least need the whole of memory; each object leads to the one before.
+        for bytes in [3000, 200] {
+            let mut last: Option<NonNull<u8>> = None;
+            while let Ok(object) = slab.kmalloc(bytes, Gfp::KERNEL | Gfp::NOWARN) {
+                // SAFETY: a new object.
+                unsafe { object.cast::<Option<NonNull<u8>>>().write(last) };
+                last = Some(object);
+            }
+            check(slab.kmalloc(100_000, Gfp::KERNEL | Gfp::NOWARN).is_err(), "there was memory left")?;
+            while let Some(object) = last {
+                // SAFETY: written above.
+                last = unsafe { object.cast::<Option<NonNull<u8>>>().read() };
+                free(slab, object);
+            }
+        }
+        slab.reclaim();
+        check(slab.pages() <= before + 2, "pages were kept")?;
+        check(machine.memory.pages.validate().is_ok(), "the page allocator contradicts itself")
+    }
+
+    /// Objects on their way from one CPU to another.
+    static HANDED: [AtomicPtr<u8>; 256] = [const { AtomicPtr::new(ptr::null_mut()) }; 256];
+    /// What the tick's handlers have seen go wrong, and how often they came.
+    static TICKS: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
+    static BROKEN: AtomicBool = AtomicBool::new(false);
+    static IN_TICK: AtomicBool = AtomicBool::new(false);
+
+    fn size_at(index: usize) -> usize {
+        8 + index * 37 % 1500
+    }
+
+    /// Puts a new object into a place and frees what was there, whoever put it.
+    fn exchange(slab: &KernelSlab, index: usize, gfp: Gfp) {
+        let index = index % HANDED.len();
+        let Some(place) = HANDED.get(index) else { return };
+        let Ok(object) = slab.kmalloc(size_at(index), gfp) else { return };
+        fill(object, size_at(index));
+        // Release and Acquire: the content goes with the object.
+        if let Some(other) = NonNull::new(place.swap(object.as_ptr(), Ordering::AcqRel)) {
+            if !is_filled(other, size_at(index)) {
+                BROKEN.store(true, Ordering::Relaxed);
+            }
+            free(slab, other);
+        }
+    }
+
+    /// In the tick of every CPU, in interrupt context.
+    fn at_tick(data: &'static PerCpu) {
+        let cpu = data.number();
+        if !IN_TICK.load(Ordering::Relaxed) {
+            return;
+        }
+        if let (Some(slab), Some(ticks)) = (slab(), TICKS.get(cpu)) {
+            let count = ticks.fetch_add(1, Ordering::Relaxed);
+            (0..20).for_each(|step| exchange(slab, (count * 20 + step) * 7 + cpu * 31, Gfp::ATOMIC));
+        }
+    }
+
+    fn stress(cpu: usize) -> bool {
+        let Some(slab) = slab() else { return false };
+        let enough = || TICKS.get(cpu).is_none_or(|ticks| ticks.load(Ordering::Relaxed) >= 20);
+        let mut step = 0;
+        // Until its tick has come often enough, and so often at least.
+        while step < 20_000 || (tick::is_running() && !enough()) {
+            exchange(slab, step * 13 + cpu * 57, Gfp::KERNEL);
+            step += 1;
+        }
+        !BROKEN.load(Ordering::Relaxed)
+    }
+
+    fn everybody_at_once(_: &'static Machine) -> Result<(), &'static str> {
+        let slab = machine_slab()?;
+        let faults = slab.nr_faults();
+        check(tick::on_tick(at_tick), "no room for a function at the tick")?;
+        IN_TICK.store(true, Ordering::Relaxed);
+        let mut handles = [const { None }; MAX_CPUS];
+        for (cpu, handle) in CpuSet::online().iter().zip(&mut handles) {
+            let spawned = thread::spawn_on(cpu, move || stress(cpu));
+            *handle = Some(spawned.map_err(|_| "a thread could not be spawned")?);
+        }
+        let all = handles.into_iter().flatten().all(thread::JoinHandle::join);
+        IN_TICK.store(false, Ordering::Relaxed);
+        smp::call(CpuSet::online(), &|_| ());
+        for (index, place) in HANDED.iter().enumerate() {
+            if let Some(object) = NonNull::new(place.swap(ptr::null_mut(), Ordering::AcqRel)) {
+                check(is_filled(object, size_at(index)), "the content changed")?;
+                free(slab, object);
+            }
+        }
+        check(all, "the content changed on some CPU")?;
+        check(slab.nr_faults() == faults, "faults were reported")
+    }
+}
