@@ -35,7 +35,6 @@ mod chunk;
 mod group;
 mod index;
 mod mobility;
-mod parked;
 mod range;
 mod row;
 mod span;
@@ -46,7 +45,6 @@ pub use block::{AllocError, FreeError, PageBlock, TooSmall};
 use chunk::{CHUNK_WORDS, Chunk, Put, View};
 use index::{ChunkSets, Class, Head, ROWS, SHARED};
 pub use mobility::Mobility;
-use parked::{PARKS, Parked};
 pub use range::RangeError;
 use span::{SPAN_WORDS, Spans};
 pub use validate::Broken;
@@ -63,7 +61,6 @@ pub struct Buddy<'a> {
     spans: Spans<'a>,
     sets: ChunkSets<'a>,
     chunks: &'a mut [[u64; CHUNK_WORDS]],
-    parked: Parked,
     /// Free frames by row.
     free_pages: [u64; ROWS],
     managed_pages: u64,
@@ -112,7 +109,6 @@ impl<'a> Buddy<'a> {
             spans,
             sets: ChunkSets::new(nr_chunks, sets).ok_or(too_small)?,
             chunks,
-            parked: Parked::NOTHING,
             free_pages: [0; ROWS],
             managed_pages: 0,
             grouping,
@@ -182,9 +178,6 @@ impl<'a> Buddy<'a> {
     /// What is rare is left to a function that is called last: so this one needs no stack.
     #[inline(never)]
     fn take_at<const ORDER: u32>(&mut self, row: usize) -> u64 {
-        if self.parked.is_something() {
-            return if ORDER < PARKS { self.take_settled(row, ORDER) } else { self.take_parked(row, ORDER) };
-        }
         let Some((chunk, class)) = self.sets.best(row, ORDER) else {
             return self.take_elsewhere(row, ORDER);
         };
@@ -239,9 +232,6 @@ impl<'a> Buddy<'a> {
 
     /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
     fn take_whole(&mut self, row: usize) -> u64 {
-        if self.parked.is_something() {
-            return self.take_parked(row, TOP);
-        }
         let Some(chunk) = self.sets.whole(Self::whole_row(row)) else { return NOTHING };
         let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
         let whole = it.head();
@@ -328,16 +318,6 @@ impl<'a> Buddy<'a> {
         if !head.is_split() {
             return self.put_into_taken(chunk, pfn, ORDER);
         }
-        if ORDER >= PARKS {
-            if self.parked.is_something() {
-                return self.put_settled(pfn, ORDER);
-            }
-            if it.is_free::<ORDER>(offset) {
-                return Refused::AlreadyFree.encode();
-            }
-            it.set_head(head.parked());
-            return self.park(head.row(), ORDER, pfn, chunk);
-        }
         let order = match it.put::<ORDER>(offset) {
             Put::Merged(order) => order,
             Put::Fills => return self.fill(chunk, offset, ORDER),
@@ -370,9 +350,6 @@ impl<'a> Buddy<'a> {
     /// Splits a chunk that is taken as a whole, and frees a part of it.
     #[inline(never)]
     fn put_into_taken(&mut self, chunk: usize, pfn: u64, order: u32) -> u64 {
-        if self.parked.is_in(chunk) {
-            return self.put_settled(pfn, order);
-        }
         let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else {
             return Refused::Foreign.encode();
         };
@@ -405,16 +382,17 @@ impl<'a> Buddy<'a> {
         let Some((chunk, _)) = self.spans.locate_recent(pfn, CHUNK_PAGES) else {
             return self.put_elsewhere(pfn, TOP);
         };
-        if self.parked.is_something() {
-            return self.put_settled(pfn, TOP);
-        }
         let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return Refused::Foreign.encode() };
         let head = it.head();
         if head.class() != Class::NONE {
             return Refused::AlreadyFree.encode();
         }
-        it.set_head(head.parked());
-        self.park(head.row(), TOP, pfn, chunk)
+        let whole = head.whole();
+        it.set_head(whole);
+        if let Some(pages) = self.free_pages.get_mut(whole.row()) {
+            *pages += CHUNK_PAGES;
+        }
+        self.sets.refile(chunk, head, whole, 0)
     }
 
     fn locate(&self, pfn: u64, order: u32) -> Result<(usize, u32), Refused> {
@@ -463,9 +441,7 @@ impl<'a> Buddy<'a> {
 
     fn count_free(&self, wanted: impl Fn(Head) -> bool) -> [u64; NR_ORDERS] {
         let mut nr_free = [0; NR_ORDERS];
-        for chunk in 0..self.chunks.len() {
-            let settled = self.settled(chunk);
-            let it = View(&settled);
+        for it in self.chunks.iter().map(View) {
             if it.head().class() == Class::NONE || !wanted(it.head()) {
                 continue;
             }
@@ -482,8 +458,7 @@ impl<'a> Buddy<'a> {
     #[must_use]
     pub fn largest_free_order(&self) -> Option<Order> {
         let rows = (0..Mobility::ORDINARY).chain([SHARED]);
-        let filed = rows.map(|row| self.sets.largest(row)).max();
-        filed.max(self.parked_class()).and_then(Class::largest_order)
+        rows.map(|row| self.sets.largest(row)).max()?.largest_order()
     }
 
     /// Whether this frame is RAM of this allocator, free or not.

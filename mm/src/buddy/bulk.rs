@@ -25,7 +25,6 @@ impl Buddy<'_> {
     }
 
     fn take_many<const ORDER: u32>(&mut self, row: usize, blocks: &mut [Pfn]) -> usize {
-        self.settle();
         let mut filled = 0;
         while let Some(room) = blocks.get_mut(filled..).filter(|room| !room.is_empty()) {
             let taken = match self.sets.best(row, ORDER) {

@@ -405,26 +405,13 @@ impl Chunk<'_> {
         }
     }
 
-    /// Whether any frame of a block below the order of the chunk is free.
-    #[inline(always)]
-    pub(super) fn is_free<const ORDER: u32>(&self, offset: u32) -> bool {
-        let (word, bit) = (offset / 64, offset % 64);
-        if ORDER >= WORD {
-            let block = row::ones(ORDER - WORD) << word;
-            return (self.view().full() | self.view().partial()) & block != 0;
-        }
-        match self.view().word(word) {
-            0 => self.view().is_full(word),
-            frames => frames >> bit & row::ones(ORDER) != 0,
-        }
-    }
-
     /// Frees a block below the order of the chunk.
     #[inline(always)]
     pub(super) fn put<const ORDER: u32>(&mut self, offset: u32) -> Put {
         let (word, bit) = (offset / 64, offset % 64);
         if ORDER >= WORD {
-            if self.is_free::<ORDER>(offset) {
+            let block = row::ones(ORDER - WORD) << word;
+            if (self.view().full() | self.view().partial()) & block != 0 {
                 return Put::Occupied;
             }
             return Put::Merged(self.put_words(word, ORDER - WORD));

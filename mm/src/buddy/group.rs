@@ -58,7 +58,7 @@ impl Buddy<'_> {
     /// Chunks of this type, as `pagetypeinfo` counts page blocks. O(chunks).
     #[must_use]
     pub fn nr_chunks_of(&self, mobility: Mobility) -> u64 {
-        (0..self.chunks.len()).filter(|chunk| self.reported_type(*chunk) == mobility).count() as u64
+        self.chunks.iter().filter(|chunk| reported_as(View(chunk).head()) == mobility).count() as u64
     }
 
     /// The type of the chunk around a frame; `None` if the frame is no RAM of this allocator.
@@ -69,14 +69,13 @@ impl Buddy<'_> {
     }
 
     fn reported_type(&self, chunk: usize) -> Mobility {
-        reported_as(View(&self.settled(chunk)).head())
+        self.chunk(chunk).map_or(Mobility::Movable, |chunk| reported_as(chunk.head()))
     }
 
     /// Changes the type of the chunk around a frame, to reserve it for [`Mobility::HighAtomic`] or to end that.
     /// Returns the type that it had; `None` if the frame is no RAM of this allocator.
     pub fn set_mobility(&mut self, pfn: Pfn, mobility: Mobility) -> Option<Mobility> {
         let (chunk, _) = self.spans.locate(pfn.as_raw(), 1)?;
-        self.settle();
         let before = self.reported_type(chunk);
         self.move_to_row(chunk, mobility as usize);
         Some(before)
@@ -84,8 +83,8 @@ impl Buddy<'_> {
 
     /// The first frame of the chunk of this type with the largest free block, if any of this type has something
     /// free: a reserve to be opened.
-    pub fn largest_chunk_of(&mut self, mobility: Mobility) -> Option<Pfn> {
-        self.settle();
+    #[must_use]
+    pub fn largest_chunk_of(&self, mobility: Mobility) -> Option<Pfn> {
         let row = mobility as usize;
         let shared = self.sets.whole(SHARED).filter(|_| mobility == Mobility::Movable);
         let chunk = shared.or_else(|| self.sets.first(row, self.sets.largest(row)))?;

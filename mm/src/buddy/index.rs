@@ -60,7 +60,7 @@ const CLASS_MASK: u64 = 0xf;
 const ROW_SHIFT: u32 = 4;
 /// Row and class together: the set.
 const SET_MASK: u64 = SETS as u64 - 1;
-/// Labels and frames have a meaning, and all that is free is to be found in them.
+/// Labels and frames have a meaning. If not, the chunk is free or taken as a whole.
 const SPLIT_BIT: u64 = 1 << 7;
 const PFN_SHIFT: u32 = 8;
 
@@ -102,12 +102,6 @@ impl Head {
     #[inline(always)]
     const fn set(self) -> u32 {
         (self.0 & SET_MASK) as u32
-    }
-
-    /// As long as a block of the chunk is parked: not split, whatever it is.
-    #[inline(always)]
-    pub(super) const fn parked(self) -> Self {
-        Self(self.0 & !SPLIT_BIT)
     }
 
     /// Split, of this class below the whole.

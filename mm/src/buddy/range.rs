@@ -66,12 +66,10 @@ impl Buddy<'_> {
     ///
     /// [`FreeError`] if part of it is no RAM of this allocator, or is free already. Nothing was changed.
     pub fn free_range(&mut self, range: PhysRange) -> Result<u64, FreeError> {
-        self.settle();
         let range = range.frames_inside();
         let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
         self.each_piece(start, end, Self::check_piece)?;
         self.each_piece(start, end, Self::free_piece)?;
-        self.settle();
         Ok(end - start)
     }
 
@@ -134,7 +132,6 @@ impl Buddy<'_> {
         for chunk in 0..nr_chunks as u64 {
             let code = self.put_whole(pfn.as_raw() + chunk * CHUNK_PAGES);
             Refused::decode(code).map_err(|why| why.about(pfn, order))?;
-            self.settle();
         }
         Ok(())
     }
@@ -200,8 +197,7 @@ impl Buddy<'_> {
     /// Whether a frame is free, and how many from there on are so too: at least 1, not beyond its word of 64.
     fn stretch(&self, pfn: u64, end: u64) -> (bool, u64) {
         let Some((chunk, offset)) = self.spans.locate(pfn, 1) else { return (false, 1) };
-        let settled = self.settled(chunk);
-        let (view, bit) = (View(&settled), offset % 64);
+        let (Some(view), bit) = (self.chunk(chunk), offset % 64) else { return (false, 1) };
         let frames = match view.head().is_split() {
             true => view.frames(offset / 64),
             false if view.head().class() == Class::WHOLE => !0,
@@ -218,7 +214,6 @@ impl Buddy<'_> {
     ///
     /// [`RangeError::Busy`] with the first frame that is not free, or no RAM of this allocator.
     pub fn take_range(&mut self, range: PhysRange, mobility: Mobility) -> Result<(), RangeError> {
-        self.settle();
         let range = range.frames_touched();
         if let Some(busy) = self.busy(range).next() {
             return Err(RangeError::Busy(busy.start().pfn()));
@@ -262,8 +257,7 @@ impl Buddy<'_> {
     #[must_use]
     pub fn whole_run(&self, nr_chunks: u64) -> Option<Pfn> {
         let is_whole = |chunk: usize| {
-            let head = View(&self.settled(chunk)).head();
-            head.class() == Class::WHOLE && head.row() == SHARED
+            self.chunk(chunk).is_some_and(|chunk| chunk.head().class() == Class::WHOLE && chunk.head().row() == SHARED)
         };
         let mut run = (0, 0);
         for (chunk, first_pfn) in self.spans.chunks() {

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::{Buddy, CHUNK_PAGES, Class, Head, ROWS, View};
+use super::{Buddy, CHUNK_PAGES, Class, Head, ROWS};
 use crate::addr::{NR_ORDERS, Order, Pfn};
 
 /// An invariant that does not hold, with the number of the chunk or the order.
@@ -72,18 +72,17 @@ impl Buddy<'_> {
     }
 
     fn validate_chunk(&self, chunk: usize) -> Result<Head, Broken> {
-        let filed = self.chunk(chunk).ok_or(Broken::Chunk(chunk))?.head();
-        let settled = self.settled(chunk);
-        let (view, head) = (View(&settled), View(&settled).head());
+        let view = self.chunk(chunk).ok_or(Broken::Chunk(chunk))?;
+        let head = view.head();
         let is_whole = matches!(head.class(), Class::NONE | Class::WHOLE);
         if if head.is_split() { !view.is_consistent() } else { !is_whole } {
             return Err(Broken::Chunk(chunk));
         }
-        if !self.sets.is_filed(filed, chunk) || filed != head && !self.parked.is_in(chunk) {
+        if !self.sets.is_filed(head, chunk) {
             return Err(Broken::Set(chunk));
         }
         let is_ram = |(pfn, order): (Pfn, Order)| self.locate(pfn.as_raw(), order.as_usize() as u32).is_ok();
-        if self.blocks_of(chunk).all(is_ram) { Ok(filed) } else { Err(Broken::OutsideRam(chunk)) }
+        if self.blocks_of(chunk).all(is_ram) { Ok(head) } else { Err(Broken::OutsideRam(chunk)) }
     }
 
     /// All free blocks, lowest first.
@@ -91,12 +90,11 @@ impl Buddy<'_> {
         (0..self.chunks.len()).flat_map(|chunk| self.blocks_of(chunk))
     }
 
-    fn blocks_of(&self, chunk: usize) -> impl Iterator<Item = (Pfn, Order)> + use<> {
-        let settled = self.settled(chunk);
-        let (mut at, end) = (0, CHUNK_PAGES as u32);
+    fn blocks_of(&self, chunk: usize) -> impl Iterator<Item = (Pfn, Order)> + '_ {
+        let mut at = 0;
         core::iter::from_fn(move || {
-            let view = View(&settled);
-            while at < end {
+            let view = self.chunk(chunk)?;
+            while at < CHUNK_PAGES as u32 {
                 let (offset, order) = (at, view.free_order(at));
                 at += order.map_or(1, |order| 1 << order);
                 if let Some(order) = order {

@@ -64,7 +64,6 @@ impl<'a> Pair<'a> {
             self.model.set_range(frames, true, Mobility::Movable);
         } else {
             assert!(added.is_err(), "{frames:?} was added");
-            self.model.set_range(&(0..0), true, Mobility::Movable);
         }
     }
 
@@ -92,10 +91,6 @@ impl<'a> Pair<'a> {
     fn alloc_bulk(&mut self, want: usize, mobility: Mobility, count: usize) {
         let mut blocks = vec![Pfn::default(); count];
         let taken = self.buddy.alloc_bulk(order(want), mobility, &mut blocks);
-        // Below the orders that are parked, taking many begins with merging what is.
-        if want < 4 {
-            self.model.set_range(&(0..0), true, mobility);
-        }
         let expected: Vec<_> = (0..count).map_while(|_| self.model.alloc(want, mobility)).collect();
         let taken: Vec<_> = blocks[..taken].iter().map(|pfn| pfn.as_raw() - BASE).collect();
         assert_eq!(taken, expected, "order {want}, {mobility:?}");
@@ -103,7 +98,6 @@ impl<'a> Pair<'a> {
     }
 
     fn free_raw(&mut self, start: u64, at: usize) -> Result<(), FreeError> {
-        self.model.put(start, at);
         self.buddy.free(PageBlock::from_raw(pfn(start), order(at)))
     }
 
@@ -113,6 +107,7 @@ impl<'a> Pair<'a> {
         }
         let (start, at) = self.held.swap_remove(index % self.held.len());
         assert_eq!(self.free_raw(start, at), Ok(()));
+        self.model.put(start, at);
     }
 
     /// Frees held blocks of one order in bulk, in any order; and behind them one that is free already.
@@ -128,7 +123,7 @@ impl<'a> Pair<'a> {
         }
         let pfns: Vec<_> = blocks.iter().map(|(start, _)| pfn(*start)).collect();
         let done = self.buddy.free_bulk(order(at), &pfns);
-        blocks.iter().take(freed + 1).for_each(|(start, _)| self.model.put(*start, at));
+        blocks.iter().take(freed).for_each(|(start, _)| self.model.put(*start, at));
         match pfns.get(freed) {
             Some(pfn) => assert_eq!(done, Err((freed, FreeError::AlreadyFree(*pfn, order(at))))),
             None => assert_eq!(done, Ok(())),
@@ -195,7 +190,6 @@ impl<'a> Pair<'a> {
         match self.model.busy(frames).first() {
             Some(busy) => {
                 assert_eq!(self.buddy.take_range(range, mobility), Err(RangeError::Busy(pfn(busy.start))));
-                self.model.set_range(&(0..0), true, mobility);
             }
             None => {
                 assert_eq!(self.buddy.take_range(range, mobility), Ok(()));

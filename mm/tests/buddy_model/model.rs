@@ -12,8 +12,6 @@ use mm::buddy::{Buddy, Mobility};
 pub(crate) const CHUNK: u64 = 1024;
 /// Not 0, so that offsets and frame numbers differ.
 pub(crate) const BASE: u64 = 0x4_0000;
-/// From this order on the block that was freed last is taken again first.
-const PARKS: usize = 4;
 
 pub(crate) fn pages(frames: &Range<u64>) -> PhysRange {
     let address = |frame: u64| PhysAddr::new((BASE + frame) * PAGE_SIZE).unwrap();
@@ -39,8 +37,6 @@ pub(crate) struct Model {
     /// By chunk; without a meaning for ordinary types while the chunk is free as a whole.
     types: Vec<Mobility>,
     grouping: bool,
-    /// A block that was freed last, and the type of its chunk then.
-    parked: Option<(u64, usize, Mobility)>,
 }
 
 const fn is_ordinary(mobility: Mobility) -> bool {
@@ -61,7 +57,6 @@ impl Model {
             free: vec![false; end as usize],
             types: vec![first_type; (end / CHUNK) as usize],
             grouping,
-            parked: None,
         }
     }
 
@@ -127,7 +122,6 @@ impl Model {
     }
 
     pub(crate) fn set_type(&mut self, chunk: u64, mobility: Mobility) {
-        self.parked = None;
         self.types[chunk as usize] = mobility;
     }
 
@@ -157,11 +151,7 @@ impl Model {
     /// What an allocation takes. The chunk is of the type then that the request asked for or found.
     pub(crate) fn alloc(&mut self, order: usize, mobility: Mobility) -> Option<u64> {
         let mobility = if self.grouping { mobility } else { Mobility::Unmovable };
-        let parked = self.parked.take();
-        let start = match parked.filter(|parked| (parked.1, parked.2) == (order, mobility)) {
-            Some((start, ..)) => Some(start),
-            None => self.find(order, mobility),
-        }?;
+        let start = self.find(order, mobility)?;
         let frames = self.frames(start, order);
         self.free[frames].fill(false);
         Some(start)
@@ -215,30 +205,13 @@ impl Model {
         }
     }
 
-    /// Frees a block, or fails to; either way the allocator has looked at its chunk.
     pub(crate) fn put(&mut self, start: u64, order: usize) {
-        let chunk = start / CHUNK;
-        if chunk >= self.nr_chunks() {
-            return;
-        }
-        let looks = order >= PARKS && (order == MAX_ORDER || !self.is_whole(chunk));
-        if self.why_not_free(start, order).is_none_or(|why| why == "already free")
-            && self.parked.is_some_and(|(parked, ..)| looks || parked / CHUNK == chunk)
-        {
-            self.parked = None;
-        }
-        if self.why_not_free(start, order).is_none() {
-            let frames = self.frames(start, order);
-            self.free[frames].fill(true);
-            if order >= PARKS {
-                self.parked = Some((start, order, self.types[chunk as usize]));
-            }
-        }
+        let frames = self.frames(start, order);
+        self.free[frames].fill(true);
     }
 
     /// Frees or takes frames that are in the other state.
     pub(crate) fn set_range(&mut self, frames: &Range<u64>, free: bool, mobility: Mobility) {
-        self.parked = None;
         let mobility = if self.grouping { mobility } else { Mobility::Unmovable };
         for chunk in frames.start / CHUNK..frames.end.div_ceil(CHUNK) {
             if !free && self.is_whole(chunk) && is_ordinary(self.types[chunk as usize]) {
@@ -275,11 +248,7 @@ impl Model {
         let (mut free_pages, mut nr_chunks) = ([0; Mobility::COUNT], [0; Mobility::COUNT]);
         for (start, order) in expected {
             nr_free[self.type_of(start / CHUNK).as_usize()][order] += 1;
-            // A parked block counts where it was until it is merged.
-            let chunk = start / CHUNK;
-            let is_parked = self.parked.is_some_and(|(parked, ..)| parked / CHUNK == chunk);
-            let counts_for = if is_parked { self.types[chunk as usize] } else { self.type_of(chunk) };
-            free_pages[counts_for.as_usize()] += 1 << order;
+            free_pages[self.type_of(start / CHUNK).as_usize()] += 1 << order;
         }
         for chunk in (0..self.nr_chunks()).filter(|chunk| self.is_ram_chunk(*chunk)) {
             let frame = (chunk * CHUNK..).find(|frame| self.is_ram(*frame)).unwrap();

@@ -29,8 +29,6 @@ use crate::rng::{Rng, SEED, Step, geometric_order, trace};
 pub const GIB: usize = 1 << 18;
 /// Single frames in a batch.
 pub const BATCH: usize = 10_000;
-/// Measured steps of the mixed trace.
-pub const STEPS: usize = 1_000_000;
 
 /// An allocator of page frames, which are numbered from 0.
 pub trait Frames {
@@ -63,6 +61,48 @@ pub trait Frames {
     }
     /// Bytes of metadata that are not on the heap of the process.
     fn metadata_bytes(&self) -> usize;
+}
+
+/// An allocator that several threads use.
+pub trait SharedFrames: Sync {
+    /// As the tables call it.
+    const NAME: &'static str;
+    /// As [`Frames::new`].
+    fn new(base: *mut u8, frames: usize) -> Box<Self>;
+    /// As [`Frames::extra_bytes`].
+    fn extra_bytes(_frames: usize) -> usize {
+        0
+    }
+    /// As [`Frames::alloc`].
+    fn alloc(&self, order: u32) -> Option<usize>;
+    /// As [`Frames::free`].
+    fn free(&self, frame: usize, order: u32);
+}
+
+/// An allocator for one thread behind a spin lock.
+pub struct Locked<F>(spin::mutex::SpinMutex<Box<F>>);
+
+// SAFETY: whoever holds the lock is the only one to use the allocator and what it points to.
+unsafe impl<F> Sync for Locked<F> {}
+
+impl<F: Frames> SharedFrames for Locked<F> {
+    const NAME: &'static str = F::NAME;
+
+    fn new(base: *mut u8, frames: usize) -> Box<Self> {
+        Box::new(Self(spin::mutex::SpinMutex::new(F::new(base, frames))))
+    }
+
+    fn extra_bytes(frames: usize) -> usize {
+        F::extra_bytes(frames)
+    }
+
+    fn alloc(&self, order: u32) -> Option<usize> {
+        self.0.lock().alloc(order)
+    }
+
+    fn free(&self, frame: usize, order: u32) {
+        self.0.lock().free(frame, order);
+    }
 }
 
 const NONE: usize = usize::MAX;
@@ -127,10 +167,10 @@ fn count_huge<F: Frames>(frames: &mut F) -> usize {
 }
 
 /// The trace at half occupancy: slots, the steps that lead there, and those that are measured.
-fn mixed_trace(frames: usize) -> (u32, Vec<Step>, Vec<Step>) {
+fn mixed_trace(frames: usize, steps: usize) -> (u32, Vec<Step>, Vec<Step>) {
     let slots = (frames / 6) as u32;
     let warm = 2 * slots as usize;
-    let mut all = trace(slots, warm + STEPS, SEED ^ 1, geometric_order);
+    let mut all = trace(slots, warm + steps, SEED ^ 1, geometric_order);
     let measured = all.split_off(warm);
     (slots, all, measured)
 }
@@ -142,7 +182,7 @@ pub fn run<F: Frames, M: Meter>(meter: &mut M, base: *mut u8, frames: usize, tag
         run_pairs(meter, &mut *allocator, &format!("ppair.{tag}"));
     }
     if full && meter.wants("ppairhalf") {
-        let (slots, warm, _) = mixed_trace(frames);
+        let (slots, warm, _) = mixed_trace(frames, 0);
         let mut allocator = F::new(base, frames);
         replay(&mut *allocator, &mut empty_slots(slots), &warm);
         run_pairs(meter, &mut *allocator, &format!("ppairhalf.{tag}"));
@@ -157,7 +197,7 @@ pub fn run<F: Frames, M: Meter>(meter: &mut M, base: *mut u8, frames: usize, tag
         }
     }
     if full && meter.wants("pbulk") {
-        let (slots, warm, _) = mixed_trace(frames);
+        let (slots, warm, _) = mixed_trace(frames, 0);
         let mut allocator = F::new(base, frames);
         run_bulk(meter, &mut *allocator, "free");
         replay(&mut *allocator, &mut empty_slots(slots), &warm);
@@ -232,7 +272,7 @@ fn run_bulk<F: Frames, M: Meter>(meter: &mut M, allocator: &mut F, state: &str) 
 }
 
 fn run_mixed<F: Frames, M: Meter>(meter: &mut M, base: *mut u8, frames: usize, tag: &str) {
-    let (slots, warm, measured) = mixed_trace(frames);
+    let (slots, warm, measured) = mixed_trace(frames, meter.steps());
     let mut allocator = F::new(base, frames);
     let mut slots = empty_slots(slots);
     replay(&mut *allocator, &mut slots, &warm);
@@ -249,7 +289,7 @@ fn run_mixed<F: Frames, M: Meter>(meter: &mut M, base: *mut u8, frames: usize, t
         }
         failed += replay(&mut *allocator, &mut slots, &measured);
         if repetition > 0 {
-            meter.end(&format!("pmixed.{tag}"), STEPS as u64);
+            meter.end(&format!("pmixed.{tag}"), measured.len() as u64);
         }
     }
     let used: u64 = slots.iter().filter(|slot| slot.frame != NONE).map(|slot| 1 << slot.order).sum();

@@ -8,12 +8,20 @@
 //!   rng        the numbers that all workloads are made from
 //!   meter      what a workload is measured with
 //!   frames     workloads on page frames, and the trait they need
+//!   objects    the same for objects
+//!   ours       Quire behind these traits
+//!   peers      everybody else
 //! ```
+//!
+//! To measure another allocator, implement [`frames::Frames`] or [`objects::Objects`] for it, and add it to the lists in
+//! `src/bin/host/main.rs` and `src/bin/bare.rs`.
 #![no_std]
 
 extern crate alloc;
 
 pub mod frames;
 pub mod meter;
+pub mod objects;
 pub mod ours;
+pub mod peers;
 pub mod rng;

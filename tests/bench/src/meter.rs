@@ -13,6 +13,8 @@ pub trait Meter {
     fn repetitions(&self) -> usize;
     /// Turns of a loop that does the same thing each time. Where instructions are counted few are enough.
     fn turns(&self) -> u64;
+    /// Steps of the mixed traces.
+    fn steps(&self) -> usize;
     /// Whether this group of workloads is asked for.
     fn wants(&self, group: &str) -> bool;
 }

@@ -1,121 +1,336 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Quire's own allocators behind the traits of this harness.
+//!
+//! Boards differ from the host in the [`Arch`](mm::arch::Arch) alone: the bare-metal image counts what the firmware
+//! would run, on the host CPUs are threads.
 
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::AtomicU16;
 
 use mm::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use mm::buddy::{Buddy, Mobility, PageBlock};
+use mm::gfp::Gfp;
+use mm::memblock::Memblock;
+use mm::page_alloc::{Config, Pages, Tuning};
+use mm::slab::{Settings, Slab};
 
-use crate::frames::Frames;
+use crate::frames::{Frames, SharedFrames};
+use crate::objects::{Objects, SharedObjects};
 
-/// The buddy by itself: no lock, no zone, no per-CPU lists.
-pub struct RawBuddy {
-    buddy: Buddy<'static>,
-    metadata: *mut [u64],
+#[cfg(target_os = "none")]
+type Cpu = mm::arch::aarch64::AArch64;
+#[cfg(not(target_os = "none"))]
+type Cpu = mm::arch::host::Host<'static>;
+
+/// The CPUs, which see the bytes at `base` at the physical address of the same number.
+#[cfg(target_os = "none")]
+fn cpu(_base: *mut u8, _bytes: usize) -> Cpu {
+    // SAFETY: physical addresses are what the CPU sees; the image has set TPIDR_EL1 up.
+    unsafe { Cpu::new(0) }
 }
 
-/// The loop's own cost.
-pub struct Null;
+/// The CPUs, which see the bytes at `base` at the physical address of the same number.
+#[cfg(not(target_os = "none"))]
+fn cpu(base: *mut u8, bytes: usize) -> Cpu {
+    // SAFETY: the harness gives that memory to this allocator alone. No word of it is made into a reference.
+    let words = unsafe { core::slice::from_raw_parts_mut(base.cast(), bytes / 8) };
+    Cpu::new(PhysAddr::new_saturating(base as u64), words)
+}
 
-fn range(frames: usize) -> PhysRange {
+/// Memory that is borrowed for ever, until this is dropped.
+struct Leaked<T: ?Sized>(*mut T);
+
+impl<T: ?Sized> Leaked<T> {
+    fn new(value: Box<T>) -> (Self, &'static mut T) {
+        let raw = Box::into_raw(value);
+        // SAFETY: valid until `drop`, which the owner has happen after the last use.
+        (Self(raw), unsafe { &mut *raw })
+    }
+}
+
+impl<T: ?Sized> Drop for Leaked<T> {
+    fn drop(&mut self) {
+        // SAFETY: from `into_raw`, and not used any more.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+/// Metadata, which an allocator takes as it comes: what it leaves untouched is not touched here either.
+fn untouched(words: usize) -> Box<[u64]> {
+    let mut memory: Vec<u64> = Vec::with_capacity(words);
+    // SAFETY: reserved. Whoever gets them writes each before reading it.
+    #[expect(clippy::uninit_vec, reason = "start-up is measured: it must not begin with a pass over the metadata")]
+    unsafe {
+        memory.set_len(words);
+    }
+    memory.into_boxed_slice()
+}
+
+fn order_of(order: u32) -> Order {
+    Order::new(order as usize).unwrap_or(Order::MAX)
+}
+
+fn block_of(frame: usize, order: u32) -> PageBlock {
+    PageBlock::from_raw(Pfn::new(frame as u64).unwrap_or_default(), order_of(order))
+}
+
+fn all_frames(frames: usize) -> PhysRange {
     PhysRange::below(PhysAddr::new_saturating(frames as u64 * PAGE_SIZE))
+}
+
+/// The buddy allocator by itself: no lock, no zone, no per-CPU words.
+pub struct RawBuddy {
+    buddy: Buddy<'static>,
+    metadata: Leaked<[u64]>,
 }
 
 impl Frames for RawBuddy {
     const NAME: &'static str = "quire-buddy";
 
     fn new(_: *mut u8, frames: usize) -> Box<Self> {
-        let range = range(frames);
-        let words = Buddy::metadata_words(core::iter::once(range));
-        let mut memory: Vec<u64> = Vec::with_capacity(words);
-        // SAFETY: the buddy takes metadata of any content, and the words are reserved.
-        #[expect(clippy::uninit_vec, reason = "what the allocator leaves untouched must stay so")]
-        unsafe {
-            memory.set_len(words);
-        }
-        let metadata = Box::into_raw(memory.into_boxed_slice());
-        // SAFETY: it is given back in `drop` only, when the buddy is not used any more.
-        let borrowed = unsafe { &mut *metadata };
-        let mut buddy = Buddy::new(core::iter::once(range), borrowed).unwrap();
+        let range = all_frames(frames);
+        let (metadata, words) = Leaked::new(untouched(Buddy::metadata_words(core::iter::once(range))));
+        let mut buddy = Buddy::new(core::iter::once(range), words).unwrap();
         buddy.add_range(range).unwrap();
         Box::new(Self { buddy, metadata })
     }
 
     #[inline]
     fn alloc(&mut self, order: u32) -> Option<usize> {
-        let order = Order::new(order as usize)?;
-        let block = self.buddy.alloc(order, Mobility::Unmovable).ok()?;
-        Some(block.into_raw().0.as_raw() as usize)
+        let block = self.buddy.alloc(order_of(order), Mobility::Unmovable).ok()?;
+        Some(block.pfn().as_raw() as usize)
     }
 
     #[inline]
     fn free(&mut self, frame: usize, order: u32) {
-        let (Some(pfn), Some(order)) = (Pfn::new(frame as u64), Order::new(order as usize)) else {
-            return;
-        };
-        self.buddy.free(PageBlock::from_raw(pfn, order)).unwrap();
+        self.buddy.free(block_of(frame, order)).unwrap();
     }
 
     fn alloc_bulk(&mut self, order: u32, frames: &mut [usize]) {
         let mut pfns = [Pfn::default(); 64];
-        let Some(order) = Order::new(order as usize) else { return };
         for frames in frames.chunks_mut(64) {
-            let taken = self.buddy.alloc_bulk(order, Mobility::Unmovable, &mut pfns[..frames.len()]);
-            for (frame, pfn) in frames.iter_mut().zip(&pfns[..taken]) {
-                *frame = pfn.as_raw() as usize;
-            }
+            let taken = self.buddy.alloc_bulk(order_of(order), Mobility::Unmovable, &mut pfns[..frames.len()]);
+            frames.iter_mut().zip(&pfns[..taken]).for_each(|(frame, pfn)| *frame = pfn.as_raw() as usize);
         }
     }
 
     fn free_bulk(&mut self, order: u32, frames: &[usize]) {
         let mut pfns = [Pfn::default(); 64];
-        let Some(order) = Order::new(order as usize) else { return };
         for frames in frames.chunks(64) {
-            for (frame, pfn) in frames.iter().zip(&mut pfns) {
-                *pfn = Pfn::new(*frame as u64).unwrap();
-            }
-            self.buddy.free_bulk(order, &pfns[..frames.len()]).unwrap();
+            frames.iter().zip(&mut pfns).for_each(|(frame, pfn)| *pfn = Pfn::new(*frame as u64).unwrap());
+            self.buddy.free_bulk(order_of(order), &pfns[..frames.len()]).unwrap();
         }
     }
 
     fn metadata_bytes(&self) -> usize {
-        size_of::<Self>()
+        // SAFETY: only its length is looked at.
+        size_of::<Self>() + unsafe { size_of_val(&*self.metadata.0) }
     }
 }
 
-impl Drop for RawBuddy {
+/// The page allocator as shipped: zone, lock, watermarks, per-CPU words. Without the reserves that only some requests
+/// may use, so that all frames can be had as from the others.
+pub struct QuirePages {
+    pages: ManuallyDrop<Pages<'static, Cpu>>,
+    metadata: ManuallyDrop<Leaked<[u64]>>,
+    cpu: ManuallyDrop<Leaked<Cpu>>,
+}
+
+fn config() -> Config {
+    let tuning = Tuning { min_free_kbytes: Some(0), watermark_scale_factor: 0, dma_reserve_ratio: 0 };
+    Config { nr_cpus: 2, tuning, ..Config::DEFAULT }
+}
+
+impl QuirePages {
+    fn build(frames: usize) -> Self {
+        // The frames are only counted.
+        let (cpu, cpu_ref) = Leaked::new(Box::new(cpu(NonNull::dangling().as_ptr(), 0)));
+        let mut memblock = Memblock::new();
+        memblock.add(all_frames(frames), 0).unwrap();
+        let config = config();
+        let words = Pages::<Cpu>::metadata_bytes(&memblock, &config) as usize / 8;
+        let (metadata, words) = Leaked::new(untouched(words));
+        let pages = Pages::build(cpu_ref, &memblock, &config, words).unwrap();
+        Self {
+            pages: ManuallyDrop::new(pages),
+            metadata: ManuallyDrop::new(metadata),
+            cpu: ManuallyDrop::new(cpu),
+        }
+    }
+}
+
+impl Drop for QuirePages {
     fn drop(&mut self) {
-        // SAFETY: it came from `into_raw`, and nothing uses it after this.
-        drop(unsafe { Box::from_raw(self.metadata) });
+        // SAFETY: each is dropped once, what borrows before what is borrowed.
+        unsafe {
+            ManuallyDrop::drop(&mut self.pages);
+            ManuallyDrop::drop(&mut self.metadata);
+            ManuallyDrop::drop(&mut self.cpu);
+        }
     }
 }
 
-impl Frames for Null {
-    const NAME: &'static str = "null";
+impl Frames for QuirePages {
+    const NAME: &'static str = "quire-pages";
 
-    fn new(_: *mut u8, _: usize) -> Box<Self> {
-        Box::new(Self)
+    fn new(_: *mut u8, frames: usize) -> Box<Self> {
+        Box::new(Self::build(frames))
     }
 
-    #[inline(never)]
+    #[inline]
     fn alloc(&mut self, order: u32) -> Option<usize> {
-        // "No" to what would go on for ever: counting blocks of order 9.
-        if core::hint::black_box(order) == 9 { None } else { Some(0) }
+        let block = self.pages.alloc(Gfp::KERNEL, order_of(order)).ok()?;
+        Some(block.pfn().as_raw() as usize)
     }
 
-    #[inline(never)]
-    fn free(&mut self, frame: usize, _: u32) {
-        core::hint::black_box(frame);
+    #[inline]
+    fn free(&mut self, frame: usize, order: u32) {
+        self.pages.free(block_of(frame, order)).unwrap();
+    }
+
+    fn alloc_bulk(&mut self, _: u32, frames: &mut [usize]) {
+        let mut pfns = [Pfn::default(); 64];
+        for frames in frames.chunks_mut(64) {
+            let taken = self.pages.alloc_bulk(Gfp::KERNEL, &mut pfns[..frames.len()]);
+            frames.iter_mut().zip(&pfns[..taken]).for_each(|(frame, pfn)| *frame = pfn.as_raw() as usize);
+        }
+    }
+
+    fn free_bulk(&mut self, _: u32, frames: &[usize]) {
+        let mut pfns = [Pfn::default(); 64];
+        for frames in frames.chunks(64) {
+            frames.iter().zip(&mut pfns).for_each(|(frame, pfn)| *pfn = Pfn::new(*frame as u64).unwrap());
+            self.pages.free_bulk(&pfns[..frames.len()]).unwrap();
+        }
     }
 
     fn metadata_bytes(&self) -> usize {
-        0
+        // SAFETY: only its length is looked at.
+        size_of::<Self>() + unsafe { size_of_val(&*self.metadata.0) }
     }
 }
 
-#[allow(dead_code)]
-fn unused() {
-    let _ = vec![0];
+impl SharedFrames for QuirePages {
+    const NAME: &'static str = "quire-pages";
+
+    fn new(_: *mut u8, frames: usize) -> Box<Self> {
+        Box::new(Self::build(frames))
+    }
+
+    #[inline]
+    fn alloc(&self, order: u32) -> Option<usize> {
+        let block = self.pages.alloc(Gfp::KERNEL, order_of(order)).ok()?;
+        Some(block.pfn().as_raw() as usize)
+    }
+
+    #[inline]
+    fn free(&self, frame: usize, order: u32) {
+        self.pages.free(block_of(frame, order)).unwrap();
+    }
+}
+
+/// kmalloc over the page allocator. All metadata lies in the arena, as on a board it lies in RAM.
+pub struct QuireSlab {
+    slab: ManuallyDrop<Slab<'static, Cpu, Pages<'static, Cpu>>>,
+    cpu: ManuallyDrop<Leaked<Cpu>>,
+}
+
+impl QuireSlab {
+    /// # Safety
+    ///
+    /// As [`Objects::new`].
+    unsafe fn build(base: *mut u8, bytes: usize) -> Option<Self> {
+        let (leaked, cpu) = Leaked::new(Box::new(cpu(base, bytes)));
+        let start = PhysAddr::new(base as u64)?;
+        let arena = PhysRange::new(start, start.checked_add(bytes as u64)?)?.frames_inside();
+        let mut memblock = Memblock::new();
+        memblock.add(arena, 0).ok()?;
+        let config = config();
+        let words = Pages::<Cpu>::metadata_bytes(&memblock, &config).div_ceil(8) as usize;
+        let tags = Slab::<Cpu, Pages<'static, Cpu>>::nr_tags(arena);
+        let metadata = (words * 8 + tags * 2).next_multiple_of(PAGE_SIZE as usize);
+        if metadata >= bytes {
+            return None;
+        }
+        let reserved = PhysRange::new(start, start.checked_add(metadata as u64)?)?;
+        memblock.reserve(reserved, mm::memblock::Tag::Metadata, mm::memblock::ReserveFlags::default()).ok()?;
+        // SAFETY: inside the arena, apart from each other and from all frames that are handed out; any bits are words.
+        let (words, tags) = unsafe {
+            let words = core::slice::from_raw_parts_mut(base.cast::<u64>(), words);
+            let tags = core::slice::from_raw_parts_mut(base.add(words.len() * 8).cast::<AtomicU16>(), tags);
+            (words, tags)
+        };
+        let pages = Pages::build(cpu, &memblock, &config, words).ok()?;
+        let settings = Settings { one_group: true, ..Settings::new(bytes as u64, 2, |_| {}) };
+        let slab = Slab::new(cpu, pages, arena, tags, settings).ok()?;
+        Some(Self { slab: ManuallyDrop::new(slab), cpu: ManuallyDrop::new(leaked) })
+    }
+
+    #[inline(always)]
+    fn get(&self, size: usize, align: usize) -> *mut u8 {
+        self.slab.kmalloc_aligned(size, align, Gfp::KERNEL).map_or(null_mut(), NonNull::as_ptr)
+    }
+
+    /// # Safety
+    ///
+    /// As [`Objects::free`].
+    #[inline(always)]
+    unsafe fn put(&self, object: *mut u8, size: usize, align: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.slab.kfree_sized(NonNull::new_unchecked(object), size, align) };
+    }
+}
+
+impl Drop for QuireSlab {
+    fn drop(&mut self) {
+        // SAFETY: each is dropped once, what borrows before what is borrowed.
+        unsafe {
+            ManuallyDrop::drop(&mut self.slab);
+            ManuallyDrop::drop(&mut self.cpu);
+        }
+    }
+}
+
+impl Objects for QuireSlab {
+    const NAME: &'static str = "quire-slab";
+    const GRAIN: usize = PAGE_SIZE as usize;
+
+    unsafe fn new(base: *mut u8, bytes: usize) -> Option<Box<Self>> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::build(base, bytes) }.map(Box::new)
+    }
+
+    #[inline]
+    unsafe fn alloc(&mut self, size: usize, align: usize) -> *mut u8 {
+        self.get(size, align)
+    }
+
+    #[inline]
+    unsafe fn free(&mut self, object: *mut u8, size: usize, align: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.put(object, size, align) };
+    }
+}
+
+impl SharedObjects for QuireSlab {
+    const NAME: &'static str = "quire-slab";
+
+    unsafe fn new(base: *mut u8, bytes: usize) -> Option<Box<Self>> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::build(base, bytes) }.map(Box::new)
+    }
+
+    #[inline]
+    unsafe fn alloc(&self, size: usize, align: usize) -> *mut u8 {
+        self.get(size, align)
+    }
+
+    #[inline]
+    unsafe fn free(&self, object: *mut u8, size: usize, align: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.put(object, size, align) };
+    }
 }

@@ -13,13 +13,15 @@ extern crate alloc;
 
 #[cfg(target_os = "none")]
 mod bare {
-    use alloc::format;
     use core::alloc::{GlobalAlloc, Layout};
     use core::fmt::Write;
+    use core::sync::atomic::AtomicU64;
 
     use bench::frames::{self, Frames};
     use bench::meter::Meter;
-    use bench::ours;
+    use bench::objects::{self, Objects};
+    use bench::ours::{QuirePages, QuireSlab, RawBuddy};
+    use bench::peers::{frames as pf, objects as po};
 
     core::arch::global_asm!(
         ".section .text.boot, \"ax\"",
@@ -35,13 +37,21 @@ mod bare {
         "b.hs 2f",
         "str xzr, [x0], #8",
         "b 1b",
-        "2: bl rust_main",
+        // mm asks TPIDR_EL1 which CPU this is: it points to a word that says 0.
+        "2: adrp x0, CPU_NUMBER",
+        "add x0, x0, :lo12:CPU_NUMBER",
+        "msr tpidr_el1, x0",
+        "bl rust_main",
         "3: wfe",
         "b 3b",
     );
 
-    /// With `-m 3G` RAM ends at 4 GiB. The frames lie in its upper half, the harness's heap below them.
-    const FRAMES: usize = 0x8000_0000;
+    /// This CPU's data, as mm finds it: its number, and whatever a back end keeps behind it.
+    #[unsafe(no_mangle)]
+    static CPU_NUMBER: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+    /// With `-m 3G` RAM ends at 4 GiB. What allocators work on lies in its upper half, the harness's heap below.
+    const REGION: usize = 0x8000_0000;
 
     /// A heap for the harness: lists by power of two over a bump pointer.
     struct Heap;
@@ -66,8 +76,8 @@ mod bare {
                 if NEXT == 0 {
                     NEXT = &raw const __heap as usize;
                 }
-                let start = NEXT.next_multiple_of(layout.align().max(64));
-                if start + size > FRAMES {
+                let start = NEXT.next_multiple_of(size.min(4096));
+                if start + size > REGION {
                     return core::ptr::null_mut();
                 }
                 NEXT = start + size;
@@ -137,16 +147,16 @@ mod bare {
         fn end(&mut self, label: &str, operations: u64) {
             let count = instructions() - self.start;
             let (whole, hundredths) = (count / operations, count % operations * 100 / operations);
+            let peer = self.peer;
             let _ = writeln!(
                 Uart,
-                "{{\"peer\":\"{}\",\"label\":\"{label}\",\"instr\":{whole}.{hundredths:02}}}",
-                self.peer
+                "{{\"peer\":\"{peer}\",\"bench\":\"{label}\",\"unit\":\"instr-a64\",\"operations\":{operations},\
+                 \"values\":[{whole}.{hundredths:02}]}}",
             );
         }
 
-        fn value(&mut self, label: &str, value: f64) {
-            let _ = writeln!(Uart, "{{\"peer\":\"{}\",\"label\":\"{label}\",\"value\":{value}}}", self.peer);
-        }
+        /// The host tells these.
+        fn value(&mut self, _: &str, _: f64) {}
 
         fn repetitions(&self) -> usize {
             1
@@ -156,6 +166,10 @@ mod bare {
             2000
         }
 
+        fn steps(&self) -> usize {
+            200_000
+        }
+
         fn wants(&self, group: &str) -> bool {
             self.groups.is_empty() || self.groups.split(',').any(|name| name == group)
         }
@@ -163,15 +177,51 @@ mod bare {
 
     fn run_frames<F: Frames>(groups: &'static str) {
         let mut counter = Counter { peer: F::NAME, groups, start: 0 };
-        let base = FRAMES as *mut u8;
+        let base = REGION as *mut u8;
         frames::run::<F, _>(&mut counter, base, frames::GIB, "1g", true);
         frames::run::<F, _>(&mut counter, base, frames::GIB / 8, "128m", false);
         frames::run_init::<F, _>(&mut counter, base, frames::GIB, "1g");
-        frames::run_init::<F, _>(&mut counter, base, frames::GIB / 2, "512m");
-        if groups.split(',').any(|name| name == "pfrag") {
-            frames::run_memory::<F, _>(&mut counter, base, frames::GIB, || (1 << 40, 1 << 40));
-        }
     }
+
+    fn run_objects<O: Objects>(groups: &'static str) {
+        let mut counter = Counter { peer: O::NAME, groups, start: 0 };
+        // SAFETY: nobody else uses what lies there.
+        unsafe { objects::run::<O, _>(&mut counter, REGION as *mut u8, objects::ARENA) };
+    }
+
+    type Runner = (&'static str, &'static str, fn(&'static str));
+
+    const fn frames_runner<F: Frames>() -> Runner {
+        ("frames", F::NAME, run_frames::<F>)
+    }
+
+    const fn objects_runner<O: Objects>() -> Runner {
+        ("objects", O::NAME, run_objects::<O>)
+    }
+
+    const RUNNERS: &[Runner] = &[
+        frames_runner::<QuirePages>(),
+        frames_runner::<RawBuddy>(),
+        frames_runner::<pf::Null>(),
+        frames_runner::<pf::BuddyAlloc>(),
+        frames_runner::<pf::BuddySlab>(),
+        frames_runner::<pf::Bitmap1M>(),
+        frames_runner::<pf::FrameAllocator>(),
+        frames_runner::<pf::BuddyHeap>(),
+        frames_runner::<pf::FreeList>(),
+        objects_runner::<QuireSlab>(),
+        objects_runner::<po::Null>(),
+        objects_runner::<po::SlabRs>(),
+        objects_runner::<po::Talc>(),
+        objects_runner::<po::Rlsf>(),
+        objects_runner::<po::Dl>(),
+        objects_runner::<po::LinkedList>(),
+        objects_runner::<po::Embedded>(),
+        objects_runner::<po::Pico>(),
+        objects_runner::<po::Good>(),
+        objects_runner::<po::BuddyHeap>(),
+        objects_runner::<po::BuddyAlloc>(),
+    ];
 
     /// What `-append` says, read from the bytes of the device tree, which QEMU puts at the start of RAM.
     fn arguments() -> &'static str {
@@ -185,11 +235,11 @@ mod bare {
     #[unsafe(no_mangle)]
     extern "C" fn rust_main() -> ! {
         let mut words = arguments().split(' ');
-        let (name, groups) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        match name {
-            "null" => run_frames::<ours::Null>(groups),
-            "quire-buddy" => run_frames::<ours::RawBuddy>(groups),
-            _ => panic!("{}", format!("no peer {name}")),
+        let mut next = || words.next().unwrap_or("");
+        let (kind, name, groups) = (next(), next(), next());
+        match RUNNERS.iter().find(|runner| (runner.0, runner.1) == (kind, name)) {
+            Some((_, _, run)) => run(groups),
+            None => panic!("no {kind} {name}"),
         }
         off()
     }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The lock that buddy-slab-allocator asks of the kernel that it is linked into: the least that one would do. The
+//! workloads here never take it, but it must be there.
+
+use core::panic::Location;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use ax_sync::interface::{AcquireResult, ContextState, LockMetadata, SpinOps};
+
+struct Spin;
+
+#[ax_crate_interface::impl_interface]
+impl SpinOps for Spin {
+    fn acquire(
+        lock: &AtomicBool,
+        _: &LockMetadata,
+        _: usize,
+        _: u8,
+        _: u32,
+        _: &'static Location<'static>,
+    ) -> ContextState {
+        while lock.swap(true, Acquire) {
+            core::hint::spin_loop();
+        }
+        ContextState::new(0, 0)
+    }
+
+    fn try_acquire(
+        lock: &AtomicBool,
+        _: &LockMetadata,
+        _: usize,
+        _: u8,
+        _: u32,
+        _: &'static Location<'static>,
+    ) -> AcquireResult {
+        AcquireResult::new(!lock.swap(true, Acquire), ContextState::new(0, 0))
+    }
+
+    fn release(lock: &AtomicBool, _: usize, _: u8, _: ContextState) {
+        lock.store(false, Release);
+    }
+
+    fn force_release(lock: &AtomicBool, _: usize, _: u8) {
+        lock.store(false, Release);
+    }
+
+    fn is_locked(lock: &AtomicBool) -> bool {
+        lock.load(Relaxed)
+    }
+}
