@@ -10,7 +10,7 @@ export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run log image bench test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
+.PHONY: help setup run log image bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -39,6 +39,14 @@ bench: ## Instructions per operation, beside Linux: BENCH=pg_hot SMP=1
 	@$(SETUP) run
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@firmware/tools/bench.sh target/$(TARGET)/release/firmware $(BENCH)
+
+bench-host: ## The same on this host beside Rust's other allocators: QUICK=1, PEERS="talc rlsf"
+	@$(SETUP) run
+	@cd tests/bench && RUSTFLAGS=-Crelocation-model=static \
+		cargo build --quiet --release --bin bare --target $(TARGET) --target-dir $(CURDIR)/target/bench-host
+	@cd tests/bench && cargo build --quiet --release --bin host --target-dir $(CURDIR)/target/bench-host
+	@target/bench-host/release/host run target/bench-host/$(TARGET)/release/bare target/bench/host.jsonl \
+		$(if $(QUICK),quick) $(PEERS)
 
 test: ## All tests: style, host, Miri, fuzz, on target
 	@$(SETUP) test

@@ -27,6 +27,7 @@ step() { # NAME COMMAND...
 
 lint() { # also for the bare-metal target, whose code the host never compiles
     cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check &&
+        cargo fmt --manifest-path tests/bench/Cargo.toml --check &&
         cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings &&
         cargo clippy --quiet --target $target -p mm -p bsp -p firmware -- -D warnings &&
         cargo clippy --quiet --target $target -p tests --tests -- -D warnings &&

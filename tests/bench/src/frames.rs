@@ -251,22 +251,22 @@ fn run_batch<F: Frames, M: Meter>(meter: &mut M, allocator: &mut F, count: usize
     }
 }
 
-/// 64 single frames at once, again and again; an operation is one frame.
+/// 64 single frames at once, a hundred times; an operation is one frame.
 fn run_bulk<F: Frames, M: Meter>(meter: &mut M, allocator: &mut F, state: &str) {
-    let turns = meter.turns() as usize / 20;
-    let mut taken = vec![NONE; turns * 64];
+    const TURNS: usize = 100;
+    let mut taken = vec![NONE; TURNS * 64];
     for repetition in 0..=meter.repetitions() {
         if repetition > 0 {
             meter.begin();
         }
         taken.chunks_mut(64).for_each(|frames| allocator.alloc_bulk(0, frames));
         if repetition > 0 {
-            meter.end(&format!("pbulk.{state}.alloc"), 64 * turns as u64);
+            meter.end(&format!("pbulk.{state}.alloc"), 64 * TURNS as u64);
             meter.begin();
         }
         taken.chunks(64).for_each(|frames| allocator.free_bulk(0, frames));
         if repetition > 0 {
-            meter.end(&format!("pbulk.{state}.free"), 64 * turns as u64);
+            meter.end(&format!("pbulk.{state}.free"), 64 * TURNS as u64);
         }
     }
 }

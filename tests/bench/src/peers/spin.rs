@@ -14,11 +14,11 @@ struct Spin;
 impl SpinOps for Spin {
     fn acquire(
         lock: &AtomicBool,
-        _: &LockMetadata,
-        _: usize,
-        _: u8,
-        _: u32,
-        _: &'static Location<'static>,
+        _metadata: &LockMetadata,
+        _address: usize,
+        _context: u8,
+        _subclass: u32,
+        _caller: &'static Location<'static>,
     ) -> ContextState {
         while lock.swap(true, Acquire) {
             core::hint::spin_loop();
@@ -28,20 +28,20 @@ impl SpinOps for Spin {
 
     fn try_acquire(
         lock: &AtomicBool,
-        _: &LockMetadata,
-        _: usize,
-        _: u8,
-        _: u32,
-        _: &'static Location<'static>,
+        _metadata: &LockMetadata,
+        _address: usize,
+        _context: u8,
+        _subclass: u32,
+        _caller: &'static Location<'static>,
     ) -> AcquireResult {
         AcquireResult::new(!lock.swap(true, Acquire), ContextState::new(0, 0))
     }
 
-    fn release(lock: &AtomicBool, _: usize, _: u8, _: ContextState) {
+    fn release(lock: &AtomicBool, _address: usize, _context: u8, _state: ContextState) {
         lock.store(false, Release);
     }
 
-    fn force_release(lock: &AtomicBool, _: usize, _: u8) {
+    fn force_release(lock: &AtomicBool, _address: usize, _context: u8) {
         lock.store(false, Release);
     }
 

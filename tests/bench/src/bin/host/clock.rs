@@ -115,7 +115,11 @@ impl Meter for Clock {
     }
 
     fn turns(&self) -> u64 {
-        if self.mode == Mode::Count { 2000 } else { 50_000 }
+        match self.mode {
+            Mode::Count => 500,
+            _ if self.repetitions < 3 => 10_000,
+            _ => 50_000,
+        }
     }
 
     fn steps(&self) -> usize {

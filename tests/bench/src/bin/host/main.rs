@@ -171,6 +171,8 @@ fn main() {
                 None => panic!("no {kind} {name}: see `host list`"),
             }
         }
-        _ => eprintln!("host run BARE_ELF OUT.jsonl [quick] [NAME..] | table OUT.jsonl | list | KIND NAME MODE [GROUPS]"),
+        _ => {
+            eprintln!("host run BARE_ELF OUT.jsonl [quick] [NAME..] | table OUT.jsonl | list | KIND NAME MODE [GROUPS]")
+        }
     }
 }

@@ -34,13 +34,14 @@ impl All {
         for line in output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             let (Some(peer), Some(bench)) = (line["peer"].as_str(), line["bench"].as_str()) else { continue };
             let figures = self.of(kind, peer, bench);
-            let values = line["values"].as_array().into_iter().flatten().filter_map(Value::as_f64);
+            let values: Vec<f64> = line["values"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+            let latest = values.last().copied();
             match line["unit"].as_str() {
                 Some("ns") => figures.nanoseconds.extend(values),
                 Some("Mops/s") => figures.millions.extend(values),
-                Some("instr-a64") => figures.aarch64 = values.last(),
+                Some("instr-a64") => figures.aarch64 = latest,
                 Some("callgrind") => {}
-                _ => figures.value = values.last().or(figures.value),
+                _ => figures.value = latest.or(figures.value),
             }
         }
     }
@@ -118,7 +119,7 @@ pub(crate) fn run(bare: &str, out: &str, options: &[&str]) {
     let this = this.to_string_lossy();
     let mut all = All::default();
     let runners: Vec<_> = crate::runners().into_iter().filter(|(_, name, _)| wanted(name)).collect();
-    let (passes, repetitions) = if quick { (1, 2) } else { (2, 5) };
+    let (passes, repetitions) = if quick { (1, 2) } else { (2, 3) };
     for pass in 0..passes {
         for (kind, name, _) in &runners {
             let what = format!("time {pass} {kind} {name}");
@@ -155,8 +156,26 @@ fn count_aarch64(all: &mut All, bare: &str, kind: &str, name: &str) {
     }
     let append = format!("run={kind} {name}");
     let machine = [
-        "-M", "virt", "-cpu", "cortex-a72,cntfrq=1000000000", "-m", "3G", "-icount", "shift=0,sleep=off", "-nic", "none",
-        "-display", "none", "-monitor", "none", "-serial", "stdio", "-kernel", bare, "-append", &append,
+        "-M",
+        "virt",
+        "-cpu",
+        "cortex-a72,cntfrq=1000000000",
+        "-m",
+        "3G",
+        "-icount",
+        "shift=0,sleep=off",
+        "-nic",
+        "none",
+        "-display",
+        "none",
+        "-monitor",
+        "none",
+        "-serial",
+        "stdio",
+        "-kernel",
+        bare,
+        "-append",
+        &append,
     ];
     let output = output_of(&format!("count-a64 {kind} {name}"), 300, "qemu-system-aarch64", &machine, 1);
     output.lines().filter(|line| line.starts_with('#')).for_each(|line| eprintln!("  {line}"));
@@ -181,7 +200,8 @@ fn count_x86(all: &mut All, this: &str, kind: &str, name: &str) {
         let text = fs::read_to_string(dump.path()).unwrap_or_default();
         let field = |prefix: &str| text.lines().find_map(|line| line.strip_prefix(prefix));
         let label = field("desc: Trigger: Client Request: ").map(str::trim);
-        let total = field("totals: ").or(field("summary: ")).and_then(|total| total.split(' ').next()?.parse::<f64>().ok());
+        let total =
+            field("totals: ").or(field("summary: ")).and_then(|total| total.split(' ').next()?.parse::<f64>().ok());
         if let (Some(label), Some(total)) = (label, total)
             && let Some(count) = operations.get(label)
         {

@@ -32,8 +32,17 @@ struct Row {
 }
 
 const HALF: &[&str] = &[
-    "ppairhalf.1g.0", "ppairhalf.1g.1", "ppairhalf.1g.2", "ppairhalf.1g.3", "ppairhalf.1g.4", "ppairhalf.1g.5",
-    "ppairhalf.1g.6", "ppairhalf.1g.7", "ppairhalf.1g.8", "ppairhalf.1g.9", "ppairhalf.1g.10",
+    "ppairhalf.1g.0",
+    "ppairhalf.1g.1",
+    "ppairhalf.1g.2",
+    "ppairhalf.1g.3",
+    "ppairhalf.1g.4",
+    "ppairhalf.1g.5",
+    "ppairhalf.1g.6",
+    "ppairhalf.1g.7",
+    "ppairhalf.1g.8",
+    "ppairhalf.1g.9",
+    "ppairhalf.1g.10",
 ];
 const PAIRS: &[&str] = &["pair.8", "pair.16", "pair.32", "pair.64", "pair.128", "pair.256", "pair.512", "pair.1024"];
 const LARGE: &[&str] = &["pair.4096", "pair.8192"];
@@ -147,7 +156,10 @@ fn short(value: f64) -> String {
 /// Prints all tables.
 pub(crate) fn print(path: &str) {
     let results = Results::read(path);
-    println!("{:44} {:9} {:>8} {:>8} {:>6}  best peer", "", "unit", "ours", "peer", "goal");
+    println!(
+        "Ours as shipped, its core alone (the buddy allocator), the bare loop; the best of the others; ! misses the goal."
+    );
+    println!("{:44} {:9} {:>8} {:>8} {:>6} {:>8} {:>6}  best peer", "", "unit", "ours", "core", "loop", "peer", "goal");
     for row in ROWS {
         let candidates = results.peers(row.kind).filter(|peer| !is_ours(peer) && *peer != "null");
         let figures = candidates.filter_map(|peer| Some((results.figure(row, peer)?, peer)));
@@ -163,10 +175,12 @@ pub(crate) fn print(path: &str) {
         };
         let or_dash = |value: Option<f64>| value.map_or("-".to_owned(), short);
         println!(
-            "{:44} {:9} {:>8} {:>8} {:>6}{} {}",
+            "{:44} {:9} {:>8} {:>8} {:>6} {:>8} {:>6}{} {}",
             row.what,
             if row.unit == "Mops/s" { "ratio" } else { row.unit },
             or_dash(ours),
+            or_dash(results.figure(row, "quire-buddy")),
+            or_dash(results.figure(row, "null").filter(|_| !row.unit.is_empty())),
             or_dash(best.map(|best| best.0)),
             or_dash(row.goal),
             if met { ' ' } else { '!' },
@@ -186,7 +200,9 @@ fn print_all(results: &Results, kind: &str) {
         .filter(|(key, _)| key.0 == kind)
         .flat_map(|(_, figures)| figures.keys().map(|(bench, _)| bench.as_str()))
         .collect();
-    println!("\n{kind}: ns / x86-64 instructions / AArch64 instructions an operation, million operations a second, or the value");
+    println!(
+        "\n{kind}: ns / x86-64 instructions / AArch64 instructions an operation, million operations a second, or the value"
+    );
     for bench in benches {
         println!("{bench}");
         for peer in results.peers(kind) {
