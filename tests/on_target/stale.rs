@@ -117,7 +117,7 @@ mod on_target {
             // A block takes the place of a table, which `trim` flushes for everybody: not where none is wanted.
             let kinds = if broadcast { SIZES.len() } else { SIZES.len() - 1 };
             let size = SIZES.get(number as usize % kinds).copied().unwrap_or(PAGE_SIZE);
-            let half = if number as usize / kinds % 2 == 0 { halves.0 } else { halves.1 };
+            let half = if (number as usize / kinds).is_multiple_of(2) { halves.0 } else { halves.1 };
             let place = va(size - 8);
             let phys = PhysAddr::new(half).ok_or("no address")?;
             let word = memory::direct_map(PhysAddr::new(half + size - 8).ok_or("no address")?);
