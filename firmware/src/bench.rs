@@ -12,7 +12,9 @@
 
 mod buffer;
 mod counter;
+mod counting;
 mod pages;
+mod pgtable;
 mod replay;
 mod slab;
 mod trace;
@@ -26,7 +28,7 @@ use crate::console::{Failure, Session};
 use crate::cpu::hardware;
 
 /// The lists, a subsystem each.
-static SUITES: [&[Bench]; 3] = [pages::BENCHES, slab::BENCHES, vmalloc::BENCHES];
+static SUITES: [&[Bench]; 4] = [pages::BENCHES, slab::BENCHES, pgtable::BENCHES, vmalloc::BENCHES];
 
 /// A benchmark with its variants.
 pub(crate) struct Bench {

@@ -29,6 +29,7 @@
 
 extern crate std;
 
+mod cached;
 pub mod frames;
 mod invalidate;
 pub mod sched;
@@ -43,9 +44,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread_local;
 use std::vec::Vec;
 
+pub use self::cached::Installed;
 use self::sched::Scheduler;
+pub use self::state::Counts;
 use self::state::State;
-pub use self::state::{Counts, Installed};
 use super::{Arch, CacheOp, Dsb, IrqState, MmuFeatures, Tlbi};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::sync::LockId;

@@ -31,32 +31,42 @@ const UXN: u64 = 1 << 54;
 const BROKEN: u64 = 1 << 55;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
-/// The memory type of a mapping.
+/// The memory type of a mapping: AttrIndx.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum MemoryType {
     /// Cacheable RAM, write-back.
-    Normal,
+    Normal = 0,
     /// Registers: no gathering, no reordering, early write acknowledgement.
-    DeviceNGnRE,
+    DeviceNGnRE = 1,
     /// RAM that is not cached.
-    NormalNonCacheable,
+    NormalNonCacheable = 2,
+}
+
+/// The bits of a descriptor that permissions are in, next to each other: USER, READ_ONLY, PXN, UXN.
+mod permission {
+    pub(super) const USER: u8 = 1;
+    pub(super) const READ_ONLY: u8 = 2;
+    pub(super) const PXN: u8 = 4;
+    pub(super) const UXN: u8 = 8;
 }
 
 /// Who may do what. There is no writable and executable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Access {
     /// EL1 reads.
-    ReadOnly,
+    ReadOnly = permission::READ_ONLY | permission::PXN | permission::UXN,
     /// EL1 reads and writes.
-    ReadWrite,
+    ReadWrite = permission::PXN | permission::UXN,
     /// EL1 reads and executes.
-    ReadExecute,
+    ReadExecute = permission::READ_ONLY | permission::UXN,
     /// EL0 reads.
-    UserReadOnly,
+    UserReadOnly = permission::USER | permission::READ_ONLY | permission::PXN | permission::UXN,
     /// EL0 reads and writes.
-    UserReadWrite,
+    UserReadWrite = permission::USER | permission::PXN | permission::UXN,
     /// EL0 reads and executes; EL1 does not execute it.
-    UserReadExecute,
+    UserReadExecute = permission::USER | permission::READ_ONLY | permission::PXN,
 }
 
 /// Everything a leaf descriptor says besides its address.
@@ -80,20 +90,10 @@ impl Attributes {
 
     /// The attribute bits of a level 3 page descriptor; or its address in, and it is whole.
     #[must_use]
+    #[inline(always)]
     pub const fn page_bits(self) -> u64 {
-        let index = match self.memory {
-            MemoryType::Normal => 0,
-            MemoryType::DeviceNGnRE => 1,
-            MemoryType::NormalNonCacheable => 2,
-        };
-        let access = match self.access {
-            Access::ReadOnly => READ_ONLY | PXN | UXN,
-            Access::ReadWrite => PXN | UXN,
-            Access::ReadExecute => READ_ONLY | UXN,
-            Access::UserReadOnly => USER | READ_ONLY | PXN | UXN,
-            Access::UserReadWrite => USER | PXN | UXN,
-            Access::UserReadExecute => USER | READ_ONLY | PXN,
-        };
+        let (index, access) = (self.memory as u64, self.access as u64);
+        let access = ((access & 3) * USER) | ((access >> 2) * PXN);
         VALID | TABLE_OR_PAGE | (index << ATTR_SHIFT) | INNER_SHAREABLE | ACCESSED | access
     }
 }
@@ -120,13 +120,12 @@ pub struct Asid(
 
 impl Regime {
     /// The leaf bits of this regime that mean what `bits` mean at EL1: a page descriptor or an attribute part.
+    #[inline(always)]
     const fn encode(self, bits: u64) -> u64 {
         match self {
             Self::Upper | Self::Lower => bits,
             Self::User(_) => bits | NOT_GLOBAL,
-            // XN is where UXN is; PXN is RES0 and AP[1] RES1 (Arm ARM D8.3.1.2, D8.4.2).
-            Self::El2 if bits & PXN != 0 => bits & !PXN | UXN | USER,
-            Self::El2 => bits & !UXN | USER,
+            Self::El2 => encode_el2(bits),
         }
     }
 
@@ -139,6 +138,12 @@ impl Regime {
             Self::Upper | Self::Lower => leaf.0 & PXN == 0,
         }
     }
+}
+
+/// XN is where UXN is; PXN is RES0 and AP[1] RES1 (Arm ARM D8.3.1.2, D8.4.2).
+#[cold]
+const fn encode_el2(bits: u64) -> u64 {
+    if bits & PXN != 0 { bits & !PXN | UXN | USER } else { bits & !UXN | USER }
 }
 
 /// How an entry may become another one: the break-before-make rule (Arm ARM D8.16.1), in this one place.
@@ -212,6 +217,7 @@ impl Descriptor {
 
     /// A page (level 3) or a block (level 1, 2) at `phys`.
     #[must_use]
+    #[inline(always)]
     pub const fn leaf_of(
         regime: Regime,
         level: usize,

@@ -52,7 +52,7 @@ impl<A: Arch> PageTable<A> {
     /// # Errors
     ///
     /// See [`MapError`]. Nothing has changed then.
-    #[inline]
+    #[inline(always)]
     pub fn map(
         &mut self,
         virt: VirtAddr,
@@ -62,10 +62,12 @@ impl<A: Arch> PageTable<A> {
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
         let block = level_size(PAGE_LEVEL - 1);
-        let small = size < block || size == block && !(virt.is_aligned(block) && phys.is_aligned(block));
-        if small && self.map_run::<PAGE_LEVEL>(virt, phys, size, attributes)
-            || self.map_run::<{ PAGE_LEVEL - 1 }>(virt, phys, size, attributes)
-        {
+        let done = if (virt.as_raw() | phys.as_raw() | size).is_multiple_of(block) {
+            self.map_run::<{ PAGE_LEVEL - 1 }>(virt, phys, size, attributes)
+        } else {
+            self.map_run::<PAGE_LEVEL>(virt, phys, size, attributes)
+        };
+        if done {
             return Ok(());
         }
         self.map_any(virt, Piece { phys, size }, attributes, source)
@@ -86,13 +88,14 @@ impl<A: Arch> PageTable<A> {
         let is_plain = (virt.as_raw() | phys.as_raw() | size).is_multiple_of(level_size(LEVEL))
             && self.contains(virt)
             && count.wrapping_sub(1) < ENTRIES - slot
-            && phys.as_raw() < (1 << 48) - level_size(LEVEL - 1)
+            // Well below what descriptors have bits for; the long way checks exactly.
+            && phys.as_raw() >> 47 == 0
             && (count != ENTRIES || !phys.is_aligned(level_size(LEVEL - 1)));
         if !is_plain {
             return false;
         }
         let Some(mut spot) = self.table_at::<LEVEL>(virt) else { return false };
-        if spot.entries() != 0 && !self.are_free(spot.table, slot, count) {
+        if !self.are_free(&spot, slot, count) {
             return false;
         }
         self.write_leaves(&mut spot, virt, phys, count, attributes);
@@ -101,8 +104,11 @@ impl<A: Arch> PageTable<A> {
     }
 
     #[inline(always)]
-    fn are_free(&self, table: PhysAddr, slot: usize, count: usize) -> bool {
-        self.load(table, slot).is_none() && (slot + 1..slot + count).all(|slot| self.load(table, slot).is_none())
+    fn are_free(&self, spot: &Spot, slot: usize, count: usize) -> bool {
+        if count == 1 {
+            return self.load(spot.table, slot).is_none();
+        }
+        spot.entries() == 0 || (slot..slot + count).all(|slot| self.load(spot.table, slot).is_none())
     }
 
     #[inline(never)]

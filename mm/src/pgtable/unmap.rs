@@ -20,7 +20,7 @@ impl<A: Arch> PageTable<A> {
     ///
     /// [`MapError::Misaligned`], [`MapError::OutOfRange`]; [`MapError::NoTable`] if a block cannot be split. All
     /// translations are as before then.
-    #[inline]
+    #[inline(always)]
     pub fn unmap(
         &mut self,
         virt: VirtAddr,
@@ -29,10 +29,10 @@ impl<A: Arch> PageTable<A> {
         source: &mut impl TableSource,
     ) -> Result<Unmapped, MapError> {
         let block = level_size(PAGE_LEVEL - 1);
-        let run = if size < block || size == block && !virt.is_aligned(block) {
-            self.unmap_run::<PAGE_LEVEL>(virt, size)
-        } else {
+        let run = if (virt.as_raw() | size).is_multiple_of(block) {
             self.unmap_run::<{ PAGE_LEVEL - 1 }>(virt, size)
+        } else {
+            self.unmap_run::<PAGE_LEVEL>(virt, size)
         };
         match run {
             Some(cleared) => Ok(self.unmapped(virt, size, &cleared, tlb)),
@@ -53,6 +53,20 @@ impl<A: Arch> PageTable<A> {
             return None;
         }
         let mut spot = self.table_at::<LEVEL>(virt)?;
+        let pages = level_size(LEVEL) / PAGE_SIZE;
+        if count == 1 {
+            let entry = self.load(spot.table, slot);
+            // One of a group is never all of it.
+            if entry.is_table(LEVEL) || entry.is_contiguous() {
+                return None;
+            }
+            if entry.is_none() {
+                return Some(Cleared { pages: 0, level: LEVEL });
+            }
+            self.store(spot.table, slot, Descriptor::NONE);
+            self.count(&mut spot, -1);
+            return Some(Cleared { pages, level: LEVEL });
+        }
         if self.cuts_group(&spot, slot) || self.cuts_group(&spot, slot + count) {
             return None;
         }
@@ -71,7 +85,7 @@ impl<A: Arch> PageTable<A> {
             self.fill(spot.table, slot, count, Descriptor::NONE, 0);
             self.count(&mut spot, -(present as isize));
         }
-        Some(Cleared { pages: present as u64 * (level_size(LEVEL) / PAGE_SIZE), level: LEVEL })
+        Some(Cleared { pages: present as u64 * pages, level: LEVEL })
     }
 
     /// Whether there is a contiguous group on both sides of entry `slot`.

@@ -7,7 +7,7 @@ use mm::arch::MAX_CPUS;
 use mm::report::{self, CELLS_PER_LINE, Cell};
 
 use super::{Command, Failure, File, Session, Table, none};
-use crate::bench;
+use crate::{bench, memory};
 
 pub(super) const TABLE: Table = Table {
     title: "Pages",
@@ -49,7 +49,8 @@ fn zoneinfo(session: &mut Session, arguments: &str) -> Result<(), Failure> {
 fn vmstat(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     none(arguments)?;
     let pages = session.machine().memory.pages;
-    Ok(report::vmstat(session, pages.zone_reports())?)
+    report::vmstat(session, pages.zone_reports())?;
+    Ok(memory::tlb().counters().write(session)?)
 }
 
 fn extfrag(session: &mut Session, arguments: &str) -> Result<(), Failure> {

@@ -8,7 +8,8 @@ extern crate std;
 
 use std::vec::Vec;
 
-use super::state::{Installed, Leaf, State, Walk};
+use super::cached::{Installed, Leaf, Walk, level_size};
+use super::state::State;
 use super::{Model, Violation};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Tlbi;
@@ -91,7 +92,7 @@ impl Scope {
             (Some(asid), Installed::Asid(own)) => asid == own,
             (Some(_), _) => false,
         };
-        let size = super::state::level_size(walk.level) * 512;
+        let size = level_size(walk.level) * 512;
         let wanted = !walk.is_root && !self.last_level_only && self.level.is_none();
         wanted && self.el2 == walk.space.is_el2() && asid && self.touches(walk.virt, size)
     }
