@@ -30,6 +30,7 @@ pub struct Request {
 impl Request {
     /// Memory to be read and written.
     #[must_use]
+    #[inline(always)]
     pub const fn new(bytes: u64, gfp: Gfp) -> Self {
         Self { bytes, align: PAGE_SIZE, gfp, attributes: Attributes::DATA, kind: Kind::Alloc, caller: 0 }
     }
