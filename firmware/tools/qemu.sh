@@ -108,14 +108,15 @@ command -v qemu-system-aarch64 >/dev/null || die "QEMU is missing: make setup"
 [ "${QUIET:-0}" = 1 ] || qemu-system-aarch64 --version | head -n 1 >&2
 
 log=$work/log
+: >"$log"
 limit=()
 [ -n "${TIMEOUT:-}" ] && limit=(timeout --foreground -k 5 "$TIMEOUT")
 qemu() { "${limit[@]}" qemu-system-aarch64 "${args[@]}"; }
 # What is typed at U-Boot, each line once it is asked for; then the keys are the user's.
 keys() {
     until grep -aq 'Hit any key' "$log"; do sleep 0.1; done
-    echo
-    until grep -aq '^=> ' "$log"; do sleep 0.1; done
+    # The first key may come before anybody listens.
+    until grep -aq '^=> ' "$log"; do echo; sleep 0.2; done
     printf "setenv bootargs '%s'\nbooti 0x42000000 - \$fdtcontroladdr\n" "${append# }"
     exec cat
 }
@@ -124,8 +125,11 @@ machine() {
     # A file descriptor of its own: bash gives what runs in the background no keys.
     exec 5<&0
     [ -t 5 ] && stty raw -echo <&5
-    : >"$log"
     qemu < <(keys <&5)
+    local status=$?
+    # It may still wait for U-Boot, or for a key.
+    kill $! 2>/dev/null
+    return $status
 }
 keep() { if [ -n "${LOG_FILE:-}" ]; then tee "$LOG_FILE"; else cat; fi; }
 # Without a terminal: plain lines, as every other program prints them.

@@ -68,7 +68,9 @@ static SECONDARIES: Secondaries = Secondaries {
 enum State {
     /// Let go; it may come.
     Starting,
-    /// It came.
+    /// It came, and sets itself up.
+    Coming,
+    /// It takes part.
     Online,
     /// It was given up.
     Missing,
@@ -88,8 +90,15 @@ impl StartState {
         self.0.compare_exchange(State::Starting as u32, state as u32, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    fn is_starting(&self) -> bool {
-        self.0.load(Ordering::Acquire) == State::Starting as u32
+    /// The CPU itself says how it ended, once it has come.
+    fn finish(&self, state: State) {
+        self.0.store(state as u32, Ordering::Release);
+    }
+
+    /// Whether it may still come, or is about to take part.
+    fn is_on_its_way(&self) -> bool {
+        let state = self.0.load(Ordering::Acquire);
+        state == State::Starting as u32 || state == State::Coming as u32
     }
 }
 
@@ -201,7 +210,7 @@ fn start_others(machine: &'static Machine, own: u64) {
         }
     }
     let started = || (1..nr).filter_map(cpu::get);
-    while started().any(|cpu| cpu.start.is_starting()) && !time::has_passed(start, LIMIT_MS) {
+    while started().any(|cpu| cpu.start.is_on_its_way()) && !time::has_passed(start, LIMIT_MS) {
         core::hint::spin_loop();
     }
     let mut missing = 0;
@@ -380,7 +389,7 @@ extern "C" fn secondary_main() -> ! {
     exception::unmask_serror();
     cpu.id.read();
     let ready = irq::start_cpu(cpu);
-    if !cpu.start.settle(State::Online) {
+    if !cpu.start.settle(State::Coming) {
         // Too late: the machine counts without us.
         loop {
             asm::wfi();
@@ -388,6 +397,7 @@ extern "C" fn secondary_main() -> ! {
     }
     if let Err(error) = ready {
         pr_err!("smp: CPU {} has no interrupts, and stays out: {error}", cpu.number());
+        cpu.start.finish(State::Missing);
         loop {
             asm::wfi();
         }
@@ -396,5 +406,6 @@ extern "C" fn secondary_main() -> ! {
         pr_err!("tick: CPU {} has none: {error}", cpu.number());
     }
     set_online(cpu);
+    cpu.start.finish(State::Online);
     thread::idle()
 }
