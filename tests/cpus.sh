@@ -14,6 +14,11 @@ step "rpi4: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 0, spin table' 'cat /proc/cp
 step "rpi3: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 0, spin table' 'cat /proc/cpuinfo; exit' BOARD=rpi3
 step "soak, 8 CPUs" soaked 5 SMP=8 GIC=3
 step "soak, rpi3" soaked 3 BOARD=rpi3
+step "test_vmalloc, all of it" expects 0 'Summary: vrealloc_test passed: 1 failed: 0 xfailed: 0 repeat: 1 loops: 100' \
+    'modprobe test_vmalloc run_test_mask=0x1fff test_loop_count=100 nr_threads=2 nr_pcpu_objects=2000; vpurge; exit' SMP=2
+step "test_vmalloc from the command line" expects 0 'Summary: fix_size_alloc_test passed: 2 failed: 0 xfailed: 0 repeat: 2' \
+    exit APPEND="test_vmalloc.run_test_mask=1 test_vmalloc.test_loop_count=1000 test_vmalloc.test_repeat_count=2" BOARD=rpi4
+step "no such module" expects 1 'the only module is test_vmalloc' 'modprobe usb; exit'
 step "maxcpus=" expects 0 'smp: 2 of 4 CPUs' exit SMP=4 APPEND=maxcpus=2
 step "CPUs that are not there: PSCI" boots_with 'MPIDR 0x1 is not started: PSCI refuses' missing-cpus
 step "CPUs that are not there: spin table" boots_with 'MPIDR 0x2, spin table\) does not come' missing-cpus

@@ -52,6 +52,8 @@ mutant() { # NAME FILE NUMBER-OF-THE-MATCH PERL-PATTERN REPLACEMENT
     cp "$copy/pristine/${file#mm/}" "$file"
 }
 
+# Built once without the clock running.
+cargo test --offline --quiet -p mm --no-run >"$copy/log" 2>&1 || { cat "$copy/log"; exit 1; }
 tests || { cat "$copy/log"; echo "the tests fail without a mutant"; exit 1; }
 
 stores='self\.arch\.dsb\(Dsb::InnerShareableStores\);'

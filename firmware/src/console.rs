@@ -12,8 +12,7 @@ mod session;
 
 pub use self::session::{Failure, Session};
 use crate::boot::Machine;
-use crate::output;
-use crate::pipe;
+use crate::{output, pipe, test_vmalloc};
 
 /// Shown before each command.
 const PROMPT: &str = "quire> ";
@@ -21,6 +20,12 @@ const PROMPT: &str = "quire> ";
 /// Runs the commands of `run=`, then those that are typed, until `exit`.
 pub fn run(machine: &'static Machine) -> ! {
     let mut session = Session::new(machine);
+    if let Some(parameters) = machine.options.test_vmalloc
+        && let Err(error) = test_vmalloc::run(&parameters, || session.is_closed())
+    {
+        output::show(format_args!("{error}\n"));
+        session.note_failure();
+    }
     match machine.options.run {
         Some(commands) => {
             for command in pipe::split(commands, b';').map(str::trim).filter(|command| !command.is_empty()) {

@@ -67,6 +67,8 @@ pub mod stacks;
 #[cfg(target_os = "none")]
 pub mod sync;
 #[cfg(target_os = "none")]
+pub mod test_vmalloc;
+#[cfg(target_os = "none")]
 pub mod thread;
 #[cfg(target_os = "none")]
 pub mod tick;

@@ -73,6 +73,11 @@ impl Session {
         self.status
     }
 
+    /// A bare `exit` returns 1 from now on.
+    pub(super) const fn note_failure(&mut self) {
+        self.status = 1;
+    }
+
     /// The lines typed before.
     #[must_use]
     pub const fn history(&self) -> &History {
