@@ -85,7 +85,7 @@ mutant "change: no barriers after what was mended" pgtable/change.rs 1 'self\.ar
 mutant "flush: no DSB at the end" tlb.rs 1 'self\.arch\.dsb\(Dsb::InnerShareable\);' "$nothing"
 mutant "flush: the DSB waits for stores only" tlb.rs 1 'Dsb::InnerShareable\)' 'Dsb::InnerShareableStores)'
 mutant "flush: the DSB waits for this CPU only" tlb.rs 1 'Dsb::InnerShareable\)' 'Dsb::NonShareable)'
-mutant "flush: no ISB at the end" tlb.rs 1 'self\.arch\.isb\(\);\n    \}\n\n    \/\/\/ To be taken' $'}\n\n    /// To be taken'
+mutant "flush: no ISB at the end" tlb.rs 2 'self\.arch\.isb\(\);' "$nothing"
 mutant "flush: nothing is invalidated" tlb.rs 1 'operand::each\(&self\.arch, span, regime, self\.features\.tlb_range\);' 'let _ = span;'
 mutant "whole flush: nothing is invalidated" tlb.rs 2 'self\.arch\.tlbi\(op, operand\);' 'let _ = (op, operand);'
 mutant "whole flush: the new generation is not waited for" tlb.rs 1 'self\.arch\.dsb\(Dsb::InnerShareableStores\);' "$nothing"
@@ -108,7 +108,7 @@ mutant "operand: the range's page number is not masked" tlb/operand.rs 1 ' & RAN
 mutant "operand: without the granule" tlb/operand.rs 1 ' \| GRANULE_4K' ''
 mutant "operand: without the ASID" tlb/operand.rs 1 'asid_bits\(regime\) \| virt' 'virt'
 mutant "operand: the range's scale is one too small" tlb/operand.rs 1 '\(scale as u64\) << SCALE_SHIFT' '(scale.saturating_sub(1) as u64) << SCALE_SHIFT'
-mutant "operand: the range is one unit short" tlb/operand.rs 2 'units - 1' 'units.saturating_sub(2)'
+mutant "operand: the range is one unit short" tlb/operand.rs 1 'units - 1' 'units.saturating_sub(2)'
 mutant "operand: the odd page is left out" tlb/operand.rs 1 'if !pages\.is_multiple_of\(2\)' 'if false'
 mutant "by page: the last one is left out" tlb/operand.rs 1 'while at <= end' 'while at < end'
 mutant "by page: every second one" tlb/operand.rs 1 'at \+= step >> PAGE_SHIFT' 'at += step >> PAGE_SHIFT << 1'
