@@ -232,12 +232,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ) -> Result<R, VmallocError> {
         match self.with(&mut act) {
             Err(VmallocError::NoMemory | VmallocError::NoSpace) => {
-                // Others may free on: as much as waits now, and no more.
-                let mut left = self.usage().lazy_pages;
-                while left > 0 {
-                    let freed = self.flush_some();
-                    left = if freed == 0 { 0 } else { left.saturating_sub(freed) };
-                }
+                self.give_back_all();
                 self.with(|state| {
                     state.pool.drain(&mut state.space);
                     act(state)

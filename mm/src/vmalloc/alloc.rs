@@ -7,7 +7,7 @@ use super::{BadArea, State, Vmalloc, VmallocError};
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
-use crate::pgtable::{Attributes, CONTIGUOUS_GROUP, ENTRIES, Piece};
+use crate::pgtable::{Attributes, CONTIGUOUS_GROUP, ENTRIES, MemoryType, Piece};
 use crate::slab::PageSource;
 
 /// What an area should be.
@@ -19,7 +19,7 @@ pub struct Request {
     pub align: u64,
     /// How frames may be had. [`Gfp::ZERO`]: filled with zeros.
     pub gfp: Gfp,
-    /// How it is mapped.
+    /// How it is mapped: as normal memory.
     pub attributes: Attributes,
     /// [`Kind::Alloc`] or [`Kind::User`].
     pub kind: Kind,
@@ -98,6 +98,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
         if !request.align.is_power_of_two() || request.align > 1 << 30 {
             return Err(VmallocError::Alignment(request.align));
+        }
+        // Two cacheabilities of one frame are trouble (Arm ARM B2.8).
+        if request.attributes.memory != MemoryType::Normal {
+            return Err(VmallocError::Attributes);
         }
         let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
         if pages.is_power_of_two()

@@ -17,6 +17,8 @@ pub enum VmallocError {
     TooLarge(u64),
     /// An alignment that is no power of two, or above 1 GiB.
     Alignment(u64),
+    /// RAM that is not mapped as ordinary memory: the direct map has it as that already.
+    Attributes,
     /// No frames for the area, its tables or its tags.
     NoMemory,
     /// No run of free addresses is long enough.
@@ -60,6 +62,7 @@ impl fmt::Display for VmallocError {
             Self::Zero => f.write_str("vmalloc: nothing was asked for"),
             Self::TooLarge(bytes) => write!(f, "vmalloc: {bytes} bytes are more than there are"),
             Self::Alignment(align) => write!(f, "vmalloc: an alignment of {align} cannot be had"),
+            Self::Attributes => f.write_str("vmalloc: RAM can be mapped as normal memory only"),
             Self::NoMemory => f.write_str("vmalloc: out of memory"),
             Self::NoSpace => f.write_str("vmalloc: no free address range is long enough"),
             Self::Map(error) => write!(f, "vmalloc: {error}"),

@@ -164,9 +164,15 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         .unwrap_or(0)
     }
 
+    /// Gives back everything that waits. Others may go on freeing, so there is an end to it.
+    pub(super) fn give_back_all(&self) {
+        const MOST_ROUNDS: usize = 1 << 16;
+        let _ = (0..MOST_ROUNDS).find(|_| self.flush_some() == 0);
+    }
+
     /// Flushes and gives back everything that waits now, as Linux's `vm_unmap_aliases` does and more.
     pub fn purge(&self) {
-        while self.flush_some() > 0 {}
+        self.give_back_all();
         self.peek(|state| state.pool.drain(&mut state.space));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::gfp::Gfp;
+use mm::pgtable::Attributes;
 use mm::tlb::Event;
 use mm::vmalloc::{BadArea, Config, Request, VmallocError};
 
@@ -67,6 +68,21 @@ fn out_of_addresses_is_an_error_after_everything_that_waits_was_reaped() {
 }
 
 #[test]
+fn addresses_that_an_area_moved_away_from_are_reaped_too() {
+    let mut machine = Machine::with(1024, Config { size: 64 * PAGE_SIZE, lazy_pages: 1 << 20, ..config(1024) });
+    // 13 pages from 0, then 4; moved to 23 from 32 on, since those are aligned; then 15 in between.
+    let virt = machine.alloc(&pages(10)).unwrap();
+    let neighbour = machine.alloc(&pages(1)).unwrap();
+    let moved = machine.resize(virt, &pages(20)).unwrap();
+    let between = machine.alloc(&pages(12)).unwrap();
+    // Nothing waits but addresses, and without them this does not fit.
+    assert_eq!(machine.vmalloc.usage().lazy_pages, 0);
+    assert_eq!(machine.alloc(&pages(10)), Ok(virt));
+    [virt, neighbour, moved, between].into_iter().for_each(|virt| machine.free(virt));
+    machine.tear_down();
+}
+
+#[test]
 fn out_of_memory_is_an_error_after_everything_that_waits_was_reaped() {
     let mut machine = Machine::with(256, Config { lazy_pages: 1 << 20, ..config(256) });
     machine.source.largest.store(0, Ordering::Relaxed);
@@ -89,6 +105,7 @@ fn nonsense_is_refused() {
     assert_eq!(ask(Request::new(u64::MAX, Gfp::KERNEL)), Err(VmallocError::TooLarge(u64::MAX)));
     assert_eq!(ask(Request { align: 24, ..pages(1) }), Err(VmallocError::Alignment(24)));
     assert_eq!(ask(Request { align: 1 << 40, ..pages(1) }), Err(VmallocError::Alignment(1 << 40)));
+    assert_eq!(ask(Request { attributes: Attributes::DEVICE, ..pages(1) }), Err(VmallocError::Attributes));
     let virt = machine.alloc(&pages(4)).unwrap();
     let free = |raw: u64| machine.vmalloc.free(VirtAddr::new(raw));
     let raw = virt.as_raw();
