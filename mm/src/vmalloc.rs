@@ -4,7 +4,7 @@
 //! ```text
 //!   Vmalloc     alloc, free, resize, map, unmap, find, read            this file, `alloc.rs`, `resize.rs`, `map.rs`
 //!     |  \
-//!     |   Space      which addresses are free, in constant time        `space.rs`
+//!     |   Space      which addresses are free, in constant time        `space.rs`, `block.rs`
 //!     |     |
 //!     |   Tags       a word a page: blocks, areas, their frames        `tags.rs`, `area.rs`
 //!     |
@@ -32,6 +32,7 @@
 
 mod alloc;
 mod area;
+mod block;
 mod error;
 mod lazy;
 mod look;
@@ -46,11 +47,12 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::alloc::Request;
 pub use self::area::{Area, Kind};
+use self::block::{MAX_PAGES, Page};
 pub use self::error::{BadArea, VmallocError};
 use self::lazy::Queue;
 pub use self::look::Usage;
 use self::pool::Pool;
-use self::space::{MAX_PAGES, Page, Space};
+use self::space::Space;
 use self::tags::Tags;
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;

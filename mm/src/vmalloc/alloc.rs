@@ -2,7 +2,7 @@
 //! Areas with frames of their own: taken in the largest pieces there are, given back when no CPU can reach them.
 
 use super::area::{EXTRA, Kind, Run, extent, extent_of};
-use super::space::{self, Head, Page, State as BlockState, TagStore};
+use super::block::{self, Head, Page, State as BlockState, TagStore};
 use super::{BadArea, State, Vmalloc, VmallocError};
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -130,7 +130,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 state.space.free(first);
                 return Err(error.into());
             }
-            let (word, extent) = (space::busy(word, request.kind as u32), extent(request.bytes, pages));
+            let (word, extent) = (block::busy(word, request.kind as u32), extent(request.bytes, pages));
             state.space.tags_mut().set_head(first, [word, request.caller, extent, run.into_word()]);
             state.nr_areas += 1;
             state.nr_pages += pages;
@@ -188,7 +188,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let made = self.with_retry(|state| {
             let (first, word) = self.find_block(state, pages, align)?;
             // Until it is whole it can be seen, and freed by nobody but us.
-            let (word, extent) = (space::busy(word, Kind::Pending as u32), extent(request.bytes, 0));
+            let (word, extent) = (block::busy(word, Kind::Pending as u32), extent(request.bytes, 0));
             state.space.tags_mut().set_head(first, [word, request.caller, extent, 0]);
             if let Err(error) = self.append(state, first, 0, &batch, request.attributes) {
                 state.space.free(first);
@@ -324,10 +324,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             }
             let head = state.space.tags().head(page);
             let [word, _, extent, _] = head;
-            if space::state_of(word) != BlockState::Busy {
+            if block::state_of(word) != BlockState::Busy {
                 return Err(BadArea::None(virt));
             }
-            if !Kind::of(space::short_of(word)).owns_frames() {
+            if !Kind::of(block::short_of(word)).owns_frames() {
                 return Err(BadArea::Kind(virt));
             }
             let (_, pages) = extent_of(extent);

@@ -12,7 +12,8 @@
 //! single frame. The last three are never mapped: they are its guard.
 #![forbid(unsafe_code)]
 
-use super::space::{NoTags, Page, Space, TagStore};
+use super::block::{NoTags, Page, TagStore};
+use super::space::Space;
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::buddy::PageBlock;
 

@@ -4,7 +4,8 @@
 
 use core::fmt;
 
-use super::space::{NoTags, SpaceError};
+use super::block::NoTags;
+use super::space::SpaceError;
 use crate::addr::VirtAddr;
 use crate::pgtable::MapError;
 

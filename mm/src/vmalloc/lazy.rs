@@ -6,7 +6,8 @@
 //! each call.
 
 use super::area::{Run, extent, extent_of};
-use super::space::{self, Head, Page, Space, State as BlockState, TagStore};
+use super::block::{self, Head, Page, State as BlockState, TagStore};
+use super::space::Space;
 use super::{State, Vmalloc};
 use crate::arch::Arch;
 use crate::slab::PageSource;
@@ -48,7 +49,7 @@ impl Queue {
         stamp: Stamp,
     ) {
         let [word, _, mapped, run] = head;
-        space.tags_mut().set_head(first, [space::lazy(word, None), stamp.into_word(), extent(0, frames), run]);
+        space.tags_mut().set_head(first, [block::lazy(word, None), stamp.into_word(), extent(0, frames), run]);
         self.ends = match self.ends {
             Some((oldest, last)) => {
                 space.set_next_lazy(last, Some(first));
@@ -114,7 +115,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                     break;
                 }
             }
-            state.lazy.ends = space::next_of(word).map(|next| (next, last));
+            state.lazy.ends = block::next_of(word).map(|next| (next, last));
             state.pool.put(&mut state.space, first, word);
             areas -= 1;
         }

@@ -4,7 +4,7 @@
 //! Their owner may do with the frames what it likes once [`Vmalloc::unmap`] returns: so these are flushed at once.
 
 use super::area::{EXTRA, Kind};
-use super::space::Page;
+use super::block::Page;
 use super::{BadArea, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;

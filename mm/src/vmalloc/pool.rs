@@ -6,7 +6,8 @@
 //! all go back to the space. As Linux's size-segregated pools of vmap nodes (6.9).
 #![forbid(unsafe_code)]
 
-use super::space::{self, Page, Space, TagStore};
+use super::block::{self, Page, TagStore};
+use super::space::Space;
 
 /// The longest block that is kept.
 const MOST: usize = 260;
@@ -33,11 +34,11 @@ impl Pool {
     /// Takes a lazy block, which is in nobody's list, and whose first tag is `word`.
     #[inline]
     pub(super) fn put<T: TagStore>(&mut self, space: &mut Space<T>, first: Page, word: u64) {
-        let pages = space::pages_of(word);
+        let pages = block::pages_of(word);
         match self.heads.get_mut(pages as usize) {
             Some(head) => {
                 let next = core::mem::replace(head, first);
-                space.tags_mut().set(first, space::lazy(word, (next != NONE).then_some(next)));
+                space.tags_mut().set(first, block::lazy(word, (next != NONE).then_some(next)));
                 self.pages += pages;
             }
             None => space.free(first),
@@ -54,7 +55,7 @@ impl Pool {
         }
         space.tags_mut().focus(first);
         let word = space.tags().get(first);
-        *head = space::next_of(word).unwrap_or(NONE);
+        *head = block::next_of(word).unwrap_or(NONE);
         self.pages -= pages;
         Some((first, word))
     }

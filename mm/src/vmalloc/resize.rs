@@ -4,7 +4,7 @@
 
 use super::alloc::{Batch, pieces};
 use super::area::{EXTRA, Kind, Run};
-use super::space::{Page, TagStore};
+use super::block::{Page, TagStore};
 use super::{BadArea, Request, State, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;

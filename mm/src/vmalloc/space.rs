@@ -29,63 +29,11 @@
 
 use core::fmt;
 
+use super::block::{
+    Block, LENGTH_MASK, LENGTH_SHIFT, LOW, MAX_PAGES, NONE, NoTags, PREVIOUS_IS_FREE, Page, State, TagStore, header,
+    lazy, next_of, pages_of, state_of,
+};
 use crate::tlb::Stamp;
-
-/// A page's number in a space.
-pub(super) type Page = u32;
-
-/// Longest space, in pages: 256 GiB.
-pub(super) const MAX_PAGES: Page = 1 << 26;
-
-/// The first words of a block, in one go.
-pub(super) type Head = [u64; 4];
-
-/// Words beside the pages.
-pub(super) trait TagStore {
-    /// Provides for the word of `page`; it may hold anything then.
-    ///
-    /// # Errors
-    ///
-    /// [`NoTags`].
-    fn provide(&mut self, page: Page) -> Result<(), NoTags>;
-
-    /// The word of `page`, which has been provided.
-    fn get(&self, page: Page) -> u64;
-
-    /// Sets the word of `page`, which has been provided.
-    fn set(&mut self, page: Page, word: u64);
-
-    /// The words of `page` and the three behind it, which have been provided.
-    #[inline]
-    fn head(&self, page: Page) -> Head {
-        core::array::from_fn(|at| self.get(page + at as Page))
-    }
-
-    /// Sets what [`head`](Self::head) tells.
-    #[inline]
-    fn set_head(&mut self, page: Page, head: Head) {
-        (page..).zip(head).for_each(|(page, word)| self.set(page, word));
-    }
-
-    /// The next calls will mostly be for words from `page` on.
-    fn focus(&mut self, _page: Page) {}
-
-    /// Marks `page`, which has been provided, as the first of a block that is not free, or no longer.
-    fn mark(&mut self, page: Page, is_first: bool);
-
-    /// Whether `page` is marked.
-    fn is_marked(&self, page: Page) -> bool;
-
-    /// The marked page at or before `page`. Cost: a few words for each level of the store.
-    fn marked_before(&self, page: Page) -> Option<Page>;
-
-    /// The first marked page in `pages`. Cost: a few words for each part of the store that is there.
-    fn marked_in(&self, pages: core::ops::Range<Page>) -> Option<Page>;
-}
-
-/// There is no memory for tags.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct NoTags;
 
 /// Why there is no block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,47 +50,11 @@ impl From<NoTags> for SpaceError {
     }
 }
 
-/// What a block is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum State {
-    /// In the list of its class.
-    Free = 1,
-    /// An area.
-    Busy = 2,
-    /// Neither: its owner keeps it in a list of its own, until a flush or for the next of that length.
-    Lazy = 3,
-}
-
-const STATE: u64 = 3;
-const PREVIOUS_IS_FREE: u64 = 1 << 2;
-const LENGTH_SHIFT: u32 = 3;
-const LENGTH_MASK: u64 = 0x1fff_ffff << LENGTH_SHIFT;
-const LOW: u64 = 0xffff_ffff;
-
-/// No page.
-const NONE: Page = Page::MAX;
-
 /// Lists of a power of two.
 const SPLIT: usize = 32;
 const SPLIT_SHIFT: u32 = SPLIT.trailing_zeros();
 /// Powers of two, the first of which stands for all lengths below [`SPLIT`].
 const POWERS: usize = (MAX_PAGES.ilog2() - SPLIT_SHIFT + 2) as usize;
-
-/// A block as its first tag describes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Block {
-    pub(super) first: Page,
-    pub(super) pages: Page,
-    pub(super) state: State,
-}
-
-impl Block {
-    /// The page behind the last.
-    pub(super) const fn end(self) -> Page {
-        self.first + self.pages
-    }
-}
 
 /// A list of free blocks: lengths of one class.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -533,56 +445,6 @@ impl<T: TagStore> Space<T> {
             self.tags.set(first, if is_free { word | PREVIOUS_IS_FREE } else { word });
         }
     }
-}
-
-/// What a block is, by its first tag.
-#[inline(always)]
-pub(super) const fn state_of(word: u64) -> State {
-    match word & STATE {
-        1 => State::Free,
-        2 => State::Busy,
-        _ => State::Lazy,
-    }
-}
-
-/// The pages of a block, by its first tag.
-#[inline(always)]
-pub(super) const fn pages_of(word: u64) -> Page {
-    ((word & LENGTH_MASK) >> LENGTH_SHIFT) as Page
-}
-
-/// The upper half of a first tag: of a busy block what its owner keeps there.
-#[inline(always)]
-pub(super) const fn short_of(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
-/// The next of a lazy block, by its first tag.
-#[inline(always)]
-pub(super) const fn next_of(word: u64) -> Option<Page> {
-    let next = short_of(word);
-    if next == NONE { None } else { Some(next) }
-}
-
-/// A first tag of a block that becomes busy.
-#[inline(always)]
-pub(super) const fn busy(word: u64, short: u32) -> u64 {
-    word & (LENGTH_MASK | PREVIOUS_IS_FREE) | State::Busy as u64 | (short as u64) << 32
-}
-
-/// A first tag of a block that becomes lazy, or has another `next`.
-#[inline(always)]
-pub(super) const fn lazy(word: u64, next: Option<Page>) -> u64 {
-    let next = match next {
-        Some(next) => next,
-        None => NONE,
-    };
-    word & (LENGTH_MASK | PREVIOUS_IS_FREE) | State::Lazy as u64 | (next as u64) << 32
-}
-
-/// The first tag of a block, without links.
-const fn header(state: State, pages: Page) -> u64 {
-    state as u64 | (pages as u64) << LENGTH_SHIFT
 }
 
 /// The first page from `first` on that is a multiple of `align`, counted from `skew` pages before the space, and

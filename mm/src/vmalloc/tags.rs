@@ -13,7 +13,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use super::space::{Head, NoTags, Page, TagStore};
+use super::block::{Head, NoTags, Page, TagStore};
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::arch::Arch;
 use crate::pgtable::TableSource;
@@ -31,7 +31,7 @@ const _: () = assert!(WORDS as u64 * 8 == PAGE_SIZE && LINKS as u64 * 8 == PAGE_
 
 /// Pages that a store has tags for: just less than 504 GiB of address space.
 const LIMIT: u64 = LEAF_TAGS as u64 * LINKS as u64 * LINKS as u64;
-const _: () = assert!(LIMIT >= super::space::MAX_PAGES as u64);
+const _: () = assert!(LIMIT >= super::block::MAX_PAGES as u64);
 
 /// See the head of this file.
 pub(super) struct Tags<A, S> {
