@@ -11,7 +11,7 @@ use crate::machine::{CPUS, Machine, Random, config};
 
 fn steps() -> u64 {
     let asked = std::env::var("VMALLOC_STEPS").ok().and_then(|steps| steps.parse().ok());
-    asked.unwrap_or(if cfg!(miri) { 40 } else { 1500 })
+    asked.unwrap_or(if cfg!(miri) { 40 } else { 800 })
 }
 
 fn size(random: &mut Random) -> u64 {
