@@ -27,9 +27,14 @@ blob_size=$((($(stat -c %s "$tree") + 4095) / 4096 * 4096 + 4096))
     word 10; word 0                              # flags
     word 0; word 0; word 0; word 0; word 0; word 0
     printf 'ARM\x64'; word 0
+    # The image may be longer than the 1 MiB that adr reaches.
     distance=$((blob - 0x40))
-    word $((0x10000000 | (distance & 3) << 29 | (distance >> 2 & 0x7ffff) << 5)) # adr x0, blob
-    word $((0x14000000 | (inner - 0x44) / 4))    # b inner
+    word $((0x10000000))                                          # adr  x0, .
+    word $((0xd2800001 | (distance & 0xffff) << 5))               # movz x1, distance
+    word $((0xf2a00001 | (distance >> 16 & 0xffff) << 5))         # movk x1, distance >> 16, lsl #16
+    word $((0x8b010000))                                          # add  x0, x0, x1
+    word $((0xd2800001))                                          # mov  x1, #0: as loaders leave it
+    word $((0x14000000 | (inner - 0x54) / 4))                     # b inner
 } >"$output"
 truncate -s $inner "$output"
 cat "$image" >>"$output"

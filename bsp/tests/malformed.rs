@@ -166,6 +166,17 @@ fn a_reserve_map_without_an_end_is_refused() {
     assert_eq!(error(&bad), Some(DtError::BadBlock { block: "reserve map", offset: PREFIX as u32 }));
 }
 
+/// A fuzzer's find: the compact copy of such a tree was larger than the tree.
+#[test]
+fn a_reserve_map_that_ends_in_another_block_is_refused() {
+    let bad = Structure::default().begin("").prop("pad", &[0; 64]).end().token(END).blob();
+    let mut bad = bad;
+    bad[PREFIX] = 1;
+    assert_eq!(error(&bad), Some(DtError::BadBlock { block: "reserve map", offset: PREFIX as u32 }));
+    let bad = with_field(blob("numa"), STRINGS, field(&blob("numa"), STRUCTURE));
+    assert!(matches!(error(&bad), Some(DtError::BadBlock { block: "strings block", .. })));
+}
+
 #[test]
 fn tokens_that_do_not_belong_there_are_named() {
     let root = || Structure::default().begin("");

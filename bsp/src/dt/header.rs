@@ -84,8 +84,17 @@ pub fn check(blob: &[u8]) -> Result<Layout, DtError> {
     let reserve_start = block("reserve map", reserve_offset, 16, 8)?.start;
     let reserve_end = reserve_map_end(blob, reserve_start)
         .ok_or(DtError::BadBlock { block: "reserve map", offset: reserve_offset })?;
+    // A map without its end goes on into what lies behind it.
+    let apart = |one: &Range<usize>, other: &Range<usize>| one.end <= other.start || other.end <= one.start;
+    let reserve_map = reserve_start..reserve_end;
+    if !apart(&reserve_map, &structure) || !apart(&reserve_map, &strings) {
+        return Err(DtError::BadBlock { block: "reserve map", offset: reserve_offset });
+    }
+    if !apart(&structure, &strings) {
+        return Err(DtError::BadBlock { block: "strings block", offset: field(3)? });
+    }
     check_structure(blob, structure.clone(), blob.get(strings.clone()).unwrap_or_default())?;
-    Ok(Layout { reserve_map: reserve_start..reserve_end, structure, strings })
+    Ok(Layout { reserve_map, structure, strings })
 }
 
 /// One past the entry of two zeros that ends the map.
