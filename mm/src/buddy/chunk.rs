@@ -21,10 +21,12 @@ use super::index::{Class, Head};
 use super::row;
 use crate::addr::{MAX_ORDER, NR_ORDERS, Pfn};
 
-/// Words of a chunk: head, labels, one to fill up so that these share a cache line, frames.
+/// Words of a chunk: head, labels, the row before isolation, frames.
 pub(super) const CHUNK_WORDS: usize = FRAMES + FRAME_WORDS;
 /// Where the labels stand.
 const LABELS: usize = 1;
+/// Where the row stands that an isolated chunk came from.
+const ASIDE: usize = 3;
 /// Where the words of frames begin.
 const FRAMES: usize = 4;
 /// Words with a bit a frame.
@@ -189,17 +191,38 @@ impl Chunk<'_> {
         *slot = head.0;
     }
 
+    /// Keeps the row that the chunk is in, which is about to be isolated.
+    pub(super) fn set_aside(&mut self) {
+        let row = self.head().row() as u64;
+        if let Some(slot) = self.0.get_mut(ASIDE) {
+            *slot = row;
+        }
+    }
+
+    /// The row that an isolated chunk came from.
+    pub(super) fn row_aside(&self) -> usize {
+        self.0.get(ASIDE).map_or(0, |row| *row as usize)
+    }
+
+    /// Nothing is free.
+    #[inline(always)]
+    fn clear(&mut self) {
+        let [_, small, large, _, frames @ ..] = self.0;
+        (*small, *large) = (0, 0);
+        frames.fill(0);
+    }
+
     /// Splits a chunk that is taken as a whole.
     pub(super) fn split_taken(&mut self) {
         let head = self.head().split(Class::NONE);
-        self.0.fill(0);
+        self.clear();
         self.set_head(head);
     }
 
     /// Splits a chunk that is free as a whole, for this row: of all free words, some of which are to be taken now.
     pub(super) fn split_free(&mut self, row: usize) {
         let head = self.head().with_row(row).split(Class::NONE);
-        self.0.fill(0);
+        self.clear();
         self.set_head(head);
         self.set_full(ALL_FULL);
     }
@@ -228,7 +251,7 @@ impl Chunk<'_> {
     /// Splits a chunk that is free as a whole, for this row, and takes its first block, below the top order.
     pub(super) fn split_whole(&mut self, row: usize, order: u32) {
         let head = self.head().with_row(row).split(Class::of(MAX_ORDER as u32 - 1));
-        self.0.fill(0);
+        self.clear();
         self.set_head(head);
         if order < WORD {
             self.set_full(ALL_FULL & !1);

@@ -47,6 +47,9 @@ impl Buddy<'_> {
     pub(super) fn move_to_row(&mut self, chunk: usize, row: usize) {
         let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return };
         let (before, free_pages) = (it.head(), it.view().free_pages());
+        if row == Mobility::Isolate as usize && before.row() != row {
+            it.set_aside();
+        }
         let after = if before.class() == Class::WHOLE { before.with_row(row).whole() } else { before.with_row(row) };
         it.set_head(after);
         if before.class() != Class::NONE && before != after {

@@ -165,11 +165,15 @@ impl Buddy<'_> {
         Ok(())
     }
 
-    /// Gives all isolated chunks that the range touches this type, and so back to use.
+    /// Gives all isolated chunks that the range touches back to use, as the type that they had. Those that were free as
+    /// a whole had none; what of them is in pieces by now gets this one.
     pub fn unisolate(&mut self, range: PhysRange, mobility: Mobility) {
         for pfn in chunks_of(range) {
-            if self.mobility_of(pfn) == Some(Mobility::Isolate) {
-                self.set_mobility(pfn, mobility);
+            let Some((chunk, _)) = self.spans.locate(pfn.as_raw(), 1) else { continue };
+            let Some(it) = self.chunks.get_mut(chunk).map(Chunk) else { continue };
+            if it.head().row() == Mobility::Isolate as usize {
+                let before = it.row_aside();
+                self.move_to_row(chunk, if before < SHARED { before } else { self.row_of(mobility) });
             }
         }
     }

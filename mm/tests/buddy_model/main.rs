@@ -199,7 +199,7 @@ impl<'a> Pair<'a> {
         }
         if isolated {
             self.buddy.unisolate(range, mobility);
-            firsts().for_each(|first| self.model.set_type(first / CHUNK, mobility));
+            firsts().for_each(|first| self.model.unisolate(first / CHUNK, mobility));
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Model {
     pub(crate) free: Vec<bool>,
     /// By chunk; without a meaning for ordinary types while the chunk is free as a whole.
     types: Vec<Mobility>,
+    /// By chunk that is isolated: the type that it had, if it was not free as a whole.
+    aside: Vec<Option<Mobility>>,
     grouping: bool,
 }
 
@@ -56,6 +58,7 @@ impl Model {
             spans: spans.to_vec(),
             free: vec![false; end as usize],
             types: vec![first_type; (end / CHUNK) as usize],
+            aside: vec![None; (end / CHUNK) as usize],
             grouping,
         }
     }
@@ -122,7 +125,20 @@ impl Model {
     }
 
     pub(crate) fn set_type(&mut self, chunk: u64, mobility: Mobility) {
+        let before = self.types[chunk as usize];
+        if mobility == Mobility::Isolate && before != mobility {
+            let had_type = !is_ordinary(before) || !self.is_whole(chunk);
+            self.aside[chunk as usize] = had_type.then_some(before);
+        }
         self.types[chunk as usize] = mobility;
+    }
+
+    /// Ends the isolation of a chunk.
+    pub(crate) fn unisolate(&mut self, chunk: u64, mobility: Mobility) {
+        if self.types[chunk as usize] == Mobility::Isolate {
+            let mobility = if self.grouping { mobility } else { Mobility::Unmovable };
+            self.types[chunk as usize] = self.aside[chunk as usize].unwrap_or(mobility);
+        }
     }
 
     /// The chunk of this type, not free as a whole, with the smallest sufficient largest block.
