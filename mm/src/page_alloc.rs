@@ -23,7 +23,7 @@
 //! allocator or in its word, never in both; a word that is not hoarded is zero; what is freed returns exactly.
 
 use core::fmt;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::Order;
@@ -34,12 +34,14 @@ use crate::zone::MAX_ZONES;
 
 mod build;
 mod bulk;
+mod contig;
 mod error;
 mod exact;
 mod figures;
 mod hoard;
 mod large;
 mod map;
+mod migrate;
 mod place;
 mod refill;
 mod slow;
@@ -56,11 +58,13 @@ mod atomic {
 }
 
 pub use build::Config;
+pub use contig::{ContigError, ContigFault, ContigRange};
 pub use error::{BadFree, Fault, OutOfMemory};
 pub use figures::{CpuPages, ZoneReport};
 use hoard::{Hoard, List, MAX_HOARD_ORDER};
 pub use map::MAX_RANGES;
 use map::{Place, WordMap};
+pub use migrate::{MovableBlock, MovableOwner};
 pub use watch::{Faults, Fill, PAGE_POISON};
 pub use watermark::{Tuning, Watermarks, min_free_kbytes};
 use zone_cell::ZoneCell;
@@ -99,12 +103,13 @@ pub struct Pages<'a, A: Arch> {
     fallback: [[u8; MAX_ZONES]; MAX_ZONES],
     /// For each CPU, the first zone of its node.
     homes: [u8; MAX_CPUS],
-    /// Whether CPUs hoard at the moment.
-    hoarding: AtomicBool,
+    /// What speaks against hoarding at the moment: [`SEES_ALL`](watch::SEES_ALL), and the number of isolations.
+    against_hoarding: AtomicU32,
     /// Whether they do when nothing speaks against it.
     may_hoard: bool,
     watch: watch::Watch,
     shrinkers: [spin::Once<&'a dyn Shrinker>; slow::MAX_SHRINKERS],
+    owners: [spin::Once<&'a dyn MovableOwner>; migrate::MAX_OWNERS],
 }
 
 impl<A: Arch> fmt::Debug for Pages<'_, A> {
@@ -198,6 +203,12 @@ impl<A: Arch> Pages<'_, A> {
 
     /// Whether CPUs hoard: not while every allocation has to be looked at.
     fn is_hoarding(&self) -> bool {
-        self.hoarding.load(Relaxed)
+        self.against_hoarding.load(Relaxed) & watch::SEES_ALL == 0
+    }
+
+    /// Whether CPUs keep large blocks: nor while ranges are isolated.
+    #[inline(always)]
+    fn is_keeping(&self) -> bool {
+        self.against_hoarding.load(Relaxed) == 0
     }
 }

@@ -3,7 +3,7 @@
 
 use core::cmp::Reverse;
 use core::mem;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicU32;
 
 use super::hoard::{Hoard, POOL_WORDS};
 use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
@@ -122,10 +122,11 @@ impl<'a, A: Arch> Pages<'a, A> {
             zones: &[],
             fallback: fallback(zones),
             homes: [0; MAX_CPUS],
-            hoarding: AtomicBool::new(false),
+            against_hoarding: AtomicU32::new(super::watch::SEES_ALL),
             may_hoard: config.hoarding,
             watch: Watch::new(config.fill, config.on_spoilt),
             shrinkers: Default::default(),
+            owners: Default::default(),
         };
         for (index, cell) in zones.iter_mut().enumerate() {
             for range in cell.zone.get_mut().buddy().ranges() {

@@ -21,7 +21,9 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(never)]
     pub(super) fn alloc_large(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let list = List::of(gfp, order);
-        for slot in self.hoard().kept(list) {
+        // What is isolated may have been kept a moment too late.
+        let kept = if self.is_keeping() { self.hoard().kept(list) } else { &[] };
+        for slot in kept {
             if slot.load(Relaxed) == 0 {
                 continue;
             }
@@ -61,14 +63,14 @@ impl<A: Arch> Pages<'_, A> {
         if tag.order() != block.order_index() || !block.is_aligned() || !word.replace_tag(tag, tag.plain()) {
             return self.complain(block, place);
         }
-        if self.is_hoarding() {
+        if self.is_keeping() {
             let (list, hoard) = (tag.last_list(), self.hoard());
             for slot in hoard.kept(list).iter().take(hoard.may_keep(list)) {
                 if slot.load(Relaxed) == 0 && slot.compare_exchange(0, block.bits() + 1, Release, Relaxed).is_ok() {
                     return Ok(());
                 }
             }
-        } else {
+        } else if !self.is_hoarding() {
             self.fill_before_free(&block);
         }
         self.put(block, place)

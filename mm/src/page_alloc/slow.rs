@@ -135,12 +135,12 @@ impl<'a, A: Arch> Pages<'a, A> {
         Err(self.out_of_memory(home, gfp, order))
     }
 
-    fn shrinkers(&self) -> impl Iterator<Item = &'a dyn Shrinker> {
+    pub(super) fn shrinkers(&self) -> impl Iterator<Item = &'a dyn Shrinker> {
         self.shrinkers.iter().filter_map(|slot| slot.get().copied())
     }
 
     /// The zones that a request may use, in the order in which they are tried.
-    fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &ZoneCell<'a>> {
+    pub(super) fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &ZoneCell<'a>> {
         let node = self.zones.get(home).map(|zone| zone.node);
         let order = self.fallback.get(home).copied().unwrap_or_default();
         order
@@ -228,7 +228,7 @@ impl<'a, A: Arch> Pages<'a, A> {
     }
 
     /// The tag of the block of a word or more, out or kept, that a frame is part of.
-    fn large_around(&self, pfn: Pfn) -> Option<Tag> {
+    pub(super) fn large_around(&self, pfn: Pfn) -> Option<Tag> {
         (WORD_ORDER..=MAX_ORDER).find_map(|order| {
             let head = self.map.find_frame(Pfn::known(pfn.as_raw() >> order << order))?;
             let tag = self.map.word(head).tag();
@@ -244,6 +244,6 @@ impl<'a, A: Arch> Pages<'a, A> {
 }
 
 /// The highest zone that a request may use.
-const fn highest(gfp: Gfp) -> ZoneKind {
+pub(super) const fn highest(gfp: Gfp) -> ZoneKind {
     if gfp.contains(Gfp::DMA) { ZoneKind::Dma } else { ZoneKind::Normal }
 }

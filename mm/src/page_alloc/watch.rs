@@ -14,6 +14,9 @@ use crate::buddy::PageBlock;
 /// What is written to free pages that nobody may use (Linux's `PAGE_POISON`).
 pub const PAGE_POISON: u8 = 0xaa;
 
+/// Every call has to be seen. Below it, isolations are counted.
+pub(super) const SEES_ALL: u32 = 1 << 31;
+
 /// What memory is filled with, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Fill {
@@ -164,10 +167,23 @@ impl<A: Arch> Pages<'_, A> {
     pub(super) fn decide_hoarding(&self) {
         let watch = &self.watch;
         let sees_all = watch.fill.is_on() || watch.injects.load(Relaxed) || watch.countdown.load(Relaxed) > 0;
-        self.hoarding.store(self.may_hoard && !sees_all, Relaxed);
+        match self.may_hoard && !sees_all {
+            true => self.against_hoarding.fetch_and(!SEES_ALL, Relaxed),
+            false => self.against_hoarding.fetch_or(SEES_ALL, Relaxed),
+        };
         if sees_all {
             self.drain();
         }
+    }
+
+    /// Large blocks go to their zones from now on, and so into the isolation, if they lie there.
+    pub(super) fn begin_isolation(&self) {
+        self.against_hoarding.fetch_add(1, Relaxed);
+    }
+
+    /// Undoes [`begin_isolation`](Pages::begin_isolation).
+    pub(super) fn end_isolation(&self) {
+        self.against_hoarding.fetch_sub(1, Relaxed);
     }
 
     /// Whether a call that is seen is to fail.

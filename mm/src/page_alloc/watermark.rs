@@ -95,7 +95,13 @@ impl Watermarks {
     /// Whether a block may be taken from `free` frames, so that more than `mark` and the reserve are left.
     #[inline]
     pub(super) const fn allow(free: u64, order: Order, mark: u64, reserve: u64) -> bool {
-        free >= order.pages() && free - order.pages() >= mark + reserve
+        Self::allow_pages(free, order.pages(), mark, reserve)
+    }
+
+    /// The same for any number of frames.
+    #[inline]
+    pub(super) const fn allow_pages(free: u64, pages: u64, mark: u64, reserve: u64) -> bool {
+        free >= pages && free - pages >= mark + reserve
     }
 }
 
