@@ -25,6 +25,23 @@ for el2 in 0 1; do
 done
 step "U-Boot: CPUs" expects 0 'CPU 3: MPIDR 0x3, node 0, PSCI' 'cpuinfo; exit' LOADER=u-boot SMP=4
 step "mem= holds back" reports 64000 65536 APPEND=mem=64M
+# All of it is there again, in one zone, and none is held back.
+added() { # LEAST-MEMTOTAL-IN-KIB MOST [NAME=VALUE...]
+    local least=$1 most=$2 total managed
+    shift 2
+    console "memadd 5M; memadd; meminfo; zoneinfo; iomem; exit" "$@" || { complain "status $?"; return; }
+    total=$(awk '$1 == "MemTotal:" { print $2 }' <<<"$said")
+    managed=$(awk '$1 == "managed" { pages += $2 } END { print pages * 4 }' <<<"$said")
+    [ "$total" -ge "$least" ] && [ "$total" -le "$most" ] || { complain "MemTotal is $total kB, not $least to $most"; return; }
+    [ "$managed" = "$total" ] || { complain "zoneinfo has $managed kB"; return; }
+    grep -q '^0 kB are held back' <<<"$said" || complain "some is held back"
+}
+step "mem= holds back, memadd adds" added 520000 524288 APPEND=mem=64M
+step "mem= holds back, memadd adds, 64 GiB" added 8380000 8388608 APPEND=mem=256M MEM=64G
+step "rpi4: mem= holds back, memadd adds" added 900000 983040 BOARD=rpi4 APPEND=mem=128M
+step "memadd without mem=" expects 1 'nothing is held back' 'memadd; exit'
+late_pages() { env APPEND=mem=64M cargo test --quiet --release --target $target -p tests --test pages "$@"; }
+step "memory added late: tests" late_pages
 step "memblock=debug" expects 0 '^memblock: memory 0x20000000 bytes' exit APPEND=memblock=debug
 
 step "status of exit" expects 42 '' 'exit 42'

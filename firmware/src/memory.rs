@@ -13,6 +13,7 @@
 mod account;
 mod iomem;
 mod kernel_map;
+mod late;
 mod owner;
 mod set_memory;
 
@@ -36,6 +37,8 @@ use tock_registers::interfaces::Readable;
 
 pub(crate) use self::kernel_map::is_live as is_mapped;
 pub use self::kernel_map::{KernelMap, tlb};
+pub use self::late::LateError;
+use self::late::{Late, Ranges};
 pub use self::owner::Owner;
 pub use self::set_memory::TableFrames;
 use crate::cpu::{Hardware, hardware};
@@ -63,6 +66,8 @@ pub struct Memory {
     pub device_tree: &'static [u8],
     /// Bytes of banks that are not used at all, by `mem=` or because nothing can reach them.
     pub held_back_bytes: u64,
+    /// What of that can be added, and was.
+    late: Lock<Late>,
 }
 
 /// Why the memory could not be taken.
@@ -173,8 +178,10 @@ pub(crate) fn start(
     reserve_own(&mut memblock, info, image, blob_range)?;
     reserve_tree(&mut memblock, info, limit)?;
     report_conflicts(info, image, limit);
+    let mut dropped = Ranges::default();
     if let Some(bytes) = options.mem {
-        held_back += memblock.limit(bytes - bytes % PAGE_SIZE, image.range(), |_| ())?;
+        held_back +=
+            memblock.limit(bytes - bytes % PAGE_SIZE, image.range(), |region| late::keep(&mut dropped, region))?;
     }
     place_dynamic(&mut memblock, info, limit);
     if options.memblock_debug {
@@ -214,7 +221,7 @@ pub(crate) fn start(
     // SAFETY: the frames are ours, free, and in the direct map; nobody else refers to them. Any bits are a u64.
     let metadata =
         unsafe { core::slice::from_raw_parts_mut(direct_ptr(metadata.start()).cast::<u64>(), size as usize / 8) };
-    let span = PhysRange::new(first_ram(&memblock), last_ram(&memblock)).unwrap_or_default();
+    let span = slab_span(&memblock, &dropped);
     let tags_size = slab::metadata_bytes(span);
     let tags = near_image(&mut memblock, image, tags_size, Owner::Slab)?;
     // SAFETY: as above; an AtomicU16 takes any bits.
@@ -225,6 +232,7 @@ pub(crate) fn start(
     let vmalloc = vmalloc::start(pages, map.tree().root(), info.cpus.len(), options);
     // SAFETY: the map was built with the copy in these frames of the direct map, and they stay reserved.
     let device_tree = unsafe { core::slice::from_raw_parts(direct_ptr(copy.start()).cast_const(), copy_size as usize) };
+    let late = Late::new(&memblock, &dropped, span);
     let memory = Memory {
         memblock: SpinMutexGuard::leak(memblock),
         map: Lock::new(Rank::PAGE_TABLE, map),
@@ -233,6 +241,7 @@ pub(crate) fn start(
         image,
         device_tree,
         held_back_bytes: held_back,
+        late,
     };
     memory.print_account(info);
     // Only what comes after the boot fails on purpose.
@@ -248,6 +257,19 @@ fn first_ram(memblock: &Memblock) -> PhysAddr {
 /// One past the last byte of RAM.
 fn last_ram(memblock: &Memblock) -> PhysAddr {
     memblock.memory().last().map_or(PhysAddr::ZERO, |region| region.range.end())
+}
+
+/// What the slab keeps a table of, two bytes a frame: all RAM, and as much of what may be added late as costs no more than
+/// a sixty-fourth of it.
+fn slab_span(memblock: &Memblock, dropped: &Ranges) -> PhysRange {
+    const MOST_TIMES: u64 = PAGE_SIZE / 2 / 64;
+    let ram = PhysRange::new(first_ram(memblock), last_ram(memblock)).unwrap_or_default();
+    let Some(late) = late::spanned(dropped) else { return ram };
+    let bytes = memblock.memory().iter().map(|region| region.range.size()).sum::<u64>() * MOST_TIMES;
+    let start = ram.start().min(late.start());
+    let start = if start.checked_add(bytes).is_some_and(|end| end < ram.end()) { ram.start() } else { start };
+    let end = start.checked_add(bytes).map_or(late.end(), |end| end.min(late.end()));
+    PhysRange::new(start, end.max(ram.end())).unwrap_or(ram)
 }
 
 static PAGES: Once<Pages<'static, Hardware>> = Once::new();

@@ -23,14 +23,13 @@
 //! allocator or in its word, never in both; a word that is not hoarded is zero; what is freed returns exactly.
 
 use core::fmt;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 
-use crate::addr::Order;
+use crate::addr::{Order, PhysAddr};
 use crate::arch::{Arch, MAX_CPUS};
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
-use crate::zone::MAX_ZONES;
 
 mod build;
 mod bulk;
@@ -39,6 +38,7 @@ mod error;
 mod exact;
 mod figures;
 mod hoard;
+mod hotplug;
 mod large;
 mod map;
 mod migrate;
@@ -51,6 +51,7 @@ pub(crate) mod word;
 #[cfg(test)]
 mod word_tests;
 mod zone_cell;
+mod zones;
 
 /// Where `word.rs` gets its atomics from: its test under loom has others.
 mod atomic {
@@ -62,12 +63,13 @@ pub use contig::{ContigError, ContigFault, ContigRange};
 pub use error::{BadFree, Fault, OutOfMemory};
 pub use figures::{CpuPages, ZoneReport};
 use hoard::{Hoard, List, MAX_HOARD_ORDER};
+pub use hotplug::AddError;
 pub use map::MAX_RANGES;
 use map::{Place, WordMap};
 pub use migrate::{MovableBlock, MovableOwner};
 pub use watch::{Faults, Fill, PAGE_POISON};
 pub use watermark::{Tuning, Watermarks, min_free_kbytes};
-use zone_cell::ZoneCell;
+use zones::Zones;
 
 /// What the fast path cannot do.
 const SLOW: Gfp = Gfp::ZERO.union(Gfp::THISNODE);
@@ -98,16 +100,17 @@ pub struct Pages<'a, A: Arch> {
     map: WordMap<'a>,
     hoards: [&'a Hoard; MAX_CPUS],
     arch: &'a A,
-    zones: &'a [ZoneCell<'a>],
-    /// For each zone, in which order its node tries them all.
-    fallback: [[u8; MAX_ZONES]; MAX_ZONES],
-    /// For each CPU, the first zone of its node.
-    homes: [u8; MAX_CPUS],
+    zones: Zones<'a>,
+    /// For each CPU, its node.
+    nodes: [AtomicU32; MAX_CPUS],
     /// What speaks against hoarding at the moment: [`SEES_ALL`](watch::SEES_ALL), and the number of isolations.
     against_hoarding: AtomicU32,
     /// Whether they do when nothing speaks against it.
     may_hoard: bool,
     watch: watch::Watch,
+    tuning: Tuning,
+    dma_limit: Option<PhysAddr>,
+    is_growing: AtomicBool,
     shrinkers: [spin::Once<&'a dyn Shrinker>; slow::MAX_SHRINKERS],
     owners: [spin::Once<&'a dyn MovableOwner>; migrate::MAX_OWNERS],
 }

@@ -27,8 +27,8 @@ use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use crate::buddy::{Buddy, FreeError, Mobility, PageBlock, TooSmall};
 use crate::memblock::{Memblock, MemoryRegion};
 
-/// Most zones: four nodes with two each.
-pub const MAX_ZONES: usize = 8;
+/// Most zones: four nodes with two each, and as many ranges that were added late.
+pub const MAX_ZONES: usize = 16;
 
 /// Metadata of each zone begins at a multiple of this many words: a cache line.
 const ALIGN_WORDS: usize = 8;
@@ -43,7 +43,7 @@ pub enum ZoneKind {
 }
 
 impl ZoneKind {
-    const ALL: [Self; 2] = [Self::Dma, Self::Normal];
+    pub(crate) const ALL: [Self; 2] = [Self::Dma, Self::Normal];
 
     /// As Linux's reports spell it.
     #[must_use]
@@ -64,7 +64,7 @@ impl ZoneKind {
     }
 
     /// Its addresses. A frame that the limit cuts is out of a device's reach.
-    fn window(self, dma_limit: Option<PhysAddr>) -> PhysRange {
+    pub(crate) fn window(self, dma_limit: Option<PhysAddr>) -> PhysRange {
         let below = PhysRange::below(dma_limit.unwrap_or(PhysAddr::ZERO).align_down(PAGE_SIZE));
         match self {
             Self::Dma => below,
@@ -126,7 +126,29 @@ pub struct ZoneInfo {
     pub nr_free: [u64; NR_ORDERS],
 }
 
+impl ZoneInfo {
+    /// Both together, which are parts of one zone.
+    #[must_use]
+    pub(crate) fn with(mut self, other: &Self) -> Self {
+        self.present_pages += other.present_pages;
+        self.managed_pages += other.managed_pages;
+        self.free_pages += other.free_pages;
+        self.nr_free.iter_mut().zip(other.nr_free).for_each(|(mine, others)| *mine += others);
+        self
+    }
+}
+
 impl<'a> Zone<'a> {
+    /// Words of metadata for a zone of one range.
+    pub(crate) fn metadata_words(range: PhysRange) -> usize {
+        Buddy::metadata_words(core::iter::once(range)).next_multiple_of(ALIGN_WORDS)
+    }
+
+    /// A zone of one range, of which nothing is free yet.
+    pub(crate) fn new(range: PhysRange, kind: ZoneKind, node: u32, metadata: &'a mut [u64]) -> Result<Self, TooSmall> {
+        Ok(Self { kind, node, buddy: Buddy::new(core::iter::once(range), metadata)? })
+    }
+
     /// All figures. O(ranges of RAM).
     #[must_use]
     pub fn info(&self) -> ZoneInfo {

@@ -14,17 +14,19 @@ mod on_target {
 
     use firmware::boot::Machine;
     use firmware::cpu::Hardware;
-    use firmware::memory;
+    use firmware::memory::{self, LateError};
     use mm::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
     use mm::buddy::PageBlock;
     use mm::gfp::Gfp;
-    use mm::page_alloc::{ContigFault, Fault, MovableBlock, MovableOwner, Pages};
+    use mm::page_alloc::{AddError, ContigFault, Fault, MovableBlock, MovableOwner, Pages};
+    use mm::zone::Zone;
     use tests::check;
 
     pub(crate) fn main(machine: &'static Machine) -> ! {
         tests::run(
             machine,
             &[
+                ("memory that was held back is added, if there is any", late_memory_is_added),
                 ("every page is handed out once and holds what is written", every_page_is_distinct_ram),
                 ("blocks of every order are aligned and come back", every_order_works),
                 ("a block freed twice is refused", double_free_is_refused),
@@ -32,6 +34,32 @@ mod on_target {
                 ("live pages are moved out of a range with what is in them", live_pages_move),
             ],
         )
+    }
+
+    /// Those who come later use it to the last page; with `mem=` on the command line there is some.
+    fn late_memory_is_added(machine: &'static Machine) -> Result<(), &'static str> {
+        let memory = &machine.memory;
+        let (before, mut late) = (memory.pages.managed_pages(), memory.late_bytes() / PAGE_SIZE);
+        let mut added = 0;
+        // A page alone has no room for its own metadata, and stays.
+        if late > 0 {
+            let refused = memory.add_late(PhysRange::EVERYTHING, PAGE_SIZE);
+            check(matches!(refused, Err(LateError::Add(AddError::TooSmall(_)))), "a page was added")?;
+            check(memory.late_bytes() == late * PAGE_SIZE, "memory was lost")?;
+        }
+        for bytes in
+            [5 << 20, 64 << 10, u64::MAX, u64::MAX, u64::MAX].into_iter().take_while(|_| memory.late_bytes() > 0)
+        {
+            let (range, pages) = memory.add_late(PhysRange::EVERYTHING, bytes).map_err(|_| "it could not be added")?;
+            check(range.size() / PAGE_SIZE <= pages + pages / 512 + 4, "most of it is metadata")?;
+            late -= range.size() / PAGE_SIZE;
+            added += pages;
+        }
+        check(late == 0 && memory.late_bytes() == 0, "not all was added")?;
+        check(memory.pages.managed_pages() == before + added, "the count is wrong")?;
+        check(memory.add_late(PhysRange::EVERYTHING, u64::MAX).is_err(), "there was more")?;
+        let account = memory.account();
+        check(account.total == account.free + account.reserved + account.used, "the account does not add up")
     }
 
     /// The first word of a frame, through the direct map.
@@ -111,7 +139,8 @@ mod on_target {
         let (mut next, _) = take_all(pages)?;
         while next != u64::MAX {
             let pfn = Pfn::new(next).ok_or("a frame does not hold what was written")?;
-            check(machine.memory.memblock.is_memory(pfn.addr()), "a page is no RAM")?;
+            let is_late = machine.memory.added().any(|range| range.contains(pfn.addr()));
+            check(is_late || machine.memory.memblock.is_memory(pfn.addr()), "a page is no RAM")?;
             check(machine.memory.memblock.owner_of(pfn.addr()).is_none(), "a page belongs to somebody")?;
             // SAFETY: the frame is ours and in the direct map.
             next = unsafe { word(pfn).read_volatile() };
@@ -177,16 +206,21 @@ mod on_target {
         MOVABLE.fill(pages)?;
         let lowest = MOVABLE.frames().min().ok_or("no page")?;
         let stays = pages.alloc(Gfp::KERNEL, Order::ZERO).map_err(|_| "no page")?;
-        // Sixteen chunks' worth on a machine that has them, more than the largest block anyway.
-        let length = if before > 32 * 1024 { 16 * 1024 } else { 1100 } * PAGE_SIZE;
-        let range = |first: Pfn| {
+        // Sixteen of the largest blocks, where so much lies in a row.
+        let ram_end =
+            |zone: &Zone<'_>| zone.buddy().ranges().find(|ram| ram.contains(lowest.addr())).map(PhysRange::end);
+        let ram_end = pages.each_zone(ram_end).into_iter().flatten().flatten().next().ok_or("a page is no RAM")?;
+        let length = (16 * Order::MAX.bytes()).min(ram_end.as_raw() - lowest.addr().as_raw());
+        let range = |first: Pfn, length: u64| {
             let end = PhysAddr::new(first.addr().as_raw() + length).ok_or("no range")?;
             PhysRange::new(first.addr(), end).ok_or("no range")
         };
-        let error = pages.alloc_contig_range(Gfp::USER, range(stays.pfn())?).err().ok_or("a page was taken away")?;
+        let only = range(stays.pfn(), PAGE_SIZE)?;
+        let error = pages.alloc_contig_range(Gfp::USER, only).err().ok_or("a page was taken away")?;
         check((error.fault, error.pfn) == (ContigFault::Busy, stays.pfn()), "another page is named")?;
         pages.free(stays).map_err(|_| "a page could not be freed")?;
-        let mine = pages.alloc_contig_range(Gfp::USER, range(lowest)?).map_err(|_| "the range could not be had")?;
+        let mine =
+            pages.alloc_contig_range(Gfp::USER, range(lowest, length)?).map_err(|_| "the range could not be had")?;
         let end = mine.first().as_raw() + mine.pages();
         check(MOVABLE.frames().all(|pfn| pfn < lowest || pfn.as_raw() >= end), "a page was left in the range")?;
         check(MOVABLE.is_whole(), "the content changed")?;

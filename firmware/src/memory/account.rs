@@ -2,7 +2,7 @@
 //! What became of every byte: the memory map in words, and the figures behind `meminfo` and `iomem`.
 
 use bsp::info::BootInfo;
-use mm::addr::PAGE_SIZE;
+use mm::addr::{PAGE_SIZE, PhysRange};
 use mm::memblock::ReserveFlags;
 use mm::report::MemInfo;
 use mm::zone::ZoneInfo;
@@ -43,6 +43,8 @@ impl Memory {
                 _ => account.reserved += region.range.size(),
             }
         }
+        account.total += self.added().map(PhysRange::size).sum::<u64>();
+        account.used += self.late_used_bytes();
         account
     }
 

@@ -41,10 +41,14 @@ impl Memory {
     /// Those of `w`.
     pub fn write_iomem(&self, info: &BootInfo, w: &mut impl fmt::Write) -> fmt::Result {
         let mut written = 0;
-        for bank in self.memblock.memory() {
-            write_devices(info, w, written, bank.range.start().as_raw())?;
-            self.write_bank(info, w, bank.range)?;
-            written = bank.range.end().as_raw();
+        let banks = || self.memblock.memory().iter().map(|bank| bank.range).chain(self.added());
+        // Those of the boot are in order, and so are those that were added.
+        while let Some(bank) =
+            banks().filter(|bank| bank.start().as_raw() >= written).min_by_key(|bank| bank.start().as_raw())
+        {
+            write_devices(info, w, written, bank.start().as_raw())?;
+            self.write_bank(info, w, bank)?;
+            written = bank.end().as_raw();
         }
         write_devices(info, w, written, u64::MAX)
     }

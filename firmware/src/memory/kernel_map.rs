@@ -174,6 +174,26 @@ impl KernelMap {
         self.tree.trim(virt, size, tlb(), source).map(drop)
     }
 
+    /// Takes away whatever is mapped at `virt..virt + size`, in blocks or pages; tables that are empty then go back to
+    /// `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`].
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses it any more.
+    pub(crate) unsafe fn unmap_blocks(
+        &mut self,
+        virt: VirtAddr,
+        size: u64,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
+        self.tree.unmap(virt, size, tlb(), source)?.flush(tlb()).release();
+        self.tree.trim(virt, size, tlb(), source).map(drop)
+    }
+
     /// The tree.
     #[must_use]
     pub const fn tree(&self) -> &PageTable<&'static Hardware> {

@@ -141,6 +141,7 @@ pub(crate) fn start(machine: &'static Machine) {
     let own = MPIDR_EL1.get() & AFFINITY;
     let in_tree = machine.info.cpus.iter().find(|cpu| cpu.mpidr & AFFINITY == own);
     boot.set_identity(own, in_tree.map_or(0, |cpu| cpu.node), "boot CPU");
+    machine.memory.pages.set_node(boot.number(), boot.node());
     boot.id.read();
     if in_tree.is_none() {
         pr_warn!("smp: the device tree does not name the CPU that boots, MPIDR {own:#x}");
@@ -252,6 +253,7 @@ fn start_one(machine: &'static Machine, described: &Cpu, number: usize) -> Resul
     // SAFETY: as above; it is not moved as long as the stack is there.
     let data = unsafe { &*data };
     data.set_identity(mpidr, node, method);
+    memory.pages.set_node(number, node);
     data.set_irq_stack(irq.top().as_raw());
     data.set_first_stack(place);
     // SAFETY: it has this number, and is taken back below if its stack goes.

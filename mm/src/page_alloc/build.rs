@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Making the page allocator from what memblock knows.
 
-use core::cmp::Reverse;
 use core::mem;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU32};
+
+use spin::Once;
 
 use super::hoard::{Hoard, POOL_WORDS};
 use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
 use super::watch::{Faults, Fill, Watch};
 use super::watermark::{Tuning, Watermarks};
 use super::zone_cell::ZoneCell;
+use super::zones::Zones;
 use super::{Pages, place};
 use crate::addr::{Order, Pfn, PhysAddr, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
@@ -77,7 +80,7 @@ impl<'a, A: Arch> Pages<'a, A> {
         }
         let maps: usize = plans.flat_map(Plan::ram).map(WordMap::metadata_words).sum();
         let hoards = place::words::<Hoard>(config.nr_hoards() + 1);
-        let cells = place::words::<ZoneCell<'_>>(MAX_ZONES);
+        let cells = place::words::<Once<ZoneCell<'_>>>(MAX_ZONES);
         ((zones + maps + hoards + cells + NOWHERE_WORDS) * size_of::<u64>()) as u64
     }
 
@@ -106,9 +109,10 @@ impl<'a, A: Arch> Pages<'a, A> {
             return Err(ZoneError::TooManyZones(plan.node()));
         }
         let for_zones = part(plans().map(Plan::metadata_words).sum())?;
-        let for_cells = part(place::words::<ZoneCell<'_>>(MAX_ZONES))?;
+        let for_cells = part(place::words::<Once<ZoneCell<'_>>>(MAX_ZONES))?;
         let zones = build_zones(plans(), for_zones, for_cells)?;
-        let managed: u64 = zones.iter_mut().map(|cell| cell.zone.get_mut().buddy().managed_pages()).sum();
+        let managed: u64 =
+            zones.iter_mut().filter_map(Once::get_mut).map(|cell| cell.zone.get_mut().buddy().managed_pages()).sum();
         let nr_hoards = config.nr_hoards();
         let share = (managed / HIGH_FRACTION / nr_hoards as u64) >> WORD_ORDER;
         let limit = config.pool_words.unwrap_or(share as usize);
@@ -119,16 +123,18 @@ impl<'a, A: Arch> Pages<'a, A> {
             map: WordMap::new(nowhere),
             hoards: core::array::from_fn(|cpu| hoards.get(cpu).unwrap_or(spare)),
             arch,
-            zones: &[],
-            fallback: fallback(zones),
-            homes: [0; MAX_CPUS],
+            zones: Zones::new(&[]),
+            nodes: [const { AtomicU32::new(0) }; MAX_CPUS],
             against_hoarding: AtomicU32::new(super::watch::SEES_ALL),
             may_hoard: config.hoarding,
             watch: Watch::new(config.fill, config.on_spoilt),
+            tuning: config.tuning,
+            dma_limit: config.dma_limit,
+            is_growing: AtomicBool::new(false),
             shrinkers: Default::default(),
             owners: Default::default(),
         };
-        for (index, cell) in zones.iter_mut().enumerate() {
+        for (index, cell) in zones.iter_mut().filter_map(Once::get_mut).enumerate() {
             for range in cell.zone.get_mut().buddy().ranges() {
                 let words = part(WordMap::metadata_words(range))?;
                 if !pages.map.add(range, index, words) {
@@ -136,7 +142,7 @@ impl<'a, A: Arch> Pages<'a, A> {
                 }
             }
         }
-        pages.zones = zones;
+        pages.zones = Zones::new(zones);
         if config.fill.poison {
             pages.map.clear();
         }
@@ -146,10 +152,9 @@ impl<'a, A: Arch> Pages<'a, A> {
     }
 
     /// Tells the node of a CPU: its requests try that node first. A node without memory counts as the first.
-    pub fn set_node(&mut self, cpu: usize, node: u32) {
-        let home = self.home_of(node);
-        if let Some(slot) = self.homes.get_mut(cpu) {
-            *slot = home as u8;
+    pub fn set_node(&self, cpu: usize, node: u32) {
+        if let Some(slot) = self.nodes.get(cpu) {
+            slot.store(node, Relaxed);
         }
     }
 
@@ -206,7 +211,7 @@ fn build_zones<'a, 'm>(
     plans: impl Iterator<Item = Plan<'m>>,
     metadata: &'a mut [u64],
     for_cells: &'a mut [u64],
-) -> Result<&'a mut [ZoneCell<'a>], ZoneError> {
+) -> Result<&'a mut [Once<ZoneCell<'a>>], ZoneError> {
     let (mut rest, mut failed) = (metadata, None);
     let cells = plans.map_while(|plan| {
         let (part, behind) = mem::take(&mut rest).split_at_mut_checked(plan.metadata_words())?;
@@ -219,23 +224,7 @@ fn build_zones<'a, 'm>(
             }
         }
     });
+    let cells = cells.map(Once::initialized).chain(core::iter::repeat_with(Once::new)).take(MAX_ZONES);
     let cells = place::place(for_cells, cells);
     failed.map_or(Ok(cells), Err)
 }
-
-/// For each zone, in which order its node tries them all: its own from the highest down, then those of other nodes,
-/// each from the highest down.
-fn fallback(zones: &[ZoneCell<'_>]) -> [[u8; MAX_ZONES]; MAX_ZONES] {
-    core::array::from_fn(|home| {
-        let home = zones.get(home).map(|zone| zone.node);
-        let mut order = core::array::from_fn(|index| index as u8);
-        order.sort_unstable_by_key(|index| {
-            let zone = zones.get(usize::from(*index));
-            let node = zone.map(|zone| zone.node);
-            (zone.is_none(), node != home, node, zone.map(|zone| Reverse(zone.kind)))
-        });
-        order
-    })
-}
-
-const _: () = assert!(MAX_ZONES <= u8::MAX as usize);

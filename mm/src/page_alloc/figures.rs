@@ -7,8 +7,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::hoard::MAX_HOARD_ORDER;
 use super::map::WORD_ORDER;
 use super::watermark::Watermarks;
+use super::zone_cell::ZoneCell;
 use super::{Pages, word};
-use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysRange};
+use crate::addr::{NR_ORDERS, PAGE_SIZE, Pfn, PhysRange};
 use crate::arch::Arch;
 use crate::buddy::{Broken, Mobility};
 use crate::report::Cell;
@@ -41,6 +42,41 @@ pub struct ZoneReport {
     pub words_released: u64,
 }
 
+impl ZoneReport {
+    /// Both together, which are parts of one zone.
+    fn with(self, other: Self) -> Self {
+        let start_pfn = self.start_pfn.min(other.start_pfn);
+        let end_pfn = |of: &Self| of.start_pfn + of.spanned_pages;
+        let sum = |a: Watermarks, b: Watermarks| Watermarks {
+            min: a.min + b.min,
+            low: a.low + b.low,
+            high: a.high + b.high,
+            promo: a.promo + b.promo,
+            lowmem_reserve: a.lowmem_reserve.max(b.lowmem_reserve),
+        };
+        let [mine, others] = [&self, &other].map(|of| of.nr_free_of);
+        Self {
+            info: self.info.with(&other.info),
+            marks: sum(self.marks, other.marks),
+            spanned_pages: end_pfn(&self).max(end_pfn(&other)) - start_pfn,
+            start_pfn,
+            protection: add(self.protection, other.protection, u64::max),
+            nr_free_of: add(mine, others, |a, b| add(a, b, |a, b| a + b)),
+            nr_chunks_of: add(self.nr_chunks_of, other.nr_chunks_of, |a, b| a + b),
+            alloc_stalls: self.alloc_stalls + other.alloc_stalls,
+            failures: self.failures + other.failures,
+            words_hoarded: self.words_hoarded + other.words_hoarded,
+            words_released: self.words_released + other.words_released,
+        }
+    }
+}
+
+/// Two arrays, entry by entry.
+fn add<T: Copy, const N: usize>(mut a: [T; N], b: [T; N], entry: impl Fn(T, T) -> T) -> [T; N] {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = entry(*a, b));
+    a
+}
+
 /// What a CPU hoards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuPages {
@@ -55,39 +91,52 @@ pub struct CpuPages {
 }
 
 impl<'a, A: Arch> Pages<'a, A> {
-    /// All figures of all zones, each zone as of the moment when the iterator comes to it.
+    /// All figures of all zones, each as of the moment when the iterator comes to it. What was added late counts with
+    /// the zone of its kind on its node.
     pub fn zone_reports(&self) -> impl Iterator<Item = ZoneReport> + Clone {
-        (0..MAX_ZONES).map_while(|index| self.zone_report(index))
+        (0..MAX_ZONES).map_while(|nth| self.parts_of(nth)?.map(|cell| self.report_of(cell)).reduce(ZoneReport::with))
     }
 
-    fn zone_report(&self, index: usize) -> Option<ZoneReport> {
-        let cell = self.zones.get(index)?;
+    /// What the `nth` zone of reports is made of.
+    fn parts_of(&self, nth: usize) -> Option<impl Iterator<Item = &'a ZoneCell<'a>> + Clone> {
+        let is_same = |a: &ZoneCell<'_>, b: &ZoneCell<'_>| (a.node, a.kind) == (b.node, b.kind);
+        let mut firsts = self
+            .zones
+            .iter()
+            .enumerate()
+            .filter(|(index, cell)| !self.zones.iter().take(*index).any(|before| is_same(before, cell)));
+        let (_, first) = firsts.nth(nth)?;
+        Some(self.zones.iter().filter(move |cell| is_same(cell, first)))
+    }
+
+    fn report_of(&self, cell: &ZoneCell<'a>) -> ZoneReport {
         let zone = cell.zone.lock(self.arch);
         let (buddy, spanned, marks) = (zone.buddy(), zone.spanned(), cell.marks());
-        let mut nr_chunks_of = [0; Mobility::COUNT];
-        let [unmovable, ..] = &mut nr_chunks_of;
-        *unmovable = (buddy.ranges().map(PhysRange::size).sum::<u64>()).div_ceil(Order::MAX.bytes());
-        Some(ZoneReport {
+        ZoneReport {
             info: zone.info(),
             marks,
             spanned_pages: spanned.size() / PAGE_SIZE,
             start_pfn: spanned.start().pfn().as_raw(),
             protection: [0, if cell.kind == ZoneKind::Dma { marks.lowmem_reserve } else { 0 }],
             nr_free_of: Mobility::ALL.map(|mobility| buddy.nr_free_of(mobility)),
-            nr_chunks_of,
+            nr_chunks_of: Mobility::ALL.map(|mobility| buddy.nr_chunks_of(mobility)),
             alloc_stalls: cell.events.alloc_stall.load(Relaxed),
             failures: cell.events.alloc_failed.load(Relaxed),
             words_hoarded: cell.events.hoarded.load(Relaxed),
             words_released: cell.events.released.load(Relaxed),
-        })
+        }
     }
 
-    /// Fills cells with what is free in a zone, each an equal stretch of it, from the first frame to the last; `None` if
-    /// there is no such zone. A block counts where it begins, and in the cells behind. O(free blocks), with the
-    /// zone's lock held.
+    /// Fills cells with what is free in a zone of [`zone_reports`](Pages::zone_reports), each an equal stretch of it, from
+    /// the first frame to the last; `None` if there is no such zone. A block counts where it begins, and in the cells
+    /// behind. O(free blocks), with the zone's lock held.
     pub fn survey(&self, zone: usize, cells: &mut [Cell]) -> Option<usize> {
-        let zone = self.zones.get(zone)?.zone.lock(self.arch);
-        let (start, size) = (zone.spanned().start().pfn().as_raw(), zone.spanned().size() / PAGE_SIZE);
+        let parts = self.parts_of(zone)?;
+        let spans = parts.clone().map(|cell| cell.zone.lock(self.arch).spanned());
+        let spanned = spans.reduce(|all, span| {
+            PhysRange::new(all.start().min(span.start()), all.end().max(span.end())).unwrap_or(all)
+        })?;
+        let (start, size) = (spanned.start().pfn().as_raw(), spanned.size() / PAGE_SIZE);
         let per_cell = size.div_ceil(cells.len() as u64).max(1);
         cells.fill(Cell::default());
         // Adds a run of frames to the cells that it lies in.
@@ -101,14 +150,16 @@ impl<'a, A: Arch> Pages<'a, A> {
                 at = next;
             }
         };
-        for range in zone.buddy().ranges() {
-            add(range.start().pfn().as_raw(), range.size() / PAGE_SIZE, &|cell, pages| cell.ram += pages);
-        }
-        for (pfn, order) in zone.buddy().free_blocks() {
-            add(pfn.as_raw(), order.pages(), &|cell, pages| {
-                cell.free += pages;
-                cell.largest = cell.largest.max(order.as_usize() as u8 + 1);
-            });
+        for zone in parts.map(|cell| cell.zone.lock(self.arch)) {
+            for range in zone.buddy().ranges() {
+                add(range.start().pfn().as_raw(), range.size() / PAGE_SIZE, &|cell, pages| cell.ram += pages);
+            }
+            for (pfn, order) in zone.buddy().free_blocks() {
+                add(pfn.as_raw(), order.pages(), &|cell, pages| {
+                    cell.free += pages;
+                    cell.largest = cell.largest.max(order.as_usize() as u8 + 1);
+                });
+            }
         }
         Some(size.div_ceil(per_cell) as usize)
     }
@@ -133,10 +184,11 @@ impl<'a, A: Arch> Pages<'a, A> {
         self.each_zone(|zone| zone.buddy().managed_pages()).into_iter().flatten().sum()
     }
 
-    /// The figures of all zones, each as of one moment.
+    /// The figures of all zones, each as of one moment, put together as [`zone_reports`](Pages::zone_reports) are.
     #[must_use]
     pub fn info(&self) -> [Option<ZoneInfo>; MAX_ZONES] {
-        self.each_zone(Zone::info)
+        let info = |cell: &ZoneCell<'a>| cell.zone.lock(self.arch).info();
+        core::array::from_fn(|nth| self.parts_of(nth)?.map(info).reduce(|all, part| all.with(&part)))
     }
 
     /// The watermarks of all zones.
@@ -149,8 +201,8 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// `totalreserve_pages`).
     #[must_use]
     pub fn reserved_pages(&self) -> u64 {
-        let zones = self.info().into_iter().zip(self.watermarks());
-        zones.filter_map(|(zone, marks)| Some(zone?.managed_pages.min(marks?.lowmem_reserve + marks?.high))).sum()
+        let zones = self.zones.iter().map(|cell| (cell.zone.lock(self.arch).buddy().managed_pages(), cell.marks()));
+        zones.map(|(managed, marks)| managed.min(marks.lowmem_reserve + marks.high)).sum()
     }
 
     /// Looks at each zone with its lock held. Nothing may be printed there.

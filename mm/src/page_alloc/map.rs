@@ -293,6 +293,20 @@ impl<'a> WordMap<'a> {
         self.find(&PageBlock::from_raw(pfn, Order::ZERO))
     }
 
+    /// How many ranges there are.
+    pub(super) fn nr_ranges(&self) -> usize {
+        self.used.load(Acquire)
+    }
+
+    /// Whether a frame of this range is RAM already.
+    pub(super) fn touches(&self, range: PhysRange) -> bool {
+        let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
+        (0..self.used.load(Acquire)).map(|slot| self.span(slot)).any(|span| {
+            let (first, behind) = (span.start >> ORDER_BITS, (span.start + span.frames) >> ORDER_BITS);
+            first < end && start < behind
+        })
+    }
+
     /// What is kept of the word at `place`, which this map has told.
     #[inline(always)]
     pub(super) fn word(&self, place: Place) -> Word<'_> {

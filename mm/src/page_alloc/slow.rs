@@ -8,6 +8,8 @@
 //! 5. who may wait reclaims, as long as that brings something
 //! 6. out of memory is an error
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::hoard::{List, MAX_HOARD_ORDER, mobility};
 use super::map::{Tag, WORD_ORDER};
 use super::watermark::Watermarks;
@@ -67,7 +69,7 @@ impl<'a, A: Arch> Pages<'a, A> {
 
     /// The first zone of this CPU's node.
     pub(super) fn home(&self) -> usize {
-        self.homes.get(self.arch.cpu()).map_or(0, |home| usize::from(*home))
+        self.home_of(self.nodes.get(self.arch.cpu()).map_or(0, |node| node.load(Relaxed)))
     }
 
     #[cold]
@@ -140,12 +142,10 @@ impl<'a, A: Arch> Pages<'a, A> {
     }
 
     /// The zones that a request may use, in the order in which they are tried.
-    pub(super) fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &ZoneCell<'a>> {
+    pub(super) fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &'a ZoneCell<'a>> {
         let node = self.zones.get(home).map(|zone| zone.node);
-        let order = self.fallback.get(home).copied().unwrap_or_default();
-        order
-            .into_iter()
-            .filter_map(|index| self.zones.get(usize::from(index)))
+        self.zones
+            .from(home)
             .filter(move |zone| zone.kind <= highest(gfp))
             .filter(move |zone| !gfp.contains(Gfp::THISNODE) || Some(zone.node) == node)
     }

@@ -3,10 +3,13 @@
 
 use core::fmt::Write;
 
+use bsp::cmdline;
+use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use mm::arch::MAX_CPUS;
 use mm::report::{self, CELLS_PER_LINE, Cell};
 
 use super::{Command, Failure, File, Session, Table, none};
+use crate::memory::LateError;
 use crate::{bench, memory};
 
 pub(super) const TABLE: Table = Table {
@@ -18,6 +21,7 @@ pub(super) const TABLE: Table = Table {
         Command { name: "extfrag", arguments: "", help: "fragmentation indices by order", run: extfrag },
         Command { name: "fragmap", arguments: "", help: "a picture of what is free where", run: fragmap },
         Command { name: "drain", arguments: "", help: "per-CPU pages go back to their zones", run: drain },
+        Command { name: "memadd", arguments: "[[START] SIZE]", help: "adds memory that mem= held back", run: memadd },
         Command {
             name: "bench",
             arguments: "[NAME [seed=N..]]",
@@ -78,4 +82,36 @@ fn drain(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     pages.drain();
     writeln!(session, "{} pages went back", hoarded.saturating_sub(pages.hoarded_pages()))?;
     Ok(())
+}
+
+/// All that is held back, or so much of the lowest, or so much from an address on.
+fn memadd(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    const USAGE: &str = "takes a size, or an address and a size, as mem= does";
+    let size = |word: &str| cmdline::parse_size(word).ok_or(USAGE);
+    let mut words = arguments.split_whitespace();
+    let (first, second) = (words.next().map(size).transpose()?, words.next().map(size).transpose()?);
+    let (within, mut bytes) = match (first, second) {
+        _ if words.next().is_some() => return Err(USAGE.into()),
+        (None, _) => (PhysRange::EVERYTHING, u64::MAX),
+        (Some(bytes), None) => (PhysRange::EVERYTHING, bytes),
+        (Some(start), Some(bytes)) => (PhysRange::clipped(start, bytes, PhysAddr::new_saturating(u64::MAX)).0, bytes),
+    };
+    let memory = &session.machine().memory;
+    let mut added = false;
+    while bytes >= PAGE_SIZE {
+        match memory.add_late(within, bytes) {
+            Ok((range, pages)) => {
+                writeln!(session, "{range}: {} pages, {pages} of them free", range.size() / PAGE_SIZE)?;
+                bytes -= range.size();
+                added = true;
+            }
+            Err(LateError::Nothing) => break,
+            Err(error) => {
+                writeln!(session, "{error}")?;
+                return Err(Failure::Because("not all was added"));
+            }
+        }
+    }
+    writeln!(session, "{} kB are held back", memory.late_bytes() / 1024)?;
+    if added { Ok(()) } else { Err(Failure::Because("nothing is held back there")) }
 }

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The zones, which may become more, and in which order a request tries them.
+#![forbid(unsafe_code)]
+
+use core::cmp::Reverse;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+use spin::Once;
+
+use super::zone_cell::ZoneCell;
+use crate::zone::MAX_ZONES;
+
+/// Bits of a zone's number in a row.
+const NUMBER: usize = 4;
+
+/// All zones. What was added late has one of its own, even if there is one of that kind on that node already.
+#[derive(Debug)]
+pub(super) struct Zones<'a> {
+    cells: &'a [Once<ZoneCell<'a>>],
+    /// For each zone, in which order its node tries them all: the number of the first in the lowest bits, and so on.
+    fallback: [AtomicU64; MAX_ZONES],
+}
+
+impl<'a> Zones<'a> {
+    pub(super) fn new(cells: &'a [Once<ZoneCell<'a>>]) -> Self {
+        let zones = Self { cells, fallback: [const { AtomicU64::new(0) }; MAX_ZONES] };
+        zones.order();
+        zones
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&'a ZoneCell<'a>> {
+        self.cells.get(index)?.get()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'a ZoneCell<'a>> + Clone + use<'a> {
+        self.cells.iter().map_while(Once::get)
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Adds a zone, if there is room. One CPU at a time.
+    pub(super) fn add(&self, cell: ZoneCell<'a>) {
+        if let Some(slot) = self.cells.get(self.count()) {
+            slot.call_once(|| cell);
+            self.order();
+        }
+    }
+
+    /// The zones as the node of zone `home` tries them.
+    pub(super) fn from(&self, home: usize) -> impl Iterator<Item = &'a ZoneCell<'a>> {
+        let row = self.fallback.get(home).map_or(0, |row| row.load(Relaxed));
+        // Where there is no zone the row has numbers of none.
+        (0..self.cells.len()).map_while(move |at| self.get((row >> (at * NUMBER)) as usize % MAX_ZONES))
+    }
+
+    /// For each zone: those of its node from the highest down, then those of other nodes, each from the highest down.
+    fn order(&self) {
+        for (home, row) in self.fallback.iter().enumerate() {
+            let home = self.get(home).map(|zone| zone.node);
+            let mut numbers: [u8; MAX_ZONES] = core::array::from_fn(|index| index as u8);
+            numbers.sort_unstable_by_key(|index| {
+                let zone = self.get(usize::from(*index));
+                let node = zone.map(|zone| zone.node);
+                (zone.is_none(), node != home, node, zone.map(|zone| Reverse(zone.kind)), *index)
+            });
+            row.store(numbers.iter().rev().fold(0, |row, number| row << NUMBER | u64::from(*number)), Relaxed);
+        }
+    }
+}
+
+const _: () = assert!(MAX_ZONES <= 1 << NUMBER && MAX_ZONES * NUMBER <= 64);
