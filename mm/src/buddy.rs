@@ -412,6 +412,13 @@ impl<'a> Buddy<'a> {
         self.free_pages.iter().sum()
     }
 
+    /// Frames that are free for everybody, and those in reserve if asked for; not those that are isolated.
+    #[must_use]
+    pub fn usable_pages(&self, with_reserve: bool) -> u64 {
+        let [unmovable, movable, reclaimable, reserve, _, shared, ..] = self.free_pages;
+        unmovable + movable + reclaimable + shared + if with_reserve { reserve } else { 0 }
+    }
+
     /// Frames that are free in chunks of this type. Chunks that are free as a whole count as movable.
     #[must_use]
     pub fn free_pages_of(&self, mobility: Mobility) -> u64 {
@@ -476,4 +483,5 @@ impl<'a> Buddy<'a> {
     }
 }
 
+const _: () = assert!(Mobility::ORDINARY == 3 && Mobility::HighAtomic as usize == 3 && SHARED == 5);
 const _: () = assert!(MAX_ORDER == 10 && CHUNK_PAGES == 1024, "leaves are laid out for this");

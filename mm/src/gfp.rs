@@ -53,6 +53,12 @@ impl Gfp {
     pub const fn may_wait(self) -> bool {
         self.contains(Self::DIRECT_RECLAIM)
     }
+
+    /// Whether the caller may take what is in reserve for those who cannot wait.
+    #[must_use]
+    pub const fn may_use_reserve(self) -> bool {
+        self.contains(Self::MEMALLOC) || self.contains(Self::HIGH) && !self.may_wait()
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +69,8 @@ mod tests {
     fn only_the_ordinary_case_waits() {
         assert!(Gfp::KERNEL.may_wait() && Gfp::USER.may_wait());
         assert!(!Gfp::ATOMIC.may_wait() && !Gfp::NOWAIT.may_wait());
+        assert!(Gfp::ATOMIC.may_use_reserve() && Gfp::MEMALLOC.may_use_reserve());
+        assert!(!Gfp::NOWAIT.may_use_reserve() && !Gfp::KERNEL.union(Gfp::HIGH).may_use_reserve());
         assert!(Gfp::ATOMIC.contains(Gfp::HIGH) && !Gfp::NOWAIT.contains(Gfp::HIGH));
     }
 }

@@ -44,6 +44,7 @@ mod map;
 mod migrate;
 mod place;
 mod refill;
+mod reserve;
 mod slow;
 mod watch;
 mod watermark;

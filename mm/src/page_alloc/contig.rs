@@ -173,8 +173,12 @@ impl<'a, A: Arch> Pages<'a, A> {
         for cell in self.candidates(self.home(), gfp) {
             let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(super::slow::highest(gfp)) };
             let zone = cell.zone.lock(self.arch);
-            let has_them =
-                Watermarks::allow_pages(zone.buddy().free_pages(), pages, cell.marks().min_for(gfp), reserve);
+            let has_them = Watermarks::allow_pages(
+                zone.buddy().usable_pages(gfp.may_use_reserve()),
+                pages,
+                cell.marks().min_for(gfp),
+                reserve,
+            );
             let whole = zone.buddy().whole_run(pages.div_ceil(Order::MAX.pages()));
             drop(zone);
             if !has_them {

@@ -6,12 +6,14 @@
 //! 3. background reclaim is woken, and the marks go down to what the request may use
 //! 4. what is free but kept back is flushed, all hoards are emptied; for `ATOMIC` too
 //! 5. who may wait reclaims, as long as that brings something
-//! 6. out of memory is an error
+//! 6. and takes what was in reserve for those who may not (`reserve.rs`)
+//! 7. out of memory is an error
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::hoard::{List, MAX_HOARD_ORDER, mobility};
+use super::hoard::{List, MAX_HOARD_ORDER};
 use super::map::{Tag, WORD_ORDER};
+use super::reserve::take_block;
 use super::watermark::Watermarks;
 use super::zone_cell::{ZoneCell, count};
 use super::{BadFree, Fault, OutOfMemory, Pages, Shrinker, word};
@@ -133,6 +135,11 @@ impl<'a, A: Arch> Pages<'a, A> {
                     return Ok(block);
                 }
             }
+            while self.open_reserve(home, gfp) {
+                if let Some(block) = take(Mark::Min) {
+                    return Ok(block);
+                }
+            }
         }
         Err(self.out_of_memory(home, gfp, order))
     }
@@ -162,9 +169,10 @@ impl<'a, A: Arch> Pages<'a, A> {
         for cell in self.candidates(home, gfp) {
             let mut zone = cell.zone.lock(self.arch);
             let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(highest(gfp)) };
-            let mark = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
-            if Watermarks::allow(zone.buddy().free_pages(), order, mark, reserve)
-                && let Some(pfn) = zone.take(order, mobility(gfp))
+            let mark_pages = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
+            let usable = zone.buddy().usable_pages(gfp.may_use_reserve());
+            if Watermarks::allow(usable, order, mark_pages, reserve)
+                && let Some(pfn) = take_block(cell, &mut zone, gfp, order, mark)
             {
                 then(pfn);
                 return Some(pfn);

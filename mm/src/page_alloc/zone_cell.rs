@@ -37,6 +37,8 @@ pub(super) struct ZoneCell<'a> {
     high: AtomicU64,
     promo: AtomicU64,
     reserve: AtomicU64,
+    /// Chunks in reserve for those who cannot wait; changed under the lock.
+    pub(super) nr_reserved: AtomicU64,
     pub(super) events: Events,
 }
 
@@ -51,6 +53,7 @@ impl<'a> ZoneCell<'a> {
             high: AtomicU64::new(0),
             promo: AtomicU64::new(0),
             reserve: AtomicU64::new(0),
+            nr_reserved: AtomicU64::new(0),
             events: Events::default(),
         }
     }
