@@ -100,9 +100,11 @@ impl<'a> Buddy<'a> {
         let sets = part(ChunkSets::words(nr_chunks)).ok_or(too_small)?;
         let spans = Spans::new(ranges, part(nr_spans * SPAN_WORDS).ok_or(too_small)?);
         let grouping = if nr_chunks >= Mobility::COUNT { !0 } else { 0 };
-        for (chunk, first_pfn) in spans.chunks() {
-            if let Some(chunk) = chunks.get_mut(chunk) {
-                Chunk(chunk).set_head(Head::taken(first_pfn, Mobility::Movable as usize & grouping));
+        for (numbers, first_pfn) in spans.runs() {
+            let mut head = Head::taken(first_pfn, Mobility::Movable as usize & grouping);
+            for chunk in chunks.get_mut(numbers).unwrap_or_default() {
+                Chunk(chunk).set_head(head);
+                head = head.next();
             }
         }
         Ok(Self {

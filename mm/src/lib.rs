@@ -56,4 +56,5 @@ pub mod slab;
 pub mod sync;
 pub mod tlb;
 pub mod vmalloc;
+mod words;
 pub mod zone;

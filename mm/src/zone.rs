@@ -261,7 +261,7 @@ impl<'m> Plan<'m> {
     pub(crate) fn build(self, metadata: &mut [u64]) -> Result<Zone<'_>, ZoneError> {
         let mut buddy = Buddy::new(self.ram(), metadata).map_err(ZoneError::Metadata)?;
         for range in self.free_ranges() {
-            buddy.add_range(range).map_err(ZoneError::Free)?;
+            buddy.add_first(range).map_err(ZoneError::Free)?;
         }
         Ok(Zone { kind: self.kind, node: self.node, buddy })
     }

@@ -17,6 +17,7 @@ use core::ops::Range;
 
 use super::mobility::Mobility;
 use crate::addr::{MAX_ORDER, NR_ORDERS, Order, Pfn};
+use crate::words;
 
 /// Sets of a type; those of classes 1 to 11 are in use.
 const ROW: usize = 16;
@@ -68,6 +69,12 @@ impl Head {
     /// A chunk that is taken as a whole.
     pub(super) const fn taken(first_pfn: u64, row: usize) -> Self {
         Self(first_pfn << PFN_SHIFT | (row as u64) << ROW_SHIFT)
+    }
+
+    /// The same for the chunk behind it.
+    #[inline(always)]
+    pub(super) const fn next(self) -> Self {
+        Self(self.0 + (1 << (PFN_SHIFT + MAX_ORDER as u32)))
     }
 
     /// The first frame, which itself may be no RAM.
@@ -143,7 +150,7 @@ impl<'a> ChunkSets<'a> {
 
     /// Empty sets; `None` if `words`, which may hold anything, is less than [`ChunkSets::words`].
     pub(super) fn new(nr_chunks: usize, words: &'a mut [u64]) -> Option<Self> {
-        words.fill(0);
+        words::fill(words, 0);
         let (summaries, bitmaps) = words.as_chunks_mut().0.split_first_mut()?;
         let shift = bitmaps.len().div_ceil(64).next_power_of_two().ilog2();
         let sets = Self { summaries, bitmaps, populated: [0; ROWS], shift };

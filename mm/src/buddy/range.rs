@@ -60,6 +60,15 @@ impl Buddy<'_> {
         Ok(pages)
     }
 
+    /// The same for an allocator that is being built and thrown away if it fails: nothing is looked at in advance.
+    pub(crate) fn add_first(&mut self, range: PhysRange) -> Result<(), FreeError> {
+        let range = range.frames_inside();
+        let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
+        self.each_piece(start, end, Self::free_piece)?;
+        self.managed_pages += end - start;
+        Ok(())
+    }
+
     /// Frees the whole frames of `range`, which are taken, in the largest blocks. Returns their number.
     ///
     /// # Errors
@@ -117,19 +126,24 @@ impl Buddy<'_> {
         };
         let at = order.as_usize() as u32;
         let (first, _) = self.locate(pfn.as_raw(), at).map_err(|why| why.about(pfn, order))?;
-        let chunks = first..first + nr_chunks;
-        let free = self.chunks.get_mut(chunks.clone()).unwrap_or_default();
-        if free.iter().all(|chunk| View(chunk).head().row() < Mobility::ORDINARY) {
-            for mut chunk in free.iter_mut().map(Chunk) {
-                chunk.set_head(chunk.head().whole());
+        // The common case, as many as it is of.
+        let chunks = self.chunks.get_mut(first..first + nr_chunks).unwrap_or_default();
+        let other = chunks.iter_mut().map(Chunk).position(|mut chunk| {
+            let head = chunk.head();
+            let is_common = head.class() == Class::NONE && head.row() < Mobility::ORDINARY;
+            if is_common {
+                chunk.set_head(head.whole());
             }
-            self.sets.insert_whole(chunks);
-            if let Some(pages) = self.free_pages.get_mut(SHARED) {
-                *pages += nr_chunks as u64 * CHUNK_PAGES;
-            }
-            return Ok(());
+            !is_common
+        });
+        let done = other.unwrap_or(nr_chunks);
+        if done > 0 {
+            self.sets.insert_whole(first..first + done);
         }
-        for chunk in 0..nr_chunks as u64 {
+        if let Some(pages) = self.free_pages.get_mut(SHARED) {
+            *pages += done as u64 * CHUNK_PAGES;
+        }
+        for chunk in done as u64..nr_chunks as u64 {
             let code = self.put_whole(pfn.as_raw() + chunk * CHUNK_PAGES);
             Refused::decode(code).map_err(|why| why.about(pfn, order))?;
         }

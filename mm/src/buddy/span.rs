@@ -4,6 +4,8 @@
 //! A *span* is a run of RAM. Chunks are aligned to their size, spans are not: two spans may begin and
 //! end in one chunk, which then has one number, and one leaf.
 
+use core::ops::Range;
+
 use super::CHUNK_PAGES;
 use crate::addr::PhysRange;
 
@@ -113,10 +115,13 @@ impl<'a> Spans<'a> {
 
     /// The chunks, in the order of their numbers, as first frames; one that two spans share comes twice.
     pub(super) fn chunks(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.iter().flat_map(|span| {
-            let first_pfns =
-                (span.start / CHUNK_PAGES..span.end.div_ceil(CHUNK_PAGES)).map(|chunk| chunk * CHUNK_PAGES);
-            first_pfns.map(move |first| (span.chunk_of(first) as usize, first))
+        self.runs().flat_map(|(chunks, first)| chunks.zip((first..).step_by(CHUNK_PAGES as usize)))
+    }
+
+    /// The same by spans: the numbers of its chunks, and the first frame of the first.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (Range<usize>, u64)> + '_ {
+        self.iter().map(|span| {
+            (span.chunk_of(span.start) as usize..span.end_chunk as usize, span.start / CHUNK_PAGES * CHUNK_PAGES)
         })
     }
 

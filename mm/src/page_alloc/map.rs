@@ -20,6 +20,7 @@ use super::hoard::List;
 use crate::addr::{Order, PAGE_SHIFT, Pfn, PhysRange};
 use crate::buddy::PageBlock;
 use crate::buddy::block::ORDER_BITS;
+use crate::words;
 
 /// log2 of the frames of a word.
 pub(super) const WORD_ORDER: usize = 6;
@@ -241,7 +242,7 @@ impl<'a> WordMap<'a> {
             return false;
         }
         // Tags decide whether a word has a meaning, so `free` may hold anything.
-        tags.fill(u64::from_ne_bytes([Tag::FRESH.0; 8]));
+        words::fill(tags, u64::from_ne_bytes([Tag::FRESH.0; 8]));
         let first = numbers.start as usize;
         let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
         let span = Span {
