@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::num::NonZeroU64;
 
 use crate::addr::{Order, Pfn};
-use crate::buddy::block::ORDER_BITS;
 use crate::buddy::{FreeError, PageBlock};
 use crate::zone::ZoneKind;
 
@@ -94,34 +94,52 @@ pub enum Fault {
 
 /// A block that must not be freed. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct BadFree {
-    fault: Fault,
-    block: u64,
-}
+pub struct BadFree(
+    /// The block, and from [`FAULT_SHIFT`] on the fault plus 1: so that success is zero.
+    NonZeroU64,
+);
+
+/// A block is less than 2 to this.
+const FAULT_SHIFT: u32 = 56;
 
 impl BadFree {
     pub(super) const fn new(fault: Fault, block: &PageBlock) -> Self {
-        Self { fault, block: block.bits() }
+        let fault = (fault as u64 + 1) << FAULT_SHIFT;
+        Self(match NonZeroU64::new(fault | block.bits()) {
+            Some(bits) => bits,
+            None => NonZeroU64::MAX,
+        })
     }
 
     /// What is wrong with it.
     #[must_use]
     pub const fn fault(self) -> Fault {
-        self.fault
+        match self.0.get() >> FAULT_SHIFT {
+            1 => Fault::Foreign,
+            2 => Fault::Misaligned,
+            3 => Fault::AlreadyFree,
+            _ => Fault::WrongOrder,
+        }
+    }
+
+    const fn block(self) -> PageBlock {
+        PageBlock::from_bits(self.0.get() & ((1 << FAULT_SHIFT) - 1))
     }
 
     /// The first frame that was named.
     #[must_use]
     pub const fn pfn(self) -> Pfn {
-        Pfn::known(self.block >> ORDER_BITS)
+        self.block().pfn()
     }
 
     /// The order that was named.
     #[must_use]
     pub const fn order(self) -> Order {
-        PageBlock::from_bits(self.block).order()
+        self.block().order()
     }
 }
+
+const _: () = assert!(Fault::WrongOrder as u64 == 3);
 
 impl From<FreeError> for BadFree {
     fn from(error: FreeError) -> Self {
@@ -136,7 +154,7 @@ impl From<FreeError> for BadFree {
 
 impl fmt::Display for BadFree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fault = match self.fault {
+        let fault = match self.fault() {
             Fault::Foreign => "is no memory of this allocator",
             Fault::Misaligned => "is misaligned for its order",
             Fault::AlreadyFree => "is already free, in whole or in part",
@@ -172,11 +190,16 @@ mod tests {
         let error = BadFree::new(Fault::WrongOrder, &block);
         assert_eq!(error.to_string(), "block pfn:0x1234 of order 10 was not allocated as one of that order");
         assert_eq!((error.pfn(), error.order()), block.into_raw());
+        for fault in [Fault::Foreign, Fault::Misaligned, Fault::AlreadyFree, Fault::WrongOrder] {
+            let block = PageBlock::from_raw(Pfn::known((1 << 40) - 1), Order::MAX);
+            let error = BadFree::new(fault, &block);
+            assert_eq!((error.fault(), error.pfn(), error.order()), (fault, block.pfn(), Order::MAX));
+        }
     }
 
     #[test]
-    fn results_fit_in_two_registers() {
+    fn results_fit_in_registers() {
         assert_eq!(size_of::<Result<PageBlock, OutOfMemory>>(), 16);
-        assert_eq!(size_of::<Result<(), BadFree>>(), 16);
+        assert_eq!(size_of::<Result<(), BadFree>>(), 8);
     }
 }

@@ -70,8 +70,6 @@ impl<A: Arch> Pages<'_, A> {
                     return Ok(());
                 }
             }
-        } else if !self.is_hoarding() {
-            self.fill_before_free(&block);
         }
         self.put(block, place)
     }
@@ -114,6 +112,9 @@ impl<A: Arch> Pages<'_, A> {
     /// Gives a block that is ours alone, by its tag, to its zone.
     #[inline(never)]
     fn put(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
+        if !self.is_hoarding() {
+            self.fill_before_free(&block);
+        }
         let Some(cell) = self.zones.get(self.map.zone(place)) else {
             return Err(BadFree::new(Fault::Foreign, &block));
         };
