@@ -90,7 +90,26 @@ impl<A: Arch> Pages<'_, A> {
         let at = (first.as_raw() % 64) as u32;
         let most = pages.len().min(64 - at as usize);
         let length = row_length(pages.get(..most).unwrap_or_default());
-        if self.arch.put_beside(word.free, run(at, length as u32)) { length } else { 0 }
+        let row = run(at, length as u32);
+        if self.arch.put_beside(word.free, row) || self.put_row(place, row) { length } else { 0 }
+    }
+
+    /// Puts neighbours into their word, which may be empty, under the zone's lock. `false` if that cannot be.
+    #[inline(never)]
+    fn put_row(&self, place: super::Place, row: u64) -> bool {
+        let Some(cell) = self.zones.get(self.map.zone(place)) else { return false };
+        let word = self.map.word(place);
+        let mut zone = cell.zone.lock(self.arch);
+        let tag = word.tag();
+        if tag.order() != 0 {
+            return false;
+        }
+        match word::put_many_locked(word.free, row) {
+            Some(0) => self.remember(&mut zone, tag.last_list(), place.with(tag.last_list())),
+            Some(_) => {}
+            None => return false,
+        }
+        true
     }
 }
 

@@ -57,6 +57,18 @@ pub(super) fn put_locked(word: &AtomicU64, block: u64) -> u64 {
     word.fetch_or(block, Release)
 }
 
+/// The same for many blocks, none of which is there; `None` if one is, and then nothing has changed.
+pub(super) fn put_many_locked(word: &AtomicU64, blocks: u64) -> Option<u64> {
+    let mut bits = word.load(Relaxed);
+    while bits & blocks == 0 {
+        match word.compare_exchange_weak(bits, bits | blocks, Release, Relaxed) {
+            Ok(before) => return Some(before),
+            Err(now) => bits = now,
+        }
+    }
+    None
+}
+
 /// Fills a word that nobody else knows of, or no longer.
 pub(super) fn fill(word: &AtomicU64, blocks: u64) {
     word.store(blocks, Release);
