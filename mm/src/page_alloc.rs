@@ -11,6 +11,9 @@
 //!   buddy              split and merge                                                     `crate::buddy`
 //! ```
 //!
+//! Beside it: ranges of one's own, and moving what is in the way (`contig.rs`, `migrate.rs`); memory that is found late
+//! (`hotplug.rs`); a reserve for those who cannot wait (`reserve.rs`); failures on purpose and filling (`watch.rs`).
+//!
 //! A CPU *hoards* words: 64 frames that the buddy allocator gave up as one block, cut into blocks of one order.
 //! A bit says that a block is free. Taking one clears the lowest bit, giving one back sets it again, whichever CPU
 //! it is: that a block was free already shows in the same atomic step, and so does, by a byte beside it, that it

@@ -98,6 +98,22 @@ proptest! {
     }
 }
 
+/// Small enough for Miri: the metadata lies in the memory that is added.
+#[test]
+fn a_little_memory_is_added_and_used() {
+    let mut memblock = Memblock::new();
+    memblock.add(frames(0, 20), 0).unwrap();
+    let mut words = vec![!0u64; 100 * 512];
+    let host = Host::new(PhysAddr::ZERO, &mut words);
+    let config = Config { nr_cpus: MAX_CPUS, pool_words: Some(0), ..Config::DEFAULT };
+    let mut metadata = vec![!0; Allocator::metadata_bytes(&memblock, &config) as usize / 8];
+    let pages = Pages::build(&host, &memblock, &config, &mut metadata).unwrap();
+    let added = add(&pages, frames(40, 100), 0).unwrap();
+    assert_eq!(use_all(&pages, &host), 20 + added);
+    assert_eq!(add(&pages, frames(99, 101), 0), Err(AddError::Overlaps(frames(99, 101))));
+    assert_eq!(use_all(&pages, &host), pages.managed_pages());
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "many frames")]
 fn added_memory_is_part_of_its_zone_and_node() {
