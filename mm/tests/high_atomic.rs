@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reserve for those who cannot wait, on a zone that is large enough for one.
-#![expect(clippy::indexing_slicing, reason = "test helpers index model arrays")]
 #![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};

@@ -59,8 +59,10 @@ mod on_target {
     /// A block's own words in each of its frames.
     fn mark(block: &PageBlock, salt: u64) {
         for pfn in frames(block) {
-            // SAFETY: the frame is ours and in the direct map.
-            words(pfn).map(|word| unsafe { word.write_volatile(block.pfn().as_raw() << 20 ^ pfn.as_raw() ^ salt) });
+            for word in words(pfn) {
+                // SAFETY: the frame is ours and in the direct map.
+                unsafe { word.write_volatile(block.pfn().as_raw() << 20 ^ pfn.as_raw() ^ salt) };
+            }
         }
     }
 
