@@ -108,6 +108,7 @@ impl KernelMap {
     }
 
     /// Maps pages at `virt`, which must be free.
+    #[inline(never)]
     pub(crate) fn map(
         &mut self,
         virt: VirtAddr,

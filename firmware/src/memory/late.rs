@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use mm::addr::{PAGE_SIZE, PhysRange, VirtAddr};
+use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::memblock::{Memblock, MemoryRegion};
 use mm::page_alloc::AddError;
 use mm::pgtable::{Attributes, MapError};
@@ -47,7 +47,13 @@ impl Ranges {
         if let Some(slot) = free {
             *slot = Some((range, node));
         }
-        self.ranges.sort_unstable_by_key(|entry| entry.map_or(u64::MAX, |(range, _)| range.start().as_raw()));
+        // So few need no more than this.
+        let (all, mut below) = (*self, None);
+        for slot in &mut self.ranges {
+            let left = all.iter().filter(|(range, _)| below.is_none_or(|below| range.start() > below));
+            *slot = left.min_by_key(|(range, _)| range.start());
+            below = slot.map(|(range, _)| range.start()).or(Some(PhysAddr::new_saturating(u64::MAX)));
+        }
         is_kept
     }
 

@@ -13,6 +13,8 @@ use crate::zone::MAX_ZONES;
 
 /// Bits of a zone's number in a row.
 const NUMBER: usize = 4;
+/// The last number, which stands for none where there are fewer.
+const LAST: u64 = MAX_ZONES as u64 - 1;
 
 /// All zones. What was added late has one of its own, even if there is one of that kind on that node already.
 #[derive(Debug)]
@@ -59,17 +61,21 @@ impl<'a> Zones<'a> {
 
     /// For each zone: those of its node from the highest down, then those of other nodes, each from the highest down.
     fn order(&self) {
-        for (home, row) in self.fallback.iter().enumerate() {
-            let home = self.get(home).map(|zone| zone.node);
-            let mut numbers: [u8; MAX_ZONES] = core::array::from_fn(|index| index as u8);
-            numbers.sort_unstable_by_key(|index| {
-                let zone = self.get(usize::from(*index));
-                let node = zone.map(|zone| zone.node);
-                (zone.is_none(), node != home, node, zone.map(|zone| Reverse(zone.kind)), *index)
-            });
-            row.store(numbers.iter().rev().fold(0, |row, number| row << NUMBER | u64::from(*number)), Relaxed);
+        let count = self.count();
+        for (home, row) in self.iter().zip(&self.fallback) {
+            let rank = |index: &usize| {
+                self.get(*index).map(|zone| (zone.node != home.node, zone.node, Reverse(zone.kind), *index))
+            };
+            // Picked one by one: there are few, and sorting is a lot of code.
+            let (mut left, mut order) = (!0u64, !0);
+            for at in 0..count {
+                let next = (0..count).filter(|index| left >> index & 1 != 0).min_by_key(rank).unwrap_or_default();
+                left &= !(1 << next);
+                order = order & !(LAST << (at * NUMBER)) | (next as u64) << (at * NUMBER);
+            }
+            row.store(order, Relaxed);
         }
     }
 }
 
-const _: () = assert!(MAX_ZONES <= 1 << NUMBER && MAX_ZONES * NUMBER <= 64);
+const _: () = assert!(MAX_ZONES == 1 << NUMBER && MAX_ZONES * NUMBER <= 64);
