@@ -94,10 +94,18 @@ impl<'a> Bench<'a> {
 
     /// Flushes, then everything that was there must be out of reach.
     pub(crate) fn flush(&mut self, unmapped: Unmapped) {
+        self.flush_beside(unmapped, &[]);
+    }
+
+    /// The same while others wait: an `Unmapped` answers for the pages that it took out itself, and another may have
+    /// taken pages out of the same range before.
+    pub(crate) fn flush_beside(&mut self, unmapped: Unmapped, others: &[Unmapped]) {
         let (virt, size) = (unmapped.start().as_raw(), unmapped.size());
         unmapped.flush(&self.tlb).release();
         for at in (virt..virt + size).step_by(PAGE_SIZE as usize).take(2048) {
-            if !self.expected.contains_key(&at) {
+            let waits =
+                |other: &Unmapped| (other.start().as_raw()..other.start().as_raw() + other.size()).contains(&at);
+            if !self.expected.contains_key(&at) && !others.iter().any(waits) {
                 for cpu in 0..self.model.cpus() {
                     self.model.expect_unmapped(cpu, va(at));
                 }

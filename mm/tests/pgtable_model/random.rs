@@ -45,7 +45,19 @@ fn offset(rng: &mut Rng, base: u64) -> u64 {
     base + (1 << 30) - (8 << 20) + rng.below((16 << 20) / near) * near + rng.pick(&[0, 0, 0, 0x1000, 0x5000])
 }
 
+/// Says which seed it was when a check further down fails.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with PGTABLE_SEED={}", self.0);
+        }
+    }
+}
+
 fn run(seed: u64, steps: u64, regime: Regime, machine: Machine) -> u64 {
+    let _replay = Replay(seed);
     let model = Model::new(machine);
     let frames = Frames::new(&model);
     let mut bench = Bench::new(&model, &frames, regime);
@@ -91,7 +103,7 @@ fn run(seed: u64, steps: u64, regime: Regime, machine: Machine) -> u64 {
             let flusher = rng.below(CPUS as u64) as usize;
             model.on(flusher, || match bench.tlb.try_quiesce(unmapped) {
                 Ok(quiescent) => quiescent.release(),
-                Err(unmapped) => bench.flush(unmapped),
+                Err(unmapped) => bench.flush_beside(unmapped, &waiting),
             });
         }
         done += 1;
@@ -102,7 +114,9 @@ fn run(seed: u64, steps: u64, regime: Regime, machine: Machine) -> u64 {
         }
     }
     frames.limit(u64::MAX);
-    waiting.into_iter().for_each(|unmapped| bench.flush(unmapped));
+    while let Some(unmapped) = waiting.pop() {
+        bench.flush_beside(unmapped, &waiting);
+    }
     bench.check(CPUS);
     bench.tear_down();
     done

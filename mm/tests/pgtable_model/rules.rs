@@ -56,6 +56,21 @@ fn barriers_come_once_a_batch() {
 }
 
 #[test]
+fn regression_an_empty_unmap_says_nothing_about_an_earlier_one_of_its_range() {
+    with_bench(machine(2, 32), Regime::Upper, |bench| {
+        bench.map(VIRT + 0x5000, PHYS, 0x1000, Attributes::DATA).unwrap();
+        bench.map(VIRT + 0x8000, PHYS, 0x1000, Attributes::DATA).unwrap();
+        let first = bench.unmap(VIRT, 0x6000).unwrap();
+        let nothing = bench.unmap(VIRT, 0x6000).unwrap();
+        assert_eq!((first.pages(), nothing.pages()), (1, 0));
+        let before = bench.model.counts();
+        bench.flush_beside(nothing, core::slice::from_ref(&first));
+        assert_eq!(spent(bench.model, before), (0, 0, 0));
+        bench.flush(first);
+    });
+}
+
+#[test]
 fn a_long_flush_is_one_invalidate() {
     with_bench(machine(2, 32), Regime::Upper, |bench| {
         let model = bench.model;
