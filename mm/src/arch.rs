@@ -21,8 +21,9 @@ pub mod ops;
 
 pub use ops::{CacheOp, Dsb, MmuFeatures, Tlbi};
 
-/// Most CPUs that the memory manager keeps data for: numbers from 0 to this less one.
-pub const MAX_CPUS: usize = 64;
+/// Most CPUs that the memory manager keeps data for: numbers from 0 to this less one. A table of pointers for them, and
+/// what comes right behind it, is in reach of the offset of a load of a pair (504 bytes).
+pub const MAX_CPUS: usize = 56;
 
 /// The interrupt mask of a CPU as it was: what [`Arch::restore_interrupts`] brings back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

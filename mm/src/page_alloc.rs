@@ -101,8 +101,8 @@ pub trait Shrinker: Sync {
 /// The page allocator over all zones. What every call reads comes first, in reach of short offsets.
 #[repr(C)]
 pub struct Pages<'a, A: Arch> {
-    map: WordMap<'a>,
     hoards: [&'a Hoard; MAX_CPUS],
+    map: WordMap<'a>,
     arch: &'a A,
     zones: Zones<'a>,
     /// For each CPU, its node.
@@ -147,7 +147,10 @@ impl<A: Arch> Pages<'_, A> {
             if word.tag().is_hoarded_for(list) {
                 return Ok(place.block(bit));
             }
-            return self.alloc_stale(gfp, order, place, bit);
+            // By reference: so a stack frame is needed here, and made here, and not on the fast path.
+            let mut settled = PageBlock::known(0);
+            self.alloc_stale(gfp, order, place, bit, &mut settled)?;
+            return Ok(settled);
         }
         if order.as_usize() > MAX_HOARD_ORDER { self.alloc_large(gfp, order) } else { self.alloc_slow(gfp, order) }
     }
@@ -170,9 +173,7 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(always)]
     fn put_beside(&self, place: Place, block: &PageBlock) -> bool {
         let word = self.map.word(place);
-        word.tag().order() == block.order_index()
-            && (block.order_index() == 0 || block.is_aligned())
-            && self.arch.put_beside(word.free, block.bit())
+        word.order() == block.order_index() && self.arch.put_beside(word.free, block.bit())
     }
 
     /// Frees a block that is not in the first range of RAM.
@@ -188,11 +189,19 @@ impl<A: Arch> Pages<'_, A> {
     /// The block that the fast path took from a word that had become another's in the meantime.
     #[cold]
     #[inline(never)]
-    fn alloc_stale(&self, gfp: Gfp, order: Order, place: Place, bit: u32) -> Result<PageBlock, OutOfMemory> {
-        match self.settle(List::of(gfp, order), place, bit) {
-            Some(block) => Ok(block),
-            None => self.alloc_slow(gfp, order),
-        }
+    fn alloc_stale(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        place: Place,
+        bit: u32,
+        settled: &mut PageBlock,
+    ) -> Result<(), OutOfMemory> {
+        *settled = match self.settle(List::of(gfp, order), place, bit) {
+            Some(block) => block,
+            None => self.alloc_slow(gfp, order)?,
+        };
+        Ok(())
     }
 
     /// Decides about a block that was taken from a word that may have changed its list. While a block of a word is

@@ -109,26 +109,24 @@ fn order(order: usize) -> Order {
 }
 
 fn hot(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
-    const OPERATIONS: u64 = 1000;
+    const OPERATIONS: u64 = 10_000;
     let (pages, order, overhead) = (context.machine.memory.pages, order(variant), counter::overhead());
-    let mut counts = [0; 30];
+    let mut counts = [0; 31];
     let (mut failures, calls) = (0u64, Calls::new());
-    let mut one_batch = || {
-        counter::count(overhead, || {
-            for _ in 0..OPERATIONS {
-                let Ok(block) = (calls.alloc)(pages, calls.gfp, order) else { return failed(&mut failures) };
-                if (calls.free)(pages, block).is_err() {
-                    return failed(&mut failures);
-                }
+    for count in &mut counts {
+        *count = counter::count(overhead, || {
+            let pair = |block| (calls.free)(pages, block).is_ok();
+            if !(0..OPERATIONS).all(|_| (calls.alloc)(pages, calls.gfp, order).is_ok_and(pair)) {
+                failed(&mut failures);
             }
-        })
-    };
-    let _ = one_batch();
-    counts.iter_mut().for_each(|count| *count = one_batch());
+        });
+    }
     if failures != 0 {
         return Err(Failure::Because("an operation failed"));
     }
-    Ok(context.report(format_args!("pg_hot_{variant}"), counter::median(&mut counts), OPERATIONS, "instructions")?)
+    // The first round is cold.
+    let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+    Ok(context.report(format_args!("pg_hot_{variant}"), median, OPERATIONS, "instructions")?)
 }
 
 fn batch(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {

@@ -97,17 +97,15 @@ unsafe impl Arch for AArch64 {
     #[inline(always)]
     fn take_lowest(&self, word: &AtomicU64) -> u64 {
         let before: u64;
-        // SAFETY: an exclusive pair on an atomic, which is what `word::take` does in more instructions. The monitor that
-        // an early exit leaves open is closed by the next exclusive store or exception return (Arm ARM B2.17).
+        // SAFETY: an exclusive pair on an atomic, which is what `word::take` does in more instructions: an empty word is
+        // stored as it was.
         unsafe {
             core::arch::asm!(
                 "2: ldaxr {before}, [{word}]",
-                "cbz {before}, 3f",
                 "sub {after}, {before}, #1",
                 "and {after}, {after}, {before}",
                 "stxr {failed:w}, {after}, [{word}]",
                 "cbnz {failed:w}, 2b",
-                "3:",
                 word = in(reg) word.as_ptr(),
                 before = out(reg) before,
                 after = out(reg) _,
@@ -120,7 +118,8 @@ unsafe impl Arch for AArch64 {
 
     #[inline(always)]
     fn put_beside(&self, word: &AtomicU64, bits: u64) -> bool {
-        // SAFETY: as above, for `word::put`: none of the bits is there (`tst`), and others are (`ccmp`).
+        // SAFETY: as above, for `word::put`: none of the bits is there (`tst`), and others are (`ccmp`). The monitor that
+        // an early exit leaves open is closed by the next exclusive store or exception return (Arm ARM B2.17).
         unsafe {
             core::arch::asm!(
                 "2: ldxr {now}, [{word}]",

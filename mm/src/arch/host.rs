@@ -41,14 +41,15 @@ impl<'a> Host<'a> {
 
 /// The numbers that threads have claimed, a bit each.
 static CLAIMED: AtomicU64 = AtomicU64::new(0);
-const _: () = assert!(MAX_CPUS == u64::BITS as usize);
+const _: () = assert!(MAX_CPUS <= u64::BITS as usize);
 
 /// A thread's number, its own until it ends.
 struct Number(usize);
 
 impl Number {
     fn claim() -> Self {
-        let first_free = |claimed: u64| Some(claimed | (claimed + 1)).filter(|_| claimed != u64::MAX);
+        let first_free =
+            |claimed: u64| ((claimed.trailing_ones() as usize) < MAX_CPUS).then(|| claimed | (claimed + 1));
         match CLAIMED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first_free) {
             Ok(claimed) => Self(claimed.trailing_ones() as usize),
             #[expect(clippy::panic, reason = "a host program with more threads than CPUs is a bug of the program")]

@@ -10,19 +10,21 @@ use crate::addr::{Order, Pfn, PhysAddr, PhysRange};
 #[must_use = "dropping a block leaks its frames"]
 #[repr(transparent)]
 pub struct PageBlock(
-    /// The first frame, shifted by [`ORDER_BITS`], and the order: one register.
+    /// The first frame, shifted by [`ORDER_BITS`], and the order: one register. With [`MISALIGNED`] where no block of
+    /// that order begins: nothing was ever allocated as such, so it fits nowhere, and frees need not look.
     u64,
 );
 
 /// Bits below the frame number.
 pub(crate) const ORDER_BITS: u32 = 8;
+const MISALIGNED: u64 = 1 << (ORDER_BITS - 1);
 
 impl PageBlock {
     /// A block whose number was kept elsewhere. That it is allocated, and by nobody else, is the
     /// caller's claim; `free` refuses what it can tell to be wrong.
     #[inline]
     pub const fn from_raw(pfn: Pfn, order: Order) -> Self {
-        Self(pfn.as_raw() << ORDER_BITS | order.as_usize() as u64)
+        Self::from_bits(pfn.as_raw() << ORDER_BITS | order.as_usize() as u64)
     }
 
     /// Frame and order, to be kept elsewhere.
@@ -42,10 +44,17 @@ impl PageBlock {
     /// As [`from_raw`](PageBlock::from_raw), from what [`into_bits`](PageBlock::into_bits) told.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
+        let is_aligned = (bits >> ORDER_BITS) & !u64::MAX.wrapping_shl(bits as u32) == 0;
+        Self(if is_aligned { bits } else { bits | MISALIGNED })
+    }
+
+    /// The same, of what is known to be aligned.
+    #[inline(always)]
+    pub(crate) const fn known(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The order as a plain number.
+    /// The order as a plain number; if the block is misaligned, one that no block has.
     #[inline(always)]
     pub(crate) const fn order_index(&self) -> usize {
         (self.0 & ((1 << ORDER_BITS) - 1)) as usize
@@ -60,7 +69,7 @@ impl PageBlock {
     /// Whether a block of its order may begin at its first frame.
     #[inline(always)]
     pub(crate) const fn is_aligned(&self) -> bool {
-        (self.0 >> ORDER_BITS) & !u64::MAX.wrapping_shl(self.0 as u32) == 0
+        self.0 & MISALIGNED == 0
     }
 
     /// Frame and order as they are kept.
@@ -80,7 +89,7 @@ impl PageBlock {
     #[must_use]
     #[inline]
     pub const fn order(&self) -> Order {
-        match Order::new((self.0 & ((1 << ORDER_BITS) - 1)) as usize) {
+        match Order::new((self.0 & (MISALIGNED - 1)) as usize) {
             Some(order) => order,
             None => Order::ZERO,
         }

@@ -123,7 +123,7 @@ impl BadFree {
     }
 
     const fn block(self) -> PageBlock {
-        PageBlock::from_bits(self.0.get() & ((1 << FAULT_SHIFT) - 1))
+        PageBlock::known(self.0.get() & ((1 << FAULT_SHIFT) - 1))
     }
 
     /// The first frame that was named.

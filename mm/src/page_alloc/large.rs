@@ -28,7 +28,7 @@ impl<A: Arch> Pages<'_, A> {
                 continue;
             }
             let Some(bits) = slot.swap(0, Acquire).checked_sub(1) else { continue };
-            let block = PageBlock::from_bits(bits);
+            let block = PageBlock::known(bits);
             match self.map.find_first(&block) {
                 Some(place) => self.map.word(place).set_tag(Tag::head(list)),
                 None => self.mark_out(&block, list),
@@ -60,7 +60,7 @@ impl<A: Arch> Pages<'_, A> {
     fn free_large_at(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
         let word = self.map.word(place);
         let tag = word.tag();
-        if tag.order() != block.order_index() || !block.is_aligned() || !word.replace_tag(tag, tag.plain()) {
+        if tag.order() != block.order_index() || !word.replace_tag(tag, tag.plain()) {
             return self.complain(block, place);
         }
         if self.is_keeping() {
@@ -100,7 +100,7 @@ impl<A: Arch> Pages<'_, A> {
     pub(super) fn release_kept(&self, hoard: &Hoard, list: List) {
         for slot in hoard.kept(list) {
             if let Some(bits) = slot.swap(0, Acquire).checked_sub(1)
-                && let block = PageBlock::from_bits(bits)
+                && let block = PageBlock::known(bits)
                 && let Some(place) = self.map.find(&block)
             {
                 // It cannot be refused.

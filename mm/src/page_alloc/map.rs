@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The map of words: for every 64 frames of RAM which blocks are hoarded, and for which list. 9 bytes for 64 frames,
+//! The map of words: for every 64 frames of RAM which blocks are hoarded, and for which list. 10 bytes for 64 frames,
 //! found by frame number. Holes cost nothing.
 //!
 //! ```text
@@ -7,9 +7,10 @@
 //!              |                        |
 //!              +- free    8 bytes a word: the free blocks of a hoarded word (see `word.rs`)
 //!              +- tag     1 byte a word: what becomes of its frames
+//!              +- order   1 byte a word: the tag's order, which is all that who frees has to know
 //! ```
 //!
-//! Nothing is cleared at the start but the tags: 1 byte for 256 KiB of RAM.
+//! Nothing is cleared at the start but the tags and orders: 2 bytes for 256 KiB of RAM.
 
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
@@ -105,7 +106,7 @@ impl Place {
     /// A block of the word, by the number of its bit.
     #[inline(always)]
     pub(super) const fn block(self, bit: u32) -> PageBlock {
-        PageBlock::from_bits(self.0 & !Self::POSITION | (bit as u64) << ORDER_BITS & Self::POSITION)
+        PageBlock::known(self.0 & !Self::POSITION | (bit as u64) << ORDER_BITS & Self::POSITION)
     }
 
     /// A frame of the word, by the number of its bit.
@@ -139,6 +140,7 @@ pub(super) struct Word<'w> {
     /// The free blocks, while it is hoarded; zero otherwise.
     pub(super) free: &'w AtomicU64,
     tag: &'w AtomicU8,
+    order: &'w AtomicU8,
 }
 
 impl Word<'_> {
@@ -147,14 +149,26 @@ impl Word<'_> {
         Tag(self.tag.load(Relaxed))
     }
 
-    /// Changes the tag, if it is `from`.
-    pub(super) fn replace_tag(self, from: Tag, to: Tag) -> bool {
-        self.tag.compare_exchange(from.0, to.0, Acquire, Relaxed).is_ok()
+    /// The order of the tag. Who frees a block of the word looks here alone.
+    #[inline(always)]
+    pub(super) fn order(self) -> usize {
+        self.order.load(Relaxed) as usize
     }
 
-    /// Under the zone's lock, or by who has the block.
+    /// Changes the tag, if it is `from`.
+    pub(super) fn replace_tag(self, from: Tag, to: Tag) -> bool {
+        let is_replaced = self.tag.compare_exchange(from.0, to.0, Acquire, Relaxed).is_ok();
+        if is_replaced {
+            self.order.store(to.order() as u8, Relaxed);
+        }
+        is_replaced
+    }
+
+    /// Under the zone's lock, or by who has the block. Before the word is filled: a block of another order that is put
+    /// into an empty word is refused, whatever order was seen.
     pub(super) fn set_tag(self, tag: Tag) {
         self.tag.store(tag.0, Relaxed);
+        self.order.store(tag.order() as u8, Relaxed);
     }
 }
 
@@ -166,13 +180,18 @@ struct Span {
     start: u64,
     /// The number of frames, shifted likewise.
     frames: u64,
-    free: *mut AtomicU64,
     tag: *mut AtomicU8,
+    /// Between the two others: who allocates looks at the words and tags, who frees at the words and orders.
+    free: *mut AtomicU64,
+    order: *mut AtomicU8,
     zone: usize,
 }
 
 impl Span {
-    const EMPTY: Self = Self { start: 0, frames: 0, free: core::ptr::null_mut(), tag: core::ptr::null_mut(), zone: 0 };
+    const EMPTY: Self = {
+        let (free, bytes) = (core::ptr::null_mut(), core::ptr::null_mut());
+        Self { start: 0, frames: 0, tag: bytes, free, order: bytes, zone: 0 }
+    };
 }
 
 /// Words of metadata for [`WordMap::new`].
@@ -206,7 +225,7 @@ impl<'a> WordMap<'a> {
     pub(super) fn metadata_words(range: PhysRange) -> usize {
         let numbers = numbers(range);
         let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
-        nr_words + nr_words.div_ceil(8)
+        nr_words + (2 * nr_words).div_ceil(8)
     }
 
     /// An empty map. `nowhere` has [`NOWHERE_WORDS`] and may hold anything.
@@ -214,8 +233,9 @@ impl<'a> WordMap<'a> {
         *nowhere = [0, !0];
         let mut spans = [Span::EMPTY; SLOTS];
         let [.., last] = &mut spans;
-        let [free, tag] = nowhere;
-        (last.free, last.tag) = ((&raw mut *free).cast(), (&raw mut *tag).cast());
+        let [free, bytes] = nowhere;
+        (last.free, last.tag) = ((&raw mut *free).cast(), (&raw mut *bytes).cast());
+        last.order = last.tag.wrapping_add(1);
         Self { spans: UnsafeCell::new(spans), used: AtomicUsize::new(0), metadata: PhantomData }
     }
 
@@ -236,21 +256,22 @@ impl<'a> WordMap<'a> {
         let numbers = numbers(range);
         let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
         let used = self.used.load(Relaxed);
-        let Some((free, tags)) = metadata.split_at_mut_checked(nr_words) else { return false };
-        let Some(tags) = tags.get_mut(..nr_words.div_ceil(8)) else { return false };
+        let Some((free, bytes)) = metadata.split_at_mut_checked(nr_words) else { return false };
+        let Some(bytes) = bytes.get_mut(..(2 * nr_words).div_ceil(8)) else { return false };
         if used >= MAX_RANGES {
             return false;
         }
         // Tags decide whether a word has a meaning, so `free` may hold anything.
-        words::fill(tags, u64::from_ne_bytes([Tag::FRESH.0; 8]));
+        words::fill(bytes, u64::from_ne_bytes([Tag::FRESH.0; 8]));
         let first = numbers.start as usize;
         let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
         let span = Span {
             start: start << ORDER_BITS,
             frames: (end - start) << ORDER_BITS,
             // Words are atomic from now on: an atomic has the layout of its integer, and any bits are a value of it.
+            tag: bytes.as_mut_ptr().cast::<AtomicU8>().wrapping_sub(first),
             free: free.as_mut_ptr().cast::<AtomicU64>().wrapping_sub(first),
-            tag: tags.as_mut_ptr().cast::<AtomicU8>().wrapping_sub(first),
+            order: bytes.as_mut_ptr().cast::<AtomicU8>().wrapping_add(nr_words).wrapping_sub(first),
             zone,
         };
         let slot = self.spans.get().cast::<Span>().wrapping_add(used);
@@ -314,13 +335,16 @@ impl<'a> WordMap<'a> {
         let span = self.span(place.slot());
         let free = span.free.wrapping_add(place.number());
         let tag = span.tag.wrapping_add(place.number());
+        let order = span.order.wrapping_add(place.number());
         // SAFETY: places come from `find`, which saw the frame in the span, so that the span's metadata has this
         // word, or are `NOWHERE`, number 0 of the last slot. The metadata is borrowed for as long as the map lives,
         // and only ever seen as atomics.
         let free = unsafe { &*free };
         // SAFETY: as above.
         let tag = unsafe { &*tag };
-        Word { free, tag }
+        // SAFETY: as above.
+        let order = unsafe { &*order };
+        Word { free, tag, order }
     }
 
     /// All words, with the first frame that is in the word's span.
