@@ -265,13 +265,15 @@ impl<'a> WordMap<'a> {
         words::fill(bytes, u64::from_ne_bytes([Tag::FRESH.0; 8]));
         let first = numbers.start as usize;
         let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
+        // Taken once: a second exclusive borrow would end the pointers of the first.
+        let bytes = bytes.as_mut_ptr().cast::<AtomicU8>();
         let span = Span {
             start: start << ORDER_BITS,
             frames: (end - start) << ORDER_BITS,
             // Words are atomic from now on: an atomic has the layout of its integer, and any bits are a value of it.
-            tag: bytes.as_mut_ptr().cast::<AtomicU8>().wrapping_sub(first),
+            tag: bytes.wrapping_sub(first),
             free: free.as_mut_ptr().cast::<AtomicU64>().wrapping_sub(first),
-            order: bytes.as_mut_ptr().cast::<AtomicU8>().wrapping_add(nr_words).wrapping_sub(first),
+            order: bytes.wrapping_add(nr_words).wrapping_sub(first),
             zone,
         };
         let slot = self.spans.get().cast::<Span>().wrapping_add(used);
