@@ -232,6 +232,22 @@ impl<'a> Buddy<'a> {
         }
     }
 
+    /// Takes the rest of what is free in the 64 frames around `pfn`, of which a block was just taken: a bit for each
+    /// frame. `None`, and nothing is taken, if that is not made of blocks of this order without a remainder. O(1).
+    pub(crate) fn take_rest(&mut self, pfn: Pfn, order: Order) -> Option<u64> {
+        let (chunk, offset) = self.locate(pfn.as_raw(), 0).ok()?;
+        let mut it = self.chunks.get_mut(chunk).map(Chunk)?;
+        let head = it.head();
+        let (frames, left) = it.take_word(offset / 64, order.as_usize() as u32)?;
+        if let Some(pages) = self.free_pages.get_mut(head.row()) {
+            *pages -= u64::from(frames.count_ones());
+        }
+        if left != head.class() {
+            self.refile(chunk, left, 0);
+        }
+        Some(frames)
+    }
+
     /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
     fn take_whole(&mut self, row: usize) -> u64 {
         let Some(chunk) = self.sets.whole(Self::whole_row(row)) else { return NOTHING };

@@ -4,8 +4,10 @@
 //! ```text
 //!   alloc, free        the fast path: one word of 64 frames, one atomic step, no lock     this file, `word.rs`
 //!     |  nothing there, or the word is not hoarded
-//!   hoard              per CPU and kind of request: the word in use, a pool of others     `hoard.rs`, `refill.rs`
-//!     |  the hoard is empty or full
+//!   hoard              per CPU and kind of request: the word in use, a few others         `hoard.rs`, `refill.rs`
+//!     |  all of them are empty
+//!   waiting words      of all CPUs, found in a bitmap                                     `marks.rs`, `refill.rs`
+//!     |  none is of this kind
 //!   zone               lock, watermarks, fallback, reclaim, out of memory                  `slow.rs`, `watermark.rs`
 //!     |
 //!   buddy              split and merge                                                     `crate::buddy`
@@ -14,15 +16,14 @@
 //! Beside it: ranges of one's own, and moving what is in the way (`contig.rs`, `migrate.rs`); memory that is found late
 //! (`hotplug.rs`); a reserve for those who cannot wait (`reserve.rs`); failures on purpose and filling (`watch.rs`).
 //!
-//! A CPU *hoards* words: 64 frames that the buddy allocator gave up as one block, cut into blocks of one order.
-//! A bit says that a block is free. Taking one clears the lowest bit, giving one back sets it again, whichever CPU
-//! it is: that a block was free already shows in the same atomic step, and so does, by a byte beside it, that it
-//! is of another order. Words that no hoard knows of any more are found again when a block comes back to them.
-//! Hoards are bounded, and emptied when memory runs short: then the frames merge again.
+//! A CPU *hoards* words: of 64 frames all that the buddy allocator has, cut into blocks of one order. A bit says that
+//! a block is free. Taking one clears the lowest bit, giving one back sets it again, whichever CPU it is: that a block
+//! was free already shows in the same atomic step, and so does, by a byte beside it, that it is of another order.
+//! A word without blocks is nobody's; the CPU that gives back the first one keeps the word, or has it *wait* for any
+//! CPU that needs such blocks. When memory runs short all words are given up, and their frames merge again.
 //!
 //! *Cost:* O(1) up to order 5, O(orders) above, whatever the size. 0.4 bytes a frame with the buddy allocator.
-//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE), then [`Rank::PER_CPU`](crate::sync::Rank::PER_CPU); hooks are
-//! called with none. *Invariants* ([`Pages::validate`], `tests/page_model.rs`): a free frame is in the buddy
+//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE); hooks are called with none. *Invariants* ([`Pages::validate`], `tests/page_model.rs`): a free frame is in the buddy
 //! allocator or in its word, never in both; a word that is not hoarded is zero; what is freed returns exactly.
 
 use core::fmt;
@@ -44,6 +45,7 @@ mod hoard;
 mod hotplug;
 mod large;
 mod map;
+mod marks;
 mod migrate;
 mod place;
 mod refill;

@@ -248,6 +248,22 @@ impl Chunk<'_> {
         self.set_head(self.head().split(self.view().class()));
     }
 
+    /// Takes every free frame of a word that is not full, if they are blocks of an order without a remainder. Returns
+    /// them, and the class that is left. The chunk is split.
+    pub(super) fn take_word(&mut self, word: u32, order: u32) -> Option<(u64, Class)> {
+        let (frames, class) = (self.view().word(word), self.head().class());
+        if frames == 0 {
+            return Some((0, class));
+        }
+        if row::runs(frames, order) * row::ones(order) != frames {
+            return None;
+        }
+        let label = self.view().label_of(word);
+        self.unlabel(word, label);
+        self.set_word(word, 0);
+        Some((frames, if Class::of(label) < class { class } else { self.view().class() }))
+    }
+
     /// Splits a chunk that is free as a whole, for this row, and takes its first block, below the top order.
     pub(super) fn split_whole(&mut self, row: usize, order: u32) {
         let head = self.head().with_row(row).split(Class::of(MAX_ORDER as u32 - 1));

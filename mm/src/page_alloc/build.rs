@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use spin::Once;
 
-use super::hoard::{Hoard, POOL_WORDS};
+use super::hoard::Hoard;
 use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
 use super::watch::{Faults, Fill, Watch};
 use super::watermark::{Tuning, Watermarks};
@@ -37,7 +37,7 @@ pub struct Config {
     pub on_spoilt: Option<fn(Pfn, usize)>,
     /// Which allocations fail on purpose.
     pub faults: Option<Faults>,
-    /// Most words of 64 frames in the pool of a CPU; by RAM and CPUs if `None`.
+    /// Most words of 64 frames that a CPU hoards; by RAM and CPUs if `None`.
     pub pool_words: Option<usize>,
 }
 
@@ -203,7 +203,7 @@ impl<'a, A: Arch> Pages<'a, A> {
 fn build_hoards(metadata: &mut [u64], count: usize, limit: usize) -> &[Hoard] {
     // The last one is for CPUs without a number of their own here.
     let limits = (0..=count).map(|cpu| if cpu < count { limit } else { 0 });
-    place::place(metadata, limits.map(|limit| Hoard::new(limit.min(POOL_WORDS), (limit as u64) << WORD_ORDER >> 1)))
+    place::place(metadata, limits.map(|limit| Hoard::new(limit, (limit as u64) << WORD_ORDER >> 1)))
 }
 
 #[inline(never)]

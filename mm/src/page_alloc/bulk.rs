@@ -99,13 +99,13 @@ impl<A: Arch> Pages<'_, A> {
     fn put_row(&self, place: super::Place, row: u64) -> bool {
         let Some(cell) = self.zones.get(self.map.zone(place)) else { return false };
         let word = self.map.word(place);
-        let mut zone = cell.zone.lock(self.arch);
+        let _zone = cell.zone.lock(self.arch);
         let tag = word.tag();
         if tag.order() != 0 {
             return false;
         }
         match word::put_many_locked(word.free, row) {
-            Some(0) => self.remember(&mut zone, tag.last_list(), place.with(tag.last_list())),
+            Some(0) => self.remember(tag.last_list(), place.with(tag.last_list()), row.count_ones()),
             Some(_) => {}
             None => return false,
         }

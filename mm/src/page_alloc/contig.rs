@@ -15,6 +15,7 @@ use core::fmt;
 
 use super::hoard::{List, mobility};
 use super::map::WORD_ORDER;
+use super::marks::Marked;
 use super::migrate::Moved;
 use super::watermark::Watermarks;
 use super::zone_cell::ZoneCell;
@@ -23,6 +24,7 @@ use crate::addr::{Order, PAGE_SIZE, Pfn, PhysRange};
 use crate::arch::Arch;
 use crate::buddy::{Mobility, PageBlock, RangeError};
 use crate::gfp::Gfp;
+use crate::zone::Zone;
 
 /// How often a frame is tried that does not move.
 const MAX_TRIES: u32 = 8;
@@ -233,7 +235,8 @@ impl<'a, A: Arch> Pages<'a, A> {
         let place = self.map.find_frame(first).ok_or(foreign)?;
         let cell = self.zones.get(self.map.zone(place)).ok_or(foreign)?;
         for part in chunks_of(all) {
-            let zone = cell.zone.lock(self.arch);
+            let mut zone = cell.zone.lock(self.arch);
+            self.give_up_borders(&mut zone, part);
             let mut blocks = blocks_of(part.start().pfn().as_raw(), part.size() / PAGE_SIZE);
             let refused = blocks.find_map(|block| {
                 let tag =
@@ -264,8 +267,20 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// Gives frames that are ours to their zone.
     fn put_range(&self, cell: &ZoneCell<'a>, first: Pfn, pages: u64) {
         for part in frames(first.as_raw(), pages).into_iter().flat_map(chunks_of) {
+            let mut zone = cell.zone.lock(self.arch);
+            self.give_up_borders(&mut zone, part);
             // It cannot be refused.
-            let _ = cell.zone.lock(self.arch).buddy_mut().free_range(part);
+            let _ = zone.buddy_mut().free_range(part);
+        }
+    }
+
+    /// Releases the words at both ends of a range that is out, if the rest of them was hoarded meanwhile.
+    fn give_up_borders(&self, zone: &mut Zone<'_>, range: PhysRange) {
+        let last = Pfn::known(range.end().pfn().as_raw().saturating_sub(1));
+        for place in [range.start().pfn(), last].into_iter().filter_map(|pfn| self.map.find_frame(pfn)) {
+            if self.map.is_marked(place, Marked::Adopted) {
+                self.release_locked(zone, place);
+            }
         }
     }
 

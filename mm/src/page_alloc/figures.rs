@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::hoard::MAX_HOARD_ORDER;
 use super::map::WORD_ORDER;
+use super::marks::Marked;
 use super::watermark::Watermarks;
 use super::zone_cell::ZoneCell;
 use super::{Pages, word};
@@ -168,7 +169,7 @@ impl<'a, A: Arch> Pages<'a, A> {
     #[must_use]
     pub fn cpu_pages(&self, cpu: usize) -> Option<CpuPages> {
         let hoard = self.hoards.get(cpu)?;
-        let high = (hoard.pool.lock(self.arch).limit() << WORD_ORDER) as u64;
+        let high = (hoard.limit() << WORD_ORDER) as u64;
         (high > 0).then(|| CpuPages { cpu, count: self.hoarded_by(hoard), high, batch: 1 << WORD_ORDER })
     }
 
@@ -219,6 +220,21 @@ impl<'a, A: Arch> Pages<'a, A> {
             if !tag.is_fresh() && word::bits(word.free) & !allowed != 0 {
                 return Err(Broken::Word(pfn));
             }
+        }
+        for order in 0..=MAX_HOARD_ORDER {
+            let mut broken = None;
+            self.map.visit_marked(
+                Marked::Waiting(order),
+                0,
+                |_| true,
+                |place| {
+                    let tag = self.map.word(place).tag();
+                    let waits = !tag.is_plain() && tag.order() == order;
+                    broken = (owned(place.pfn(0)) && !waits).then(|| place.pfn(0));
+                    broken.is_some()
+                },
+            );
+            broken.map_or(Ok(()), |pfn| Err(Broken::Word(pfn)))?;
         }
         for (pfn, _) in zone.buddy().free_blocks() {
             let tag = self.map.find_frame(pfn).map(|place| self.map.word(place).tag());

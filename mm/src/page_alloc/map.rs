@@ -8,6 +8,7 @@
 //!              +- free    8 bytes a word: the free blocks of a hoarded word (see `word.rs`)
 //!              +- tag     1 byte a word: what becomes of its frames
 //!              +- order   1 byte a word: the tag's order, which is all that who frees has to know
+//!              +- marks   7 bits a word: see `marks.rs`
 //! ```
 //!
 //! Nothing is cleared at the start but the tags and orders: 2 bytes for 256 KiB of RAM.
@@ -18,6 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
 use super::hoard::List;
+use super::marks::{Marked, Marks};
 use crate::addr::{Order, PAGE_SHIFT, Pfn, PhysRange};
 use crate::buddy::PageBlock;
 use crate::buddy::block::ORDER_BITS;
@@ -129,8 +131,14 @@ impl AtomicPlace {
         Place(self.0.load(Relaxed))
     }
 
-    pub(super) fn store(&self, place: Place) {
-        self.0.store(place.0, Relaxed);
+    /// Puts another in its place, and returns the one that was there: what has blocks there must not be forgotten.
+    pub(super) fn swap(&self, place: Place) -> Place {
+        Place(self.0.swap(place.0, Relaxed))
+    }
+
+    /// The same, if it is still `from`; otherwise somebody else has seen to that.
+    pub(super) fn replace(&self, from: Place, to: Place) -> bool {
+        self.0.compare_exchange(from.0, to.0, Relaxed, Relaxed).is_ok()
     }
 }
 
@@ -184,13 +192,15 @@ struct Span {
     /// Between the two others: who allocates looks at the words and tags, who frees at the words and orders.
     free: *mut AtomicU64,
     order: *mut AtomicU8,
+    /// Of the words from the first on.
+    marks: Marks,
     zone: usize,
 }
 
 impl Span {
     const EMPTY: Self = {
-        let (free, bytes) = (core::ptr::null_mut(), core::ptr::null_mut());
-        Self { start: 0, frames: 0, tag: bytes, free, order: bytes, zone: 0 }
+        let bytes = core::ptr::null_mut();
+        Self { start: 0, frames: 0, tag: bytes, free: core::ptr::null_mut(), order: bytes, marks: Marks::NONE, zone: 0 }
     };
 }
 
@@ -225,7 +235,7 @@ impl<'a> WordMap<'a> {
     pub(super) fn metadata_words(range: PhysRange) -> usize {
         let numbers = numbers(range);
         let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
-        nr_words + (2 * nr_words).div_ceil(8)
+        nr_words + (2 * nr_words).div_ceil(8) + Marks::metadata_words(nr_words)
     }
 
     /// An empty map. `nowhere` has [`NOWHERE_WORDS`] and may hold anything.
@@ -257,7 +267,8 @@ impl<'a> WordMap<'a> {
         let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
         let used = self.used.load(Relaxed);
         let Some((free, bytes)) = metadata.split_at_mut_checked(nr_words) else { return false };
-        let Some(bytes) = bytes.get_mut(..(2 * nr_words).div_ceil(8)) else { return false };
+        let Some((bytes, marks)) = bytes.split_at_mut_checked((2 * nr_words).div_ceil(8)) else { return false };
+        let Some(marks) = Marks::new(marks, nr_words) else { return false };
         if used >= MAX_RANGES {
             return false;
         }
@@ -274,6 +285,7 @@ impl<'a> WordMap<'a> {
             tag: bytes.wrapping_sub(first),
             free: free.as_mut_ptr().cast::<AtomicU64>().wrapping_sub(first),
             order: bytes.wrapping_add(nr_words).wrapping_sub(first),
+            marks,
             zone,
         };
         let slot = self.spans.get().cast::<Span>().wrapping_add(used);
@@ -347,6 +359,61 @@ impl<'a> WordMap<'a> {
         // SAFETY: as above.
         let order = unsafe { &*order };
         Word { free, tag, order }
+    }
+
+    /// The first word of a span, and how many there are.
+    const fn words_of(span: &Span) -> (usize, usize) {
+        let shift = ORDER_BITS as usize + WORD_ORDER;
+        let (first, end) = (span.start >> shift, (span.start + span.frames).wrapping_sub(1) >> shift);
+        (first as usize, (end - first) as usize + 1)
+    }
+
+    /// Whether a word is marked.
+    pub(super) fn is_marked(&self, place: Place, kind: Marked) -> bool {
+        let span = self.span(place.slot());
+        span.marks.is_marked(place.number().wrapping_sub(Self::words_of(span).0), kind)
+    }
+
+    /// Marks a word, or no longer. Whether it was marked. Under the zone's lock.
+    #[inline]
+    pub(super) fn mark(&self, place: Place, kind: Marked, is_marked: bool) -> bool {
+        let span = self.span(place.slot());
+        span.marks.mark(place.number().wrapping_sub(Self::words_of(span).0), kind, is_marked)
+    }
+
+    /// How many words of this one's range are marked.
+    pub(super) fn nr_marked(&self, place: Place, kind: Marked) -> u64 {
+        self.span(place.slot()).marks.nr_marked(kind)
+    }
+
+    /// Calls `visit` with the words that are marked, of the zones that are wanted, from `from` on, which is counted
+    /// through all spans, until it says that it has seen enough. Returns where to go on: at the start, if there are no
+    /// more.
+    #[inline(always)]
+    pub(super) fn visit_marked(
+        &self,
+        kind: Marked,
+        from: usize,
+        wants: impl Fn(usize) -> bool,
+        mut visit: impl FnMut(Place) -> bool,
+    ) -> usize {
+        let mut base = 0;
+        for slot in 0..self.used.load(Acquire) {
+            let span = self.span(slot);
+            let (first, count) = Self::words_of(span);
+            let visit = |at| {
+                let number = ((first + at) as u64) << (ORDER_BITS as usize + WORD_ORDER);
+                visit(Place(number | (slot as u64) << ORDER_BITS))
+            };
+            if from < base + count
+                && wants(span.zone)
+                && let Some(at) = span.marks.visit(from.saturating_sub(base), kind, visit)
+            {
+                return base + at + 1;
+            }
+            base += count;
+        }
+        0
     }
 
     /// All words, with the first frame that is in the word's span.

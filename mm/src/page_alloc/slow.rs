@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The long way: zones under their locks, watermarks, reclaim, and out of memory.
 //!
-//! 1. the hoard's pool, or a new word for the hoard
+//! 1. another word of the hoard, one that waits, or a new one
 //! 2. zones in the order of fallback, above their low watermarks
 //! 3. background reclaim is woken, and the marks go down to what the request may use
 //! 4. what is free but kept back is flushed, all hoards are emptied; for `ATOMIC` too
@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::hoard::{List, MAX_HOARD_ORDER};
 use super::map::{Tag, WORD_ORDER};
+use super::marks::Marked;
 use super::reserve::take_block;
 use super::watermark::Watermarks;
 use super::zone_cell::{ZoneCell, count};
@@ -21,7 +22,7 @@ use crate::addr::{MAX_ORDER, Order, Pfn};
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
-use crate::zone::ZoneKind;
+use crate::zone::{Zone, ZoneKind};
 
 /// Most hooks of [`Pages::add_shrinker`].
 pub(super) const MAX_SHRINKERS: usize = 4;
@@ -93,10 +94,11 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// Takes a block from the zones, however hard the request may try.
     fn alloc_from_zones(&self, home: usize, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let take = |mark| {
-            let mut block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, |_| {})?, order);
+            let take = |cell: &ZoneCell<'_>, zone: &mut Zone<'_>| take_block(cell, zone, gfp, order, mark);
+            let mut block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, take)?, order);
             // What was written to while it was free is left alone from now on.
             while self.watch.fill.poison && !self.is_unspoilt(&block) {
-                block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, |_| {})?, order);
+                block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, take)?, order);
             }
             if order.as_usize() > MAX_HOARD_ORDER {
                 self.mark_out(&block, List::of(gfp, order));
@@ -157,14 +159,14 @@ impl<'a, A: Arch> Pages<'a, A> {
             .filter(move |zone| !gfp.contains(Gfp::THISNODE) || Some(zone.node) == node)
     }
 
-    /// Takes a block from the first zone that has one to spare; `then` runs before that zone's lock is opened.
+    /// Takes a block from the first zone that has so much to spare and gives one.
     pub(super) fn take_from_zones(
         &self,
         home: usize,
         gfp: Gfp,
         order: Order,
         mark: Mark,
-        then: impl Fn(Pfn),
+        take: impl Fn(&ZoneCell<'_>, &mut Zone<'_>) -> Option<Pfn>,
     ) -> Option<Pfn> {
         for cell in self.candidates(home, gfp) {
             let mut zone = cell.zone.lock(self.arch);
@@ -172,9 +174,8 @@ impl<'a, A: Arch> Pages<'a, A> {
             let mark_pages = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
             let usable = zone.buddy().usable_pages(gfp.may_use_reserve());
             if Watermarks::allow(usable, order, mark_pages, reserve)
-                && let Some(pfn) = take_block(cell, &mut zone, gfp, order, mark)
+                && let Some(pfn) = take(cell, &mut zone)
             {
-                then(pfn);
                 return Some(pfn);
             }
         }
@@ -222,7 +223,12 @@ impl<'a, A: Arch> Pages<'a, A> {
             return Ok(zone.put(pfn, order)?);
         }
         if tag.order() != order.as_usize() {
-            return refuse(Fault::WrongOrder);
+            if !self.map.is_marked(place, Marked::Adopted) {
+                return refuse(Fault::WrongOrder);
+            }
+            // It was out when the word was hoarded. The word is given up for it, whose frames it may overlap.
+            self.release_locked(&mut zone, place);
+            return Ok(zone.put(pfn, order)?);
         }
         let before = word::put_locked(word.free, block.bit());
         if before & block.bit() != 0 {
@@ -230,7 +236,7 @@ impl<'a, A: Arch> Pages<'a, A> {
         }
         if before == 0 {
             let list = tag.last_list();
-            self.remember(&mut zone, list, place.with(list));
+            self.remember(list, place.with(list), 1);
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use core::cmp::Reverse;
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use spin::Once;
 
@@ -22,11 +22,14 @@ pub(super) struct Zones<'a> {
     cells: &'a [Once<ZoneCell<'a>>],
     /// For each zone, in which order its node tries them all: the number of the first in the lowest bits, and so on.
     fallback: [AtomicU64; MAX_ZONES],
+    /// Whether they are of more than one node.
+    has_nodes: AtomicBool,
 }
 
 impl<'a> Zones<'a> {
     pub(super) fn new(cells: &'a [Once<ZoneCell<'a>>]) -> Self {
-        let zones = Self { cells, fallback: [const { AtomicU64::new(0) }; MAX_ZONES] };
+        let zones =
+            Self { cells, fallback: [const { AtomicU64::new(0) }; MAX_ZONES], has_nodes: AtomicBool::new(false) };
         zones.order();
         zones
     }
@@ -37,6 +40,11 @@ impl<'a> Zones<'a> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &'a ZoneCell<'a>> + Clone + use<'a> {
         self.cells.iter().map_while(Once::get)
+    }
+
+    /// The node of zone `home`, if there are others.
+    pub(super) fn node_of(&self, home: impl FnOnce() -> usize) -> Option<u32> {
+        if self.has_nodes.load(Relaxed) { self.get(home()).map(|zone| zone.node) } else { None }
     }
 
     /// How many there are.
@@ -62,6 +70,8 @@ impl<'a> Zones<'a> {
     /// For each zone: those of its node from the highest down, then those of other nodes, each from the highest down.
     fn order(&self) {
         let count = self.count();
+        let first = self.get(0).map(|zone| zone.node);
+        self.has_nodes.store(self.iter().any(|zone| Some(zone.node) != first), Relaxed);
         for (home, row) in self.iter().zip(&self.fallback) {
             let rank = |index: &usize| {
                 self.get(*index).map(|zone| (zone.node != home.node, zone.node, Reverse(zone.kind), *index))

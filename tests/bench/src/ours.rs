@@ -89,8 +89,18 @@ impl Drop for Metadata {
     }
 }
 
+/// By a table: the orders of a harness are numbers, those of a kernel are constants.
+#[inline(always)]
 fn order_of(order: u32) -> Order {
-    Order::new(order as usize).unwrap_or(Order::MAX)
+    const ORDERS: [Order; 16] = {
+        let (mut orders, mut order) = ([Order::MAX; 16], 0);
+        while let Some(known) = Order::new(order) {
+            orders[order] = known;
+            order += 1;
+        }
+        orders
+    };
+    ORDERS[order as usize % ORDERS.len()]
 }
 
 fn block_of(frame: usize, order: u32) -> PageBlock {
@@ -153,7 +163,7 @@ impl Frames for RawBuddy {
 }
 
 /// The page allocator as shipped: zone, lock, watermarks, per-CPU words. Without the reserves that only some requests
-/// may use, so that all frames can be had as from the others.
+/// may use, so that all frames can be had as from the others. A block is kept as the one word that its owner has.
 pub struct QuirePages {
     pages: ManuallyDrop<Pages<'static, Cpu>>,
     metadata: ManuallyDrop<Metadata>,
@@ -197,29 +207,31 @@ impl Frames for QuirePages {
         Box::new(Self::build(frames))
     }
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&mut self, order: u32) -> Option<usize> {
         let block = self.pages.alloc(Gfp::KERNEL, order_of(order)).ok()?;
-        Some(block.pfn().as_raw() as usize)
+        Some(block.into_bits() as usize)
     }
 
-    #[inline]
-    fn free(&mut self, frame: usize, order: u32) {
-        self.pages.free(block_of(frame, order)).unwrap();
+    #[inline(always)]
+    fn free(&mut self, block: usize, _: u32) {
+        self.pages.free(PageBlock::from_bits(block as u64)).unwrap();
     }
 
     fn alloc_bulk(&mut self, _: u32, frames: &mut [usize]) {
         let mut pfns = [Pfn::default(); 64];
         for frames in frames.chunks_mut(64) {
             let taken = self.pages.alloc_bulk(Gfp::KERNEL, &mut pfns[..frames.len()]);
-            frames.iter_mut().zip(&pfns[..taken]).for_each(|(frame, pfn)| *frame = pfn.as_raw() as usize);
+            let blocks = pfns[..taken].iter().map(|pfn| PageBlock::from_raw(*pfn, Order::ZERO));
+            frames.iter_mut().zip(blocks).for_each(|(slot, block)| *slot = block.into_bits() as usize);
         }
     }
 
     fn free_bulk(&mut self, _: u32, frames: &[usize]) {
         let mut pfns = [Pfn::default(); 64];
         for frames in frames.chunks(64) {
-            frames.iter().zip(&mut pfns).for_each(|(frame, pfn)| *pfn = Pfn::new(*frame as u64).unwrap());
+            let blocks = frames.iter().map(|block| PageBlock::from_bits(*block as u64));
+            blocks.zip(&mut pfns).for_each(|(block, pfn)| *pfn = block.pfn());
             self.pages.free_bulk(&pfns[..frames.len()]).unwrap();
         }
     }
@@ -237,15 +249,15 @@ impl SharedFrames for QuirePages {
         Box::new(Self::build(frames))
     }
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&self, order: u32) -> Option<usize> {
         let block = self.pages.alloc(Gfp::KERNEL, order_of(order)).ok()?;
-        Some(block.pfn().as_raw() as usize)
+        Some(block.into_bits() as usize)
     }
 
-    #[inline]
-    fn free(&self, frame: usize, order: u32) {
-        self.pages.free(block_of(frame, order)).unwrap();
+    #[inline(always)]
+    fn free(&self, block: usize, _: u32) {
+        self.pages.free(PageBlock::from_bits(block as u64)).unwrap();
     }
 }
 
