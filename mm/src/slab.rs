@@ -42,6 +42,7 @@ mod inspect;
 mod large;
 mod objects;
 mod page;
+mod quick;
 pub mod report;
 mod resize;
 mod settings;
@@ -66,12 +67,14 @@ use heap::{Heap, Wrong};
 use table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Table, Tag};
 
 /// Tags that a slab can give out: the reserved ones and its caches.
-const NR_TAGS: usize = 95;
+const NR_TAGS: usize = 111;
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
 const GROUP_SMALL: usize = 0;
 const GROUP_LARGE: usize = 1;
 const GROUP_DMA: usize = 2;
+/// The largest class of caches: up to this, a size says which array an object goes to.
+const SIZED: usize = 256;
 /// What every object is aligned to.
 pub const MIN_ALIGN: usize = 8;
 /// What the fast path does not do.
@@ -118,6 +121,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     only_heap: usize,
     /// Objects below this lie in other frames of the heap than the rest.
     small: usize,
+    /// Objects of the heap are kept at hand: see [`quick`].
+    quick: bool,
     /// Allocations need more than to be found memory.
     careful: bool,
     counters: Counters,
@@ -182,6 +187,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             largest_class: settings.classes().last().copied().unwrap_or(0).into(),
             only_heap: heap::LARGEST.saturating_sub(settings.classes().last().copied().unwrap_or(0).into()),
             small: if settings.one_group { 0 } else { SMALL },
+            quick: settings.array_bytes() > 0 && settings.classes().last() == Some(&(SIZED as u16)),
             careful: settings.init_on_alloc || settings.failslab.is_on(),
             settings,
             counters: Counters::default(),
@@ -291,7 +297,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc_aligned(&self, bytes: usize, align: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        match self.kmalloc_fast(rounded_up(bytes, align), gfp) {
+        // Beyond the caches, objects of an array have no alignment; 0 is no size of an array.
+        let fitting = if align <= MIN_ALIGN || bytes <= SIZED { rounded_up(bytes, align) } else { 0 };
+        match self.kmalloc_fast(fitting, gfp) {
             Some(object) => Ok(object),
             None => self.kmalloc_slow(bytes, align, gfp, Location::caller()),
         }
@@ -341,7 +349,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[track_caller]
     pub unsafe fn kfree_sized(&self, object: NonNull<u8>, bytes: usize, align: usize) {
         let step = rounded_up(bytes, align).wrapping_sub(1) >> STEP_SHIFT;
-        if step < front::LARGEST >> STEP_SHIFT {
+        if step < SIZED >> STEP_SHIFT {
             let done = self.with_fronts(|fronts| {
                 // SAFETY: the caller's promise.
                 unsafe { Self::push(fronts.by_size(step), object.as_ptr(), fronts.table().key()) }
@@ -368,7 +376,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
             if align <= MIN_ALIGN || heap::fits(bytes, align) {
                 let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
+                let nr = self.quick_size(nr, align);
                 if let Some(object) = self.heap.lock(self.arch).alloc(self.group(bytes), nr, align) {
+                    // SAFETY: the caller's new object, of two words at least.
+                    unsafe { object.cast::<usize>().write(0) };
                     return Ok(object);
                 }
             }
@@ -461,10 +472,12 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     /// An object of the packed heap.
     fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
-        if let Some(object) = self.heap.lock(self.arch).alloc(group, nr, align) {
-            return Some(object);
-        }
-        self.heap_grow(group, nr, align, gfp)
+        let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
+        let object = self.heap.lock(self.arch).alloc(group, nr, align);
+        let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
+        // SAFETY: the caller's new object, of two words at least.
+        unsafe { object.cast::<usize>().write(0) };
+        Some(object)
     }
 
     #[cold]
@@ -497,7 +510,12 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let tag = self.table.get(object.addr().get());
         let result = if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise, and the tag is the frame's.
-            unsafe { self.heap_free(usize::from(tag - HEAP), object) }
+            match unsafe { self.keep(tag, object) } {
+                Ok(true) => return,
+                // SAFETY: the same.
+                Ok(false) => unsafe { self.heap_free(usize::from(tag - HEAP), object) },
+                Err(kind) => Err(kind),
+            }
         } else {
             // SAFETY: the same.
             unsafe { self.free_tagged(tag, object, caller) }

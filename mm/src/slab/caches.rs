@@ -145,6 +145,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let _ = unsafe { self.large_free(memory) };
             return;
         };
+        self.enable_quick(fronts);
         for tag in FIRST_CACHE..NR_TAGS as Tag {
             if let Some(inner) = self.inner(tag) {
                 self.enable(fronts, inner);
@@ -181,6 +182,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub fn drain_this_cpu(&self) {
         let state = self.arch.mask_interrupts();
         let block = self.block_of_this_cpu();
+        // SAFETY: this CPU's block, and interrupts are masked.
+        unsafe { self.drain_quick(block) };
         if block != Fronts::nothing() {
             for tag in FIRST_CACHE..NR_TAGS as Tag {
                 if let Some(inner) = self.inner(tag).filter(|inner| inner.capacity > 0) {
@@ -285,6 +288,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
         for slot in &self.fronts {
             let block = slot.swap(Fronts::nothing(), Ordering::AcqRel);
+            // SAFETY: no CPU uses it any more.
+            unsafe { self.drain_quick(block) };
             if let Some(block) = NonNull::new(block).filter(|block| block.as_ptr() != Fronts::nothing()) {
                 let pages = self.table.count_large(block.addr().get());
                 self.counters.front_pages.fetch_sub(pages, Ordering::Relaxed);

@@ -14,7 +14,7 @@
 //! search reads more than two words. There is nothing else: no header before an object, and its size is known from the marks. A free that does not
 //! hit the first byte of a used block is seen at once.
 
-use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::PAGE_SIZE;
 
@@ -29,11 +29,27 @@ pub(super) const ROOM: usize = GRANULES - FIRST;
 /// The least block.
 pub(super) const LEAST: usize = 2;
 
+/// A word of marks. It is changed under the heap's lock alone; [`granules_at`](super::heap::granules_at) reads without it.
+#[derive(Default)]
+struct Bits(AtomicU64);
+
+impl Bits {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set(&self, bits: u64) {
+        self.0.store(bits, Ordering::Relaxed);
+    }
+}
+
 /// What stands at the beginning of the frame.
 #[repr(C)]
 pub(super) struct Marks {
-    starts: [Cell<u64>; GRANULES / 64],
-    free: [Cell<u64>; GRANULES / 128],
+    starts: [Bits; GRANULES / 64],
+    free: [Bits; GRANULES / 128],
 }
 
 const _: () = assert!(size_of::<Marks>() == 96);
@@ -47,13 +63,13 @@ impl Marks {
     }
 
     #[inline(always)]
-    fn start_word(&self, index: usize) -> &Cell<u64> {
+    fn start_word(&self, index: usize) -> &Bits {
         // SAFETY: the index is masked to the array's length.
         unsafe { self.starts.get_unchecked(index & (GRANULES / 64 - 1)) }
     }
 
     #[inline(always)]
-    fn free_word(&self, granule: usize) -> &Cell<u64> {
+    fn free_word(&self, granule: usize) -> &Bits {
         // SAFETY: the index is masked to the array's length.
         unsafe { self.free.get_unchecked((granule >> 7) & (GRANULES / 128 - 1)) }
     }

@@ -6,7 +6,7 @@
 //! paths through it need the fewest instructions:
 //!
 //! ```text
-//!   words 0..64          for each size up to 512, in steps of 8: the array to take from
+//!   words 0..512         for each size up to 4096, in steps of 8: the array to take from
 //!   32 words for each tag, from word 32 * tag + 1:
 //!     +1                 fill: the place of the top object; 32 when full
 //!     +3..=32            objects; the lowest place in use holds null
@@ -25,7 +25,7 @@ use super::table::{FIRST_CACHE, NONE, Tag};
 use crate::addr::PAGE_SHIFT;
 
 /// Sizes that are found by the first words: up to this, in steps of eight.
-pub(super) const LARGEST: usize = 512;
+pub(super) const LARGEST: usize = 4096;
 /// log2 of the step.
 pub(super) const STEP_SHIFT: usize = 3;
 /// Words for each tag.

@@ -101,6 +101,20 @@ fn at(inside: *mut u8, granule: usize) -> *mut u8 {
     inside.map_addr(|addr| (addr & !(PAGE_SIZE as usize - 1)) + granule * GRANULE)
 }
 
+/// Granules of the object in use at `object`. The heap's lock is not needed: the marks of an object in use, where it
+/// begins and where the next block does, stay as they are.
+///
+/// # Safety
+///
+/// `object` lies in a frame of a heap, with access to the whole frame.
+#[inline(always)]
+pub(super) unsafe fn granules_at(object: *mut u8) -> Result<usize, Wrong> {
+    // SAFETY: the caller's promise.
+    let marks = unsafe { marks(object) };
+    let start = used(marks, object)?;
+    Ok(marks.end(start) - start)
+}
+
 impl Heap {
     /// An empty heap. `window` is where frames may lie: first address, bytes.
     pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize) -> Self {

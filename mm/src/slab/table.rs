@@ -12,16 +12,18 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
 /// What the table says of a frame.
 pub(super) type Tag = u16;
 
-/// Not the slab's. (0 and 1 are never used: their arrays of a CPU would lie where its sizes are.)
-pub(super) const NONE: Tag = 2;
+/// Not the slab's. (Lower tags are never used: their arrays of a CPU would lie where its sizes are.)
+pub(super) const NONE: Tag = 16;
 /// A frame of the packed heap, group 0. The other groups follow.
-pub(super) const HEAP: Tag = 3;
+pub(super) const HEAP: Tag = NONE + 1;
 /// The first frame of a block that is one object.
 pub(super) const LARGE: Tag = HEAP + super::heap::NR_GROUPS as Tag;
 /// A further frame of it.
 pub(super) const TAIL: Tag = LARGE + 1;
+/// The first [quick size](super::quick): no frame has such a tag, but an array of a CPU.
+pub(super) const FIRST_QUICK: Tag = TAIL + 1;
 /// The first cache.
-pub(super) const FIRST_CACHE: Tag = TAIL + 1;
+pub(super) const FIRST_CACHE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
 
 /// The table.
 #[derive(Clone, Copy)]

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Objects of the packed heap that a CPU keeps at hand.
+//!
+//! Above the largest cache, sizes are rounded to a few *quick sizes* where there are arrays, and each of them has an
+//! array of a CPU's block: an object that is freed there is still in use to the heap, and the next allocation of that size
+//! takes it without a lock and without the frame being split and merged. The quick sizes divide a frame's room evenly,
+//! so that what they leave of it is again one of them.
+//!
+//! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
+//! word cleared, since the mark of an earlier life may stand there.
+
+use core::ptr::NonNull;
+
+use super::fault::FaultKind;
+use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
+use super::heap;
+use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, Tag};
+use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab};
+use crate::arch::Arch;
+
+/// How many quick sizes there are.
+pub(super) const NR_QUICK: usize = SIZES.len();
+/// The quick sizes in granules.
+const SIZES: [u16; 18] = [40, 50, 62, 75, 87, 100, 112, 125, 150, 175, 200, 225, 250, 300, 350, 400, 450, 500];
+
+/// The first quick size that holds so many granules.
+static FITTING: [u8; 512] = {
+    let (mut fitting, mut granules) = ([0; 512], 0);
+    while granules < 512 {
+        let mut index = 0;
+        #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
+        {
+            while index + 1 < SIZES.len() && (SIZES[index] as usize) < granules {
+                index += 1;
+            }
+            fitting[granules] = index as u8;
+        }
+        granules += 1;
+    }
+    fitting
+};
+
+#[inline(always)]
+fn fitting(granules: usize) -> usize {
+    // SAFETY: the index is masked to the table's length.
+    usize::from(*unsafe { FITTING.get_unchecked(granules & 511) })
+}
+
+/// Granules of a quick size.
+#[inline(always)]
+fn size(index: usize) -> usize {
+    debug_assert!(index < NR_QUICK);
+    // SAFETY: every index is from `FITTING`, or counted to the number of sizes.
+    usize::from(*unsafe { SIZES.get_unchecked(index) })
+}
+
+/// The quick size for an object of so many granules.
+#[inline(always)]
+pub(super) fn rounded(granules: usize) -> usize {
+    size(fitting(granules))
+}
+
+/// The tag whose array holds objects of exactly so many granules.
+#[inline(always)]
+fn tag_of(granules: usize) -> Option<Tag> {
+    let index = fitting(granules);
+    (size(index) == granules).then_some(FIRST_QUICK + index as Tag)
+}
+
+/// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
+/// that an array is empty or full falls with the number of its places, its cost rises with their size, and the sum is
+/// least where the number follows the root of the size.
+fn capacity(array_bytes: usize, bytes: usize) -> usize {
+    (array_bytes * 5 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+}
+
+impl<A: Arch, S: PageSource> Slab<'_, A, S> {
+    /// Sets up the arrays of the quick sizes in a CPU's block.
+    pub(super) fn enable_quick(&self, fronts: Fronts) {
+        if !self.quick {
+            return;
+        }
+        let mut below = self.largest_class;
+        for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
+            let bytes = size(index) * super::frame::GRANULE;
+            fronts.front(tag).enable(capacity(self.settings.array_bytes(), bytes));
+            // A power of two is aligned to itself, which objects of an array are not.
+            let steps =
+                (below >> STEP_SHIFT..bytes >> STEP_SHIFT).filter(|step| !((step + 1) << STEP_SHIFT).is_power_of_two());
+            steps.for_each(|step| fronts.set_by_size(step, tag));
+            below = bytes;
+        }
+    }
+
+    /// Granules for an object of the group of large ones, at a multiple of `align` granules.
+    #[inline(always)]
+    pub(super) fn quick_size(&self, granules: usize, align: usize) -> usize {
+        if self.quick && align <= MIN_ALIGN / super::frame::GRANULE { rounded(granules) } else { granules }
+    }
+
+    /// Keeps an object of the heap at hand. False if it is not of a quick size, or there is no room.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); `tag` is that of the object's frame, a frame of the heap.
+    #[inline(always)]
+    pub(super) unsafe fn keep(&self, tag: Tag, object: NonNull<u8>) -> Result<bool, Refused> {
+        if !self.quick || tag != HEAP + GROUP_LARGE as Tag {
+            return Ok(false);
+        }
+        let (inside, key) = (self.own(object.as_ptr()), self.key());
+        // SAFETY: the tag says that it lies in a frame of the heap.
+        let Some(tag) = tag_of(unsafe { heap::granules_at(inside) }?) else { return Ok(false) };
+        // Miri knows uninitialised memory, which this may read.
+        // SAFETY: an object of the heap, larger than a word.
+        if !cfg!(miri) && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ key {
+            return Err(FaultKind::DoubleFree);
+        }
+        self.with_fronts(|fronts| {
+            if !fronts.is_some() {
+                return Ok(false);
+            }
+            let front = fronts.front(tag);
+            if cfg!(miri) && front.objects().any(|held| held == inside) {
+                return Err(FaultKind::DoubleFree);
+            }
+            // SAFETY: an object of that size, which nothing uses from now on.
+            Ok(unsafe { Self::push(front, inside, key) })
+        })
+    }
+
+    /// Gives all objects of the heap that a block holds back to the heap.
+    ///
+    /// # Safety
+    ///
+    /// The block is this CPU's and interrupts are masked, or no CPU uses it while this runs.
+    pub(super) unsafe fn drain_quick(&self, block: *mut u8) {
+        if !self.quick || block == Fronts::nothing() {
+            return;
+        }
+        for tag in FIRST_QUICK..FIRST_CACHE {
+            // SAFETY: the caller's promise.
+            let front = unsafe { Fronts::new(block) }.front(tag);
+            while let Some(object) = NonNull::new(front.pop()) {
+                // SAFETY: what lies in the array is an object of the heap that nobody uses.
+                let freed = unsafe { self.heap_free(GROUP_LARGE, object) };
+                debug_assert!(freed.is_ok());
+            }
+        }
+    }
+}
+
+const _: () = assert!(front::LARGEST >= heap::LARGEST && FIRST_CACHE as usize == FIRST_QUICK as usize + NR_QUICK);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_above_the_caches_has_a_quick_one_that_wastes_a_fifth_at_most() {
+        for granules in 33..=500 {
+            let rounded = rounded(granules);
+            assert!(rounded >= granules && (rounded - granules) * 5 <= rounded, "{granules}: {rounded}");
+            assert_eq!(tag_of(granules).is_some(), rounded == granules);
+        }
+        assert!(SIZES.is_sorted() && SIZES.iter().all(|size| !size.is_power_of_two()));
+    }
+
+    #[test]
+    fn few_of_the_large_are_kept() {
+        let capacities: Vec<_> = (0..NR_QUICK).map(|index| capacity(4096, size(index) * 8)).collect();
+        assert!(capacities.is_sorted_by(|one, next| one >= next));
+        assert_eq!((capacities[0], capacities[17]), (8, 2));
+    }
+}
