@@ -55,6 +55,8 @@ mod panic;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+pub mod rcu;
+#[cfg(target_os = "none")]
 pub mod slab;
 #[cfg(target_os = "none")]
 pub mod smp;

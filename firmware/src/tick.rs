@@ -17,7 +17,7 @@ use crate::boot::Machine;
 use crate::cpu::{self, PerCpu};
 use crate::irq::{self, Handled, RegisterError};
 use crate::sync::watch;
-use crate::{thread, time};
+use crate::{rcu, thread, time};
 
 /// Ticks a second.
 pub const HZ: u64 = 100;
@@ -115,6 +115,7 @@ pub(crate) fn start_cpu(cpu: &PerCpu) -> Result<(), RegisterError> {
     }
     irq::enable(*line)?;
     irq::prefer(*line);
+    rcu::start_cpu();
     Ok(())
 }
 
@@ -152,6 +153,7 @@ fn taken() -> Handled {
     let intervals = late / interval() + 1;
     set_deadline(clock, deadline + intervals * interval());
     thread::wake_sleepers(cpu);
+    rcu::tick();
     irq::look_for_storms(cpu);
     for hook in HOOKS.iter().map_while(Once::get) {
         hook(cpu);

@@ -75,6 +75,8 @@ const GROUP_LARGE: usize = 1;
 const GROUP_DMA: usize = 2;
 /// The largest class of caches: up to this, a size says which array an object goes to.
 const SIZED: usize = 256;
+/// The order of the largest part of a block that was taken apart.
+const LARGEST_PART: usize = 5;
 /// What every object is aligned to.
 pub const MIN_ALIGN: usize = 8;
 /// What the fast path does not do.
@@ -108,6 +110,7 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     span: PhysRange,
     /// Where the direct map shows the span.
     window: (usize, usize),
+    whole: Whole,
     heap: IrqSpinLock<Heap>,
     /// By tag; null where there is none.
     caches: [AtomicPtr<Inner>; NR_TAGS],
@@ -127,6 +130,14 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     careful: bool,
     counters: Counters,
 }
+
+/// Where the direct map shows the first byte of the span, with access to all of it.
+struct Whole(*mut u8);
+
+// SAFETY: an address. What may be done through it is said where it is done.
+unsafe impl Send for Whole {}
+// SAFETY: as above.
+unsafe impl Sync for Whole {}
 
 /// What is counted off the fast paths.
 #[derive(Default)]
@@ -166,7 +177,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         if tags.len() < needed {
             return Err(SetupError::TooFewTags(needed));
         }
-        let base = arch.direct_map(span.start()).addr();
+        let whole = Whole(arch.direct_map(span.start()));
+        let base = whole.0.addr();
         if !base.is_multiple_of(PAGE_SIZE as usize) {
             return Err(SetupError::Misaligned(base));
         }
@@ -180,6 +192,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             table: Table::new(tags.get_mut(..needed).unwrap_or_default(), window),
             span,
             window,
+            whole,
             heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_TAGS],
             registry: IrqSpinLock::new(Rank::SLAB, ()),
@@ -285,7 +298,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
         match self.kmalloc_fast(bytes, gfp) {
             Some(object) => Ok(object),
-            None => self.kmalloc_slow(bytes, MIN_ALIGN, gfp, Location::caller()),
+            None => Self::kmalloc_slow(bytes, gfp, self, MIN_ALIGN, Location::caller()),
         }
     }
 
@@ -301,7 +314,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let fitting = if align <= MIN_ALIGN || bytes <= SIZED { rounded_up(bytes, align) } else { 0 };
         match self.kmalloc_fast(fitting, gfp) {
             Some(object) => Ok(object),
-            None => self.kmalloc_slow(bytes, align, gfp, Location::caller()),
+            None => Self::kmalloc_slow(bytes, gfp, self, align, Location::caller()),
         }
     }
 
@@ -325,15 +338,15 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub unsafe fn kfree(&self, object: NonNull<u8>) {
-        let done = self.with_fronts(|fronts| {
+        let left = self.with_fronts(|fronts| {
             let table = fronts.table();
-            let Some(tag) = table.tag(object.addr().get()) else { return false };
+            let Some(tag) = table.tag(object.addr().get()) else { return Some(NONE) };
             // SAFETY: it lies in RAM, and if it is no object of the cache, that is the caller's fault.
-            unsafe { Self::push(fronts.front(tag), object.as_ptr(), table.key()) }
+            (!unsafe { Self::push(fronts.front(tag), object.as_ptr(), table.key()) }).then_some(tag)
         });
-        if !done {
+        if let Some(tag) = left {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_slow(object, Location::caller()) };
+            unsafe { Self::kfree_quick(object, tag, self, Location::caller()) };
         }
     }
 
@@ -362,29 +375,30 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         unsafe { self.kfree_slow(object, Location::caller()) };
     }
 
-    /// The way of an allocation that the arrays do not serve: first to the packed heap.
+    /// The way of an allocation that the arrays do not serve: first to the packed heap. The arguments stand where those
+    /// of [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
     #[inline(never)]
     fn kmalloc_slow(
-        &self,
         bytes: usize,
-        align: usize,
         gfp: Gfp,
+        this: &Self,
+        align: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         // Nothing but the heap has objects between the largest class and a frame.
-        if bytes.wrapping_sub(self.largest_class + 1) < self.only_heap && !self.careful && !gfp.intersects(SPECIAL) {
+        if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap && !this.careful && !gfp.intersects(SPECIAL) {
             let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
             if align <= MIN_ALIGN || heap::fits(bytes, align) {
                 let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
-                let nr = self.quick_size(nr, align);
-                if let Some(object) = self.heap.lock(self.arch).alloc(self.group(bytes), nr, align) {
+                let nr = this.quick_size(nr, align);
+                if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
                     // SAFETY: the caller's new object, of two words at least.
                     unsafe { object.cast::<usize>().write(0) };
                     return Ok(object);
                 }
             }
         }
-        self.kmalloc_any(bytes, align, gfp, caller)
+        this.kmalloc_any(bytes, align, gfp, caller)
     }
 
     /// The group of an object that is not for zone DMA.
@@ -510,12 +524,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let tag = self.table.get(object.addr().get());
         let result = if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise, and the tag is the frame's.
-            match unsafe { self.keep(tag, object) } {
-                Ok(true) => return,
-                // SAFETY: the same.
-                Ok(false) => unsafe { self.heap_free(usize::from(tag - HEAP), object) },
-                Err(kind) => Err(kind),
-            }
+            unsafe { self.heap_free(usize::from(tag - HEAP), object) }
         } else {
             // SAFETY: the same.
             unsafe { self.free_tagged(tag, object, caller) }
@@ -566,6 +575,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             unsafe { inside.write_bytes(0, bytes) };
         }
         // SAFETY: the tag says that it lies in a frame of the heap, of that group.
+        unsafe { self.check_kept(inside) }?;
+        // SAFETY: the same.
         let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
         drop(heap);
         if let Some(frame) = freed.frame {
@@ -580,7 +591,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     /// The same address, with access to the whole frame whatever the user's pointer was narrowed to.
     #[inline(always)]
     fn own(&self, object: *mut u8) -> *mut u8 {
-        self.arch.direct_map(self.phys(object.addr()))
+        self.whole.0.with_addr(object.addr())
     }
 
     /// The physical address of what the direct map shows at `addr`.
@@ -594,8 +605,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         self.table.set(frame.addr(), nr, NONE);
         let mut pfn = self.phys(frame.addr()).pfn().as_raw();
         let end = pfn + nr as u64;
+        // What is no power of two is left of a block that was taken apart.
+        let most = if nr.is_power_of_two() || S::SPLITS { MAX_ORDER } else { LARGEST_PART };
         while pfn < end {
-            let order = (pfn.trailing_zeros()).min((end - pfn).ilog2()).min(MAX_ORDER as u32);
+            let order = (pfn.trailing_zeros()).min((end - pfn).ilog2()).min(most as u32);
             if let (Some(first), Some(order)) = (Pfn::new(pfn), Order::new(order as usize)) {
                 self.source.give(PageBlock::from_raw(first, order));
             }

@@ -237,7 +237,7 @@ fn no_bytes_are_an_object_that_need_not_be_freed() {
 #[cfg_attr(miri, ignore = "the mark of a free object is not read under Miri")]
 fn a_second_free_is_found_wherever_the_object_is() {
     for mode in MODES {
-        for size in [8, 24, 100, 256, 300, 1000, 2048, 5000] {
+        for size in [8, 24, 100, 256, 300, 1000, 2048, 3000, 5000] {
             let machine = Machine::new(256);
             let slab = machine.slab(settings(mode));
             let objects: Vec<_> = (0..50)

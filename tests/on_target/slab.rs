@@ -18,9 +18,10 @@ mod on_target {
     use firmware::cpu::PerCpu;
     use firmware::slab::{KVec, KernelSlab, Kmalloc, slab};
     use firmware::smp::{self, CpuSet};
-    use firmware::{thread, tick};
+    use firmware::{rcu, thread, tick, time};
     use mm::arch::MAX_CPUS;
     use mm::gfp::Gfp;
+    use mm::rcu::RcuHead;
     use mm::slab::CacheSpec;
     use tests::check;
 
@@ -32,6 +33,7 @@ mod on_target {
                 ("a vector grows, and asks for too much without harm", vectors_grow),
                 ("a second free and a wrong cache are found and change nothing", faults_are_found),
                 ("memory runs out, is an error, and comes back", memory_runs_out),
+                ("objects that are read without locks are freed by the ticks, and not too early", test_kfree_rcu),
                 ("CPUs and their ticks allocate and free, also what others allocated", everybody_at_once),
             ],
         )
@@ -178,6 +180,83 @@ mod on_target {
             step += 1;
         }
         !BROKEN.load(Ordering::Relaxed)
+    }
+
+    /// What is read without locks: a number and its complement, which freeing overwrites.
+    struct Node {
+        number: usize,
+        complement: usize,
+        head: RcuHead,
+    }
+
+    static NODE: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+    static REPLACED: AtomicUsize = AtomicUsize::new(0);
+    const REPLACEMENTS: usize = 500;
+
+    /// Publishes a new node and leaves the old one to the ticks.
+    fn replace(slab: &KernelSlab, number: usize) -> bool {
+        let Ok(object) = slab.kmalloc(size_of::<Node>(), Gfp::KERNEL) else { return false };
+        let node = object.cast::<Node>();
+        // SAFETY: a new object of that size.
+        unsafe { node.write(Node { number, complement: !number, head: RcuHead::new() }) };
+        if let Some(old) = NonNull::new(NODE.swap(node.as_ptr(), Ordering::AcqRel)) {
+            // SAFETY: inside the node, which is not freed yet.
+            let head = unsafe { NonNull::new_unchecked(&raw mut (*old.as_ptr()).head) };
+            // SAFETY: out of reach since the swap, and readers look at the numbers alone.
+            unsafe { rcu::kfree_rcu(old.cast(), head) };
+        }
+        true
+    }
+
+    /// Reads nodes until all were replaced. False if one was freed while it was read.
+    fn read_nodes() -> bool {
+        let mut is_whole = true;
+        while REPLACED.load(Ordering::Relaxed) < REPLACEMENTS {
+            is_whole &= rcu::read(|| {
+                let node = NODE.load(Ordering::Acquire);
+                (0..100).all(|_| {
+                    // SAFETY: nodes that are within reach are freed after this has returned.
+                    let number = unsafe { (&raw const (*node).number).read_volatile() };
+                    // SAFETY: the same.
+                    number == !unsafe { (&raw const (*node).complement).read_volatile() }
+                })
+            });
+        }
+        is_whole
+    }
+
+    fn test_kfree_rcu(_: &'static Machine) -> Result<(), &'static str> {
+        let slab = machine_slab()?;
+        let faults = slab.nr_faults();
+        if !tick::is_running() {
+            return Ok(());
+        }
+        check(replace(slab, 0), "no memory")?;
+        let mut handles = [const { None }; MAX_CPUS];
+        for (cpu, handle) in CpuSet::online().iter().zip(&mut handles).skip(1) {
+            let spawned = thread::spawn_on(cpu, read_nodes);
+            *handle = Some(spawned.map_err(|_| "a thread could not be spawned")?);
+        }
+        let mut most = 0;
+        for number in 1..=REPLACEMENTS {
+            check(replace(slab, number), "no memory")?;
+            most = most.max(rcu::nr_waiting());
+            REPLACED.store(number, Ordering::Relaxed);
+            if number.is_multiple_of(50) {
+                thread::sleep(10);
+            }
+        }
+        check(handles.into_iter().flatten().all(thread::JoinHandle::join), "a node was freed while it was read")?;
+        check(most > 0, "nothing ever waited")?;
+        let start = time::ticks();
+        while rcu::nr_waiting() > 0 {
+            check(!time::has_passed(start, 10_000), "the ticks do not free what waits")?;
+            thread::sleep(10);
+        }
+        if let Some(last) = NonNull::new(NODE.swap(ptr::null_mut(), Ordering::AcqRel)) {
+            free(slab, last.cast());
+        }
+        check(slab.nr_faults() == faults, "faults were reported")
     }
 
     fn everybody_at_once(_: &'static Machine) -> Result<(), &'static str> {

@@ -101,18 +101,20 @@ fn at(inside: *mut u8, granule: usize) -> *mut u8 {
     inside.map_addr(|addr| (addr & !(PAGE_SIZE as usize - 1)) + granule * GRANULE)
 }
 
-/// Granules of the object in use at `object`. The heap's lock is not needed: the marks of an object in use, where it
-/// begins and where the next block does, stay as they are.
+/// Granules of the object in use at `object`; `None` if there is none. The heap's lock is not needed: the marks of an
+/// object in use, where it begins and where the next block does, stay as they are.
 ///
 /// # Safety
 ///
 /// `object` lies in a frame of a heap, with access to the whole frame.
 #[inline(always)]
-pub(super) unsafe fn granules_at(object: *mut u8) -> Result<usize, Wrong> {
+pub(super) unsafe fn granules_at(object: *mut u8) -> Option<usize> {
     // SAFETY: the caller's promise.
     let marks = unsafe { marks(object) };
-    let start = used(marks, object)?;
-    Ok(marks.end(start) - start)
+    // What is misaligned becomes a large number.
+    let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
+    let found = granule.wrapping_sub(FIRST) < ROOM && marks.is_start(granule) && !marks.is_free(granule);
+    found.then(|| marks.end(granule) - granule)
 }
 
 impl Heap {

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::{FaultKind, LARGE, PageSource, Refused, Slab, TAIL};
 use crate::addr::{Order, PAGE_SIZE};
 use crate::arch::Arch;
+use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
@@ -16,12 +17,19 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut nr = bytes.div_ceil(PAGE_SIZE as usize);
         let order = Order::for_bytes(bytes.max(align) as u64)?;
         let block = self.source.take(order, gfp - Gfp::ZERO)?;
-        let first = self.arch.direct_map(block.pfn().addr());
+        let first_pfn = block.pfn();
+        let first = self.arch.direct_map(first_pfn.addr());
         let (_, order) = block.into_raw();
         let taken = order.pages() as usize;
-        if !S::SPLITS {
-            nr = taken;
-        } else if nr < taken {
+        if nr < taken && !S::SPLITS {
+            if nr.is_power_of_two() {
+                // Whoever frees it could not tell that the block was taken apart.
+                nr = taken;
+            } else {
+                self.source.take_apart(&PageBlock::from_raw(first_pfn, order));
+            }
+        }
+        if nr < taken {
             self.give_frames(first.wrapping_add(nr * PAGE_SIZE as usize), taken - nr);
         }
         self.table.set(first.addr() + PAGE_SIZE as usize, nr - 1, TAIL);

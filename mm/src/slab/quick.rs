@@ -9,6 +9,7 @@
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
+use core::panic::Location;
 use core::ptr::NonNull;
 
 use super::fault::FaultKind;
@@ -60,18 +61,32 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
+/// For each number of granules the tag whose array holds objects of exactly so many, or 0.
+static EXACT: [u8; 512] = {
+    let (mut exact, mut index) = ([0; 512], 0);
+    while index < NR_QUICK {
+        #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
+        {
+            exact[SIZES[index] as usize] = FIRST_QUICK as u8 + index as u8;
+        }
+        index += 1;
+    }
+    exact
+};
+
 /// The tag whose array holds objects of exactly so many granules.
 #[inline(always)]
 fn tag_of(granules: usize) -> Option<Tag> {
-    let index = fitting(granules);
-    (size(index) == granules).then_some(FIRST_QUICK + index as Tag)
+    // SAFETY: the index is masked to the table's length.
+    let tag = *unsafe { EXACT.get_unchecked(granules & 511) };
+    (tag != 0).then_some(tag.into())
 }
 
 /// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
 /// that an array is empty or full falls with the number of its places, its cost rises with their size, and the sum is
 /// least where the number follows the root of the size.
 fn capacity(array_bytes: usize, bytes: usize) -> usize {
-    (array_bytes * 5 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+    (array_bytes * 4 / bytes).isqrt().clamp(1, MAX_CAPACITY)
 }
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
@@ -98,35 +113,72 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if self.quick && align <= MIN_ALIGN / super::frame::GRANULE { rounded(granules) } else { granules }
     }
 
-    /// Keeps an object of the heap at hand. False if it is not of a quick size, or there is no room.
+    /// Frees an object that no cache's array took: keeps it at hand if it is of a quick size and there is room.
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); `tag` is that of the object's frame, a frame of the heap.
+    /// As for [`kfree`](Slab::kfree); `tag` is that of the object's frame.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_quick(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if tag != HEAP + GROUP_LARGE as Tag || !unsafe { this.keep(object) } {
+            // SAFETY: the caller's promise.
+            unsafe { this.kfree_slow(object, caller) };
+        }
+    }
+
+    /// Keeps an object of the heap at hand. False if it is not of a quick size, there is no room, or it is no object in
+    /// use at all.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap.
     #[inline(always)]
-    pub(super) unsafe fn keep(&self, tag: Tag, object: NonNull<u8>) -> Result<bool, Refused> {
-        if !self.quick || tag != HEAP + GROUP_LARGE as Tag {
-            return Ok(false);
-        }
-        let (inside, key) = (self.own(object.as_ptr()), self.key());
-        // SAFETY: the tag says that it lies in a frame of the heap.
-        let Some(tag) = tag_of(unsafe { heap::granules_at(inside) }?) else { return Ok(false) };
-        // Miri knows uninitialised memory, which this may read.
-        // SAFETY: an object of the heap, larger than a word.
-        if !cfg!(miri) && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ key {
-            return Err(FaultKind::DoubleFree);
-        }
+    unsafe fn keep(&self, object: NonNull<u8>) -> bool {
+        let inside = self.own(object.as_ptr());
+        // SAFETY: the caller's promise.
+        let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
+        let Some(tag) = tag_of(granules) else { return false };
         self.with_fronts(|fronts| {
             if !fronts.is_some() {
-                return Ok(false);
+                return false;
             }
             let front = fronts.front(tag);
             if cfg!(miri) && front.objects().any(|held| held == inside) {
-                return Err(FaultKind::DoubleFree);
+                return false;
             }
-            // SAFETY: an object of that size, which nothing uses from now on.
-            Ok(unsafe { Self::push(front, inside, key) })
+            // SAFETY: an object of that size, which nothing uses from now on. Where there are no quick sizes, the array
+            // is always full.
+            unsafe { Self::push(front, inside, fronts.table().key()) }
         })
+    }
+
+    /// Says whether an object of the heap lies in an array, before the heap frees it: an object of a quick size that is
+    /// marked does, this CPU's or another's.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap, at `inside`.
+    #[inline(always)]
+    pub(super) unsafe fn check_kept(&self, inside: *mut u8) -> Result<(), Refused> {
+        if !self.quick {
+            return Ok(());
+        }
+        let marked = if cfg!(miri) {
+            // Miri knows uninitialised memory, which the word may be: this CPU's arrays are searched instead.
+            let held = |fronts: Fronts, tag| fronts.front(tag).objects().any(|held| held == inside);
+            self.with_fronts(|fronts| fronts.is_some() && (FIRST_QUICK..FIRST_CACHE).any(|tag| held(fronts, tag)))
+        } else if inside.addr().is_multiple_of(MIN_ALIGN) {
+            // SAFETY: a word of a frame of the heap.
+            (unsafe { inside.cast::<usize>().read() }) == inside.addr() ^ self.key()
+        } else {
+            false
+        };
+        // SAFETY: the caller's promise.
+        if marked && unsafe { heap::granules_at(inside) }.and_then(tag_of).is_some() {
+            return Err(FaultKind::DoubleFree);
+        }
+        Ok(())
     }
 
     /// Gives all objects of the heap that a block holds back to the heap.
@@ -141,7 +193,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         for tag in FIRST_QUICK..FIRST_CACHE {
             // SAFETY: the caller's promise.
             let front = unsafe { Fronts::new(block) }.front(tag);
-            while let Some(object) = NonNull::new(front.pop()) {
+            while let Some(object) = NonNull::new(Self::pop(front)) {
                 // SAFETY: what lies in the array is an object of the heap that nobody uses.
                 let freed = unsafe { self.heap_free(GROUP_LARGE, object) };
                 debug_assert!(freed.is_ok());
@@ -150,7 +202,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 }
 
-const _: () = assert!(front::LARGEST >= heap::LARGEST && FIRST_CACHE as usize == FIRST_QUICK as usize + NR_QUICK);
+const _: () = assert!(
+    FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && FIRST_CACHE as usize == FIRST_QUICK as usize + NR_QUICK
+);
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +224,6 @@ mod tests {
     fn few_of_the_large_are_kept() {
         let capacities: Vec<_> = (0..NR_QUICK).map(|index| capacity(4096, size(index) * 8)).collect();
         assert!(capacities.is_sorted_by(|one, next| one >= next));
-        assert_eq!((capacities[0], capacities[17]), (8, 2));
+        assert_eq!((capacities[0], capacities[17]), (7, 2));
     }
 }
