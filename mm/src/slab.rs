@@ -24,9 +24,8 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
-use crate::addr::{MAX_ORDER, Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
-use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 use crate::sync::{IrqSpinLock, Rank};
 
@@ -46,6 +45,7 @@ mod quick;
 pub mod report;
 mod resize;
 mod settings;
+mod slow;
 mod source;
 mod stats;
 mod table;
@@ -63,7 +63,7 @@ pub use typed::Cache;
 
 use cache::Inner;
 use front::{Front, Fronts, STEP_SHIFT};
-use heap::{Heap, Wrong};
+use heap::Heap;
 use table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Table, Tag};
 
 /// Tags that a slab can give out: the reserved ones and its caches.
@@ -371,249 +371,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
                 return;
             }
         }
+        let tag = self.table.get(object.addr().get());
         // SAFETY: the caller's promise.
-        unsafe { self.kfree_slow(object, Location::caller()) };
-    }
-
-    /// The way of an allocation that the arrays do not serve: first to the packed heap. The arguments stand where those
-    /// of [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
-    #[inline(never)]
-    fn kmalloc_slow(
-        bytes: usize,
-        gfp: Gfp,
-        this: &Self,
-        align: usize,
-        caller: &'static Location<'static>,
-    ) -> Result<NonNull<u8>, OutOfMemory> {
-        // Nothing but the heap has objects between the largest class and a frame.
-        if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap && !this.careful && !gfp.intersects(SPECIAL) {
-            let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-            if align <= MIN_ALIGN || heap::fits(bytes, align) {
-                let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
-                let nr = this.quick_size(nr, align);
-                if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
-                    // SAFETY: the caller's new object, of two words at least.
-                    unsafe { object.cast::<usize>().write(0) };
-                    return Ok(object);
-                }
-            }
-        }
-        this.kmalloc_any(bytes, align, gfp, caller)
-    }
-
-    /// The group of an object that is not for zone DMA.
-    #[inline(always)]
-    fn group(&self, bytes: usize) -> usize {
-        if bytes < self.small { GROUP_SMALL } else { GROUP_LARGE }
-    }
-
-    /// The long way of an allocation.
-    #[cold]
-    #[inline(never)]
-    fn kmalloc_any(
-        &self,
-        bytes: usize,
-        align: usize,
-        gfp: Gfp,
-        caller: &'static Location<'static>,
-    ) -> Result<NonNull<u8>, OutOfMemory> {
-        if bytes == 0 {
-            return Ok(ZERO_SIZE);
-        }
-        if self.settings.failslab.is_on() && self.fails() {
-            return Err(OutOfMemory);
-        }
-        let mut object = self.obtain(bytes, align, gfp, caller);
-        if object.is_none() && self.reclaim() {
-            object = self.obtain(bytes, align, gfp, caller);
-        }
-        let object = object.ok_or(OutOfMemory)?;
-        if gfp.contains(Gfp::ZERO) || self.settings.init_on_alloc {
-            // SAFETY: the caller's new object.
-            let usable = unsafe { self.content_size(object) }.unwrap_or(bytes);
-            // SAFETY: the same, of that many bytes.
-            unsafe { object.write_bytes(0, usable) };
-        }
-        Ok(object)
-    }
-
-    /// From a cache, the heap or the pages.
-    #[inline]
-    fn obtain(&self, bytes: usize, align: usize, gfp: Gfp, caller: &'static Location<'static>) -> Option<NonNull<u8>> {
-        // As SLUB promises, a power of two is aligned to itself.
-        let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-        let dma = gfp.contains(Gfp::DMA);
-        let rounded = bytes.checked_next_multiple_of(align)?;
-        if !dma && let Some(inner) = self.class(rounded) {
-            return self.cache_alloc_slow(inner, gfp, bytes, caller);
-        }
-        if heap::fits(bytes, align) {
-            let group = if dma { GROUP_DMA } else { self.group(bytes) };
-            return self.heap_alloc(group, bytes, align, gfp);
-        }
-        self.large_alloc(bytes, align, gfp)
-    }
-
-    /// The kmalloc cache for objects of `bytes`, if there is one.
-    #[inline]
-    fn class(&self, bytes: usize) -> Option<&Inner> {
-        let index = self.classes.partition_point(|size| usize::from(*size) < bytes);
-        if index == self.classes.len() {
-            return None;
-        }
-        self.inner(FIRST_CACHE + index as Tag)
-    }
-
-    /// Whether a new object of this size would come from where this one did.
-    pub(crate) fn is_at_home(&self, object: NonNull<u8>, bytes: usize, align: usize) -> bool {
-        let tag = self.table.get(object.addr().get());
-        let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-        let rounded = bytes.checked_next_multiple_of(align).unwrap_or(usize::MAX);
-        match self.class(rounded) {
-            Some(inner) => inner.tag == tag,
-            None => tag < FIRST_CACHE,
-        }
-    }
-
-    /// The cache of a tag.
-    #[inline]
-    fn inner(&self, tag: Tag) -> Option<&Inner> {
-        let inner = self.caches.get(usize::from(tag))?.load(Ordering::Acquire);
-        // SAFETY: null, or a cache that lives as long as its frames have its tag and somebody has its handle.
-        unsafe { inner.as_ref() }
-    }
-
-    /// An object of the packed heap.
-    fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
-        let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
-        let object = self.heap.lock(self.arch).alloc(group, nr, align);
-        let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
-        // SAFETY: the caller's new object, of two words at least.
-        unsafe { object.cast::<usize>().write(0) };
-        Some(object)
-    }
-
-    #[cold]
-    fn heap_grow(&self, group: usize, nr: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        let Some(block) = self.source.take(Order::ZERO, gfp - Gfp::ZERO) else {
-            // The other group may have room: better an object in the wrong company than none.
-            let other = match group {
-                GROUP_SMALL => GROUP_LARGE,
-                GROUP_LARGE => GROUP_SMALL,
-                _ => return None,
-            };
-            let mut heap = self.heap.lock(self.arch);
-            return heap.alloc(other, nr, align);
-        };
-        let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
-        self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
-        let mut heap = self.heap.lock(self.arch);
-        // SAFETY: a frame of the page allocator's, the slab's alone.
-        unsafe { heap.add_frame(group, frame) };
-        heap.alloc(group, nr, align)
-    }
-
-    /// The way of a free that the arrays do not serve: first to the packed heap.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree).
-    #[inline(never)]
-    unsafe fn kfree_slow(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
-        let tag = self.table.get(object.addr().get());
-        let result = if (HEAP..LARGE).contains(&tag) {
-            // SAFETY: the caller's promise, and the tag is the frame's.
-            unsafe { self.heap_free(usize::from(tag - HEAP), object) }
-        } else {
-            // SAFETY: the same.
-            unsafe { self.free_tagged(tag, object, caller) }
-        };
-        if let Err(kind) = result {
-            self.refuse(kind, tag, object, caller);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
-    #[inline(never)]
-    unsafe fn free_tagged(
-        &self,
-        tag: Tag,
-        object: NonNull<u8>,
-        caller: &'static Location<'static>,
-    ) -> Result<(), Refused> {
-        if object == ZERO_SIZE {
-            return Ok(());
-        }
-        match tag {
-            LARGE => {
-                // SAFETY: the caller's promise.
-                unsafe { self.large_free(object) }
-            }
-            TAIL => Err(FaultKind::NotAnObject),
-            _ => match self.inner(tag) {
-                // SAFETY: the caller's promise.
-                Some(inner) => unsafe { self.cache_free_slow(inner, object, caller) },
-                None => Err(FaultKind::NotSlab),
-            },
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); the object lies in a frame of that group.
-    #[inline(always)]
-    unsafe fn heap_free(&self, group: usize, object: NonNull<u8>) -> Result<(), Refused> {
-        let inside = self.own(object.as_ptr());
-        let mut heap = self.heap.lock(self.arch);
-        if self.settings.init_on_free {
-            // SAFETY: the tag says that it lies in a frame of the heap.
-            let bytes = unsafe { heap.size(inside) }.map_err(Refused::from)?;
-            // SAFETY: the object's own bytes, which nothing uses any more.
-            unsafe { inside.write_bytes(0, bytes) };
-        }
-        // SAFETY: the tag says that it lies in a frame of the heap, of that group.
-        unsafe { self.check_kept(inside) }?;
-        // SAFETY: the same.
-        let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
-        drop(heap);
-        if let Some(frame) = freed.frame {
-            self.give_frames(frame.as_ptr(), 1);
-        }
-        if freed.corrupt {
-            self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object.addr().get(), freed.bytes));
-        }
-        Ok(())
-    }
-
-    /// The same address, with access to the whole frame whatever the user's pointer was narrowed to.
-    #[inline(always)]
-    fn own(&self, object: *mut u8) -> *mut u8 {
-        self.whole.0.with_addr(object.addr())
-    }
-
-    /// The physical address of what the direct map shows at `addr`.
-    #[inline(always)]
-    fn phys(&self, addr: usize) -> PhysAddr {
-        PhysAddr::new_saturating(self.span.start().as_raw().wrapping_add(addr.wrapping_sub(self.window.0) as u64))
-    }
-
-    /// Gives `nr` frames back that are the slab's no more.
-    fn give_frames(&self, frame: *mut u8, nr: usize) {
-        self.table.set(frame.addr(), nr, NONE);
-        let mut pfn = self.phys(frame.addr()).pfn().as_raw();
-        let end = pfn + nr as u64;
-        // What is no power of two is left of a block that was taken apart.
-        let most = if nr.is_power_of_two() || S::SPLITS { MAX_ORDER } else { LARGEST_PART };
-        while pfn < end {
-            let order = (pfn.trailing_zeros()).min((end - pfn).ilog2()).min(most as u32);
-            if let (Some(first), Some(order)) = (Pfn::new(pfn), Order::new(order as usize)) {
-                self.source.give(PageBlock::from_raw(first, order));
-            }
-            pfn += 1 << order;
-        }
+        unsafe { Self::kfree_quick(object, tag, self, Location::caller()) };
     }
 
     /// Bytes that can be used at `object`: what was asked for, or more. `None` if it is no object in use.
@@ -695,13 +455,6 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub fn nr_faults(&self) -> u64 {
         self.counters.nr_faults.load(Ordering::Relaxed)
     }
-
-    /// Whether fault injection wants this allocation to fail.
-    #[cold]
-    fn fails(&self) -> bool {
-        let count = self.counters.failslab.fetch_add(1, Ordering::Relaxed);
-        self.settings.failslab.fails(count)
-    }
 }
 
 /// The size to ask for so that its class is aligned to `align`, a power of two: a multiple of the alignment has one that
@@ -709,15 +462,6 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
 #[inline(always)]
 const fn rounded_up(bytes: usize, align: usize) -> usize {
     if align <= MIN_ALIGN { bytes } else { bytes.wrapping_add(align - 1) & !(align - 1) }
-}
-
-impl From<Wrong> for FaultKind {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::Free => Self::DoubleFree,
-            Wrong::NoObject => Self::NotAnObject,
-        }
-    }
 }
 
 impl<A: Arch, S: PageSource> fmt::Debug for Slab<'_, A, S> {
