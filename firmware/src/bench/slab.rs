@@ -18,6 +18,8 @@ use super::{Bench, Context, counter, no_suffix, replay};
 use crate::console::Failure;
 use crate::layout::DIRECT_MAP;
 use crate::slab::{KernelSlab, SLAB, Source, slab};
+use crate::smp::CpuSet;
+use crate::thread;
 
 /// Sizes of the hot loops and batches.
 const SIZES: [usize; 14] = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 3000, 4096, 8192];
@@ -68,6 +70,13 @@ pub(super) const BENCHES: &[Bench] = &[
         variants: 1,
         suffix: no_suffix,
         run: trace_percentiles,
+    },
+    Bench {
+        name: "km_cross64",
+        help: "allocate 1000 objects of 64 bytes here, free them on another CPU",
+        variants: 1,
+        suffix: no_suffix,
+        run: cross,
     },
     Bench {
         name: "km_footprint_",
@@ -270,6 +279,48 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
             count as u64,
             "instructions",
         )?;
+    }
+    Ok(())
+}
+
+/// Objects wander: one CPU always allocates, the other always frees. Under `-icount` instructions of all CPUs count, so
+/// the one that waits rests.
+fn cross(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
+    const OBJECTS: usize = 1000;
+    let (calls, overhead) = (Calls::new()?, counter::overhead());
+    let other = CpuSet::others().iter().next().ok_or("this needs two CPUs")?;
+    let mut objects = context.buffer::<u64>(OBJECTS)?;
+    let (mut allocs, mut frees, mut failures) = ([0; 12], [0; 12], 0);
+    for (alloc, free) in allocs.iter_mut().zip(&mut frees) {
+        *alloc = counter::count(overhead, || {
+            for slot in objects.iter_mut() {
+                let Ok(object) = (calls.kmalloc)(64, calls.gfp) else { return failed(&mut failures) };
+                *slot = bits(object);
+            }
+        });
+        let first = objects.as_ptr().expose_provenance();
+        let remote = thread::spawn_on(other, move || {
+            let slots: *const u64 = core::ptr::with_exposed_provenance(first);
+            // SAFETY: the buffer, which nobody touches until this thread was joined.
+            let slots = unsafe { core::slice::from_raw_parts(slots, OBJECTS) };
+            counter::start();
+            counter::count(overhead, || {
+                for object in slots.iter().filter_map(|bits| object(*bits)) {
+                    // SAFETY: allocated above, once.
+                    unsafe { (calls.kfree)(object) };
+                }
+            })
+        });
+        *free = remote.map_err(|_| "a thread could not be spawned")?.join();
+        objects.fill(0);
+        if failures != 0 {
+            return Err(Failure::Because("an allocation failed"));
+        }
+    }
+    for (what, counts) in [("alloc", &mut allocs), ("free", &mut frees)] {
+        // The first round is cold.
+        let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+        context.report(format_args!("km_cross64_{what}"), median, OBJECTS as u64, "instructions")?;
     }
     Ok(())
 }
