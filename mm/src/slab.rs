@@ -4,15 +4,16 @@
 //! Three ways lead to an object, and [`kmalloc`](Slab::kmalloc) picks one by size and by how the slab was set up:
 //!
 //! ```text
-//!            bytes   tiny (slab_tiny=1)             default                    slub_debug=
-//!         1..=512    packed heap                    cache, per-CPU arrays      cache, checked
-//!       513..=4000   packed heap                    packed heap                cache, checked
-//!     4001..=4 MiB   whole pages                    whole pages                whole pages (above 4 KiB)
+//!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
+//!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
+//!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
+//!     4001..=4 MiB   whole pages          whole pages                    whole pages (above 4 KiB)
 //! ```
 //!
 //! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their
 //! memory what they paid for. The caches in front of it make the frequent small sizes fast where there is
-//! memory to be kept at hand. Which it is, is chosen from the RAM for each CPU when the slab is made.
+//! memory to be kept at hand, and arrays of a few quick sizes do so for what the heap serves there. Which it is, is
+//! chosen from the RAM for each CPU when the slab is made.
 //!
 //! Whose a frame is stands in a table of two bytes for each frame, so any pointer can be freed without its size.
 //!

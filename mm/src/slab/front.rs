@@ -15,7 +15,8 @@
 //! Arrays of different capacity begin at different places and are full at the same: so "full" is one bit of `fill`,
 //! and "empty" is the null below the lowest object. Tags below [`FIRST_CACHE`](super::table::FIRST_CACHE) say that a
 //! frame belongs to no cache: their arrays are both full and empty, so that every path that meets one goes the long
-//! way, and so do those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
+//! way (but for those of the [quick sizes](super::quick), which no frame has), and so do those of caches that are not to
+//! be cached (debugging). A CPU without a block has [`NOTHING`].
 
 use core::cell::Cell;
 use core::ptr;

@@ -61,8 +61,14 @@ const fn frames(
     Row { what, kind: "frames", ours: "quire-pages", benches, unit, better, goal }
 }
 
-const fn objects(what: &'static str, benches: &'static [&'static str], unit: &'static str, better: Better) -> Row {
-    Row { what, kind: "objects", ours: "quire-slab", benches, unit, better, goal: None }
+const fn objects(
+    what: &'static str,
+    benches: &'static [&'static str],
+    unit: &'static str,
+    better: Better,
+    goal: Option<f64>,
+) -> Row {
+    Row { what, kind: "objects", ours: "quire-slab", benches, unit, better, goal }
 }
 
 const ROWS: &[Row] = &[
@@ -86,20 +92,20 @@ const ROWS: &[Row] = &[
     frames("order 9 left: order-0 churn (at most 461)", &["pfrag.churn10.order9"], "", Higher, Some(435.0)),
     frames("1 to 2 threads: pair of order 0", &["mt.ppair0.t2", "mt.ppair0.t1"], "Mops/s", Higher, Some(1.8)),
     frames("1 to 2 threads: mixed orders", &["mt.pmixed.t2", "mt.pmixed.t1"], "Mops/s", Higher, Some(1.6)),
-    objects("mixed sizes", &["mixed"], "instr-a64", Lower),
-    objects("mixed sizes", &["mixed"], "ns-least", Lower),
-    objects("pair of 8 to 1024 bytes, mean", PAIRS, "instr-a64", Lower),
-    objects("pair of 8 to 1024 bytes, mean", PAIRS, "ns-least", Lower),
-    objects("pair of 4096 and 8192 bytes, mean", LARGE, "instr-a64", Lower),
-    objects("10,000 objects, alloc, mean", BATCH_ALLOC, "instr-a64", Lower),
-    objects("10,000 objects, free in any order, mean", BATCH_FREE, "instr-a64", Lower),
-    objects("10,000 objects, alloc, mean", BATCH_ALLOC, "ns-least", Lower),
-    objects("10,000 objects, free in any order, mean", BATCH_FREE, "ns-least", Lower),
-    objects("efficiency: small board", &["mem.tiny.efficiency"], "", Higher),
-    objects("efficiency: mixed sizes", &["mem.mixed.efficiency"], "", Higher),
-    objects("efficiency: after a spike", &["mem.spike.efficiency"], "", Higher),
-    objects("1 to 2 threads: pair of 64 bytes", &["mt.pair64.t2", "mt.pair64.t1"], "Mops/s", Higher),
-    objects("1 to 2 threads: mixed sizes", &["mt.mixed.t2", "mt.mixed.t1"], "Mops/s", Higher),
+    objects("mixed sizes", &["mixed"], "instr-a64", Lower, Some(40.0)),
+    objects("mixed sizes", &["mixed"], "ns-least", Lower, None),
+    objects("pair of 8 to 1024 bytes, mean", PAIRS, "instr-a64", Lower, Some(45.0)),
+    objects("pair of 8 to 1024 bytes, mean", PAIRS, "ns-least", Lower, None),
+    objects("pair of 4096 and 8192 bytes, mean", LARGE, "instr-a64", Lower, None),
+    objects("10,000 objects, alloc, mean", BATCH_ALLOC, "instr-a64", Lower, Some(30.0)),
+    objects("10,000 objects, free in any order, mean", BATCH_FREE, "instr-a64", Lower, Some(25.0)),
+    objects("10,000 objects, alloc, mean", BATCH_ALLOC, "ns-least", Lower, None),
+    objects("10,000 objects, free in any order, mean", BATCH_FREE, "ns-least", Lower, None),
+    objects("efficiency: small board", &["mem.tiny.efficiency"], "", Higher, Some(0.88)),
+    objects("efficiency: mixed sizes", &["mem.mixed.efficiency"], "", Higher, Some(0.92)),
+    objects("efficiency: after a spike", &["mem.spike.efficiency"], "", Higher, Some(0.96)),
+    objects("1 to 2 threads: pair of 64 bytes", &["mt.pair64.t2", "mt.pair64.t1"], "Mops/s", Higher, None),
+    objects("1 to 2 threads: mixed sizes", &["mt.mixed.t2", "mt.mixed.t1"], "Mops/s", Higher, None),
 ];
 
 impl Results {
