@@ -184,8 +184,7 @@ mod on_target {
 
     /// What is read without locks: a number and its complement, which freeing overwrites.
     struct Node {
-        number: usize,
-        complement: usize,
+        numbers: [usize; 2],
         head: RcuHead,
     }
 
@@ -198,12 +197,12 @@ mod on_target {
         let Ok(object) = slab.kmalloc(size_of::<Node>(), Gfp::KERNEL) else { return false };
         let node = object.cast::<Node>();
         // SAFETY: a new object of that size.
-        unsafe { node.write(Node { number, complement: !number, head: RcuHead::new() }) };
+        unsafe { node.write(Node { numbers: [number, !number], head: RcuHead::new() }) };
         if let Some(old) = NonNull::new(NODE.swap(node.as_ptr(), Ordering::AcqRel)) {
             // SAFETY: inside the node, which is not freed yet.
-            let head = unsafe { NonNull::new_unchecked(&raw mut (*old.as_ptr()).head) };
+            let head = unsafe { old.byte_add(core::mem::offset_of!(Node, head)) };
             // SAFETY: out of reach since the swap, and readers look at the numbers alone.
-            unsafe { rcu::kfree_rcu(old.cast(), head) };
+            unsafe { rcu::kfree_rcu(old.cast(), head.cast()) };
         }
         true
     }
@@ -214,11 +213,12 @@ mod on_target {
         while REPLACED.load(Ordering::Relaxed) < REPLACEMENTS {
             is_whole &= rcu::read(|| {
                 let node = NODE.load(Ordering::Acquire);
+                // SAFETY: nodes that are within reach are freed after this closure has returned.
+                let numbers = unsafe { &raw const (*node).numbers };
                 (0..100).all(|_| {
-                    // SAFETY: nodes that are within reach are freed after this has returned.
-                    let number = unsafe { (&raw const (*node).number).read_volatile() };
                     // SAFETY: the same.
-                    number == !unsafe { (&raw const (*node).complement).read_volatile() }
+                    let [number, complement] = unsafe { numbers.read_volatile() };
+                    number == !complement
                 })
             });
         }
