@@ -68,7 +68,7 @@ use heap::Heap;
 use table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Table, Tag};
 
 /// Tags that a slab can give out: the reserved ones and its caches.
-const NR_TAGS: usize = 111;
+const NR_TAGS: usize = 126;
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
 const GROUP_SMALL: usize = 0;
