@@ -23,6 +23,8 @@ pub mod pipe;
 pub mod symbols;
 
 #[cfg(target_os = "none")]
+pub mod allocators;
+#[cfg(target_os = "none")]
 pub mod backtrace;
 #[cfg(target_os = "none")]
 mod bench;
@@ -42,6 +44,8 @@ pub mod fatal;
 pub mod irq;
 #[cfg(target_os = "none")]
 mod keys;
+#[cfg(target_os = "none")]
+pub mod kvmalloc;
 #[cfg(target_os = "none")]
 pub mod layout;
 #[cfg(target_os = "none")]

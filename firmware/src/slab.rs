@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine's slab: made when the page allocator is, as the command line wants it, and Rust's global allocator.
+//! The machine's slab: made when the page allocator is, as the command line wants it.
 
 use core::sync::atomic::AtomicU16;
 
@@ -7,6 +7,7 @@ use mm::addr::PhysRange;
 use mm::page_alloc::Pages;
 use mm::slab::{Fault, Settings, SetupError, Slab};
 
+use crate::allocators::SLAB;
 use crate::cpu::{Hardware, hardware};
 use crate::options::Options;
 use crate::pr_err;
@@ -15,14 +16,6 @@ use crate::pr_err;
 pub type Source = &'static Pages<'static, Hardware>;
 /// Its type.
 pub type KernelSlab = Slab<'static, Hardware, Source>;
-
-mm::kernel_allocators! {
-    /// The machine's slab.
-    pub static SLAB: Global<Hardware, Source>;
-}
-
-#[global_allocator]
-static HEAP: Kmalloc = Kmalloc;
 
 /// Bytes of metadata for RAM within `span`.
 #[must_use]

@@ -7,8 +7,8 @@ use mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use mm::gfp::Gfp;
 use mm::pgtable::{Attributes, Regime};
 use mm::vmalloc::{BadArea, Config, Kind, Request, Vmalloc, VmallocError};
-use spin::Once;
 
+use crate::allocators::AREAS;
 use crate::cpu::{Hardware, hardware};
 use crate::layout::VMALLOC_START;
 use crate::memory::tlb;
@@ -21,8 +21,6 @@ pub type KernelVmalloc = Vmalloc<'static, Hardware, Source>;
 
 /// Bytes of address space: as much as `mm` has tags for.
 const SIZE: u64 = 256 << 30;
-
-static VMALLOC: Once<KernelVmalloc> = Once::new();
 
 /// Makes it: addresses of the tree at `root`.
 #[inline(never)] // since there is room for this once on the boot stack
@@ -37,7 +35,9 @@ pub(crate) fn start(pages: Source, root: PhysAddr, nr_cpus: usize, options: &Opt
     };
     // SAFETY: the kernel's tree, which the direct map shows. The map itself has nothing in the 512 GiB from there on:
     // `Memory::set_memory_ro` and its family ask vmalloc for what is there.
-    let vmalloc = VMALLOC.call_once(|| unsafe { Vmalloc::new(hardware(), pages, tlb(), root, Regime::Upper, config) });
+    let make = || unsafe { Vmalloc::new(hardware(), pages, tlb(), root, Regime::Upper, config) };
+    // SAFETY: every CPU translates by that tree, and what `KVmalloc` and its like allocate is freed by them.
+    let vmalloc = unsafe { AREAS.start(make) };
     if !pages.add_shrinker(vmalloc) {
         pr_warn!("vmalloc: what it keeps for a flush cannot be asked back");
     }
@@ -47,12 +47,12 @@ pub(crate) fn start(pages: Source, root: PhysAddr, nr_cpus: usize, options: &Opt
 /// It, which is there when `boot` is through.
 #[must_use]
 pub fn get() -> Option<&'static KernelVmalloc> {
-    VMALLOC.get()
+    AREAS.get()
 }
 
 /// Whom the function that this is inlined into returns to.
 #[inline(always)]
-fn caller() -> u64 {
+pub(crate) fn caller() -> u64 {
     let address: u64;
     // SAFETY: this target has frame records (`.cargo/config.toml`): x29 leads to the record of the function, whose second
     // word is the address that it returns to.
@@ -61,7 +61,7 @@ fn caller() -> u64 {
 }
 
 fn alloc(request: &Request) -> Result<NonNull<u8>, VmallocError> {
-    let virt = VMALLOC.get().ok_or(VmallocError::NoSpace)?.alloc(request)?;
+    let virt = AREAS.get().ok_or(VmallocError::NoSpace)?.alloc(request)?;
     pointer(virt)
 }
 
@@ -127,7 +127,7 @@ pub fn vmalloc_with(bytes: u64, align: u64, gfp: Gfp, attributes: Attributes) ->
 /// Nobody uses the memory any more.
 pub unsafe fn vfree(memory: NonNull<u8>) {
     let virt = VirtAddr::new(memory.addr().get() as u64);
-    let freed = VMALLOC.get().map_or(Err(BadArea::None(virt)), |vmalloc| vmalloc.free(virt));
+    let freed = AREAS.get().map_or(Err(BadArea::None(virt)), |vmalloc| vmalloc.free(virt));
     if let Err(error) = freed {
         pr_err!("{error}");
     }
@@ -147,7 +147,7 @@ pub unsafe fn vfree(memory: NonNull<u8>) {
 pub unsafe fn vrealloc(memory: Option<NonNull<u8>>, bytes: u64, gfp: Gfp) -> Result<Option<NonNull<u8>>, VmallocError> {
     let request = Request { caller: caller(), ..Request::new(bytes, gfp) };
     let virt = memory.map(|memory| VirtAddr::new(memory.addr().get() as u64));
-    let virt = VMALLOC.get().ok_or(VmallocError::NoSpace)?.resize(virt, &request)?;
+    let virt = AREAS.get().ok_or(VmallocError::NoSpace)?.resize(virt, &request)?;
     virt.map(pointer).transpose()
 }
 
@@ -162,7 +162,7 @@ pub unsafe fn vrealloc(memory: Option<NonNull<u8>>, bytes: u64, gfp: Gfp) -> Res
 /// There is no RAM in the range, and nobody maps it with other attributes.
 #[inline(never)]
 pub unsafe fn ioremap(phys: PhysAddr, size: u64) -> Result<NonNull<u8>, VmallocError> {
-    let vmalloc = VMALLOC.get().ok_or(VmallocError::NoSpace)?;
+    let vmalloc = AREAS.get().ok_or(VmallocError::NoSpace)?;
     // SAFETY: the caller's promise.
     pointer(unsafe { vmalloc.map_io(phys, size, Attributes::DEVICE, caller())? })
 }
@@ -174,7 +174,7 @@ pub unsafe fn ioremap(phys: PhysAddr, size: u64) -> Result<NonNull<u8>, VmallocE
 /// Nobody uses the registers by this address any more.
 pub unsafe fn iounmap(registers: NonNull<u8>) {
     let virt = VirtAddr::new(registers.addr().get() as u64);
-    let unmapped = VMALLOC.get().map_or(Err(BadArea::None(virt)), |vmalloc| vmalloc.unmap(virt));
+    let unmapped = AREAS.get().map_or(Err(BadArea::None(virt)), |vmalloc| vmalloc.unmap(virt));
     if let Err(error) = unmapped {
         pr_err!("{error}");
     }
@@ -183,7 +183,7 @@ pub unsafe fn iounmap(registers: NonNull<u8>) {
 /// Bytes of areas in use, and of frames that wait for a flush.
 #[must_use]
 pub fn used_and_lazy_bytes() -> (u64, u64) {
-    let usage = VMALLOC.get().map(Vmalloc::usage).unwrap_or_default();
+    let usage = AREAS.get().map(Vmalloc::usage).unwrap_or_default();
     (usage.pages * PAGE_SIZE, usage.lazy_pages * PAGE_SIZE)
 }
 

@@ -19,8 +19,6 @@ use crate::gfp::Gfp;
 use crate::slab::{MIN_ALIGN, OutOfMemory, PageSource, Slab, ZERO_SIZE};
 
 pub use self::global::Global;
-#[cfg(feature = "alloc")]
-pub use self::global::exports;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// [`kmalloc`](Self::kmalloc) with zeroed memory.

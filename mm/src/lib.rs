@@ -13,6 +13,7 @@
 //! 5. [`buddy`]: pages in blocks of 1 to 1024, state outside the pages
 //! 6. [`slab`] and [`kmalloc`]: objects smaller than that
 //! 7. [`vmalloc`]: memory that is contiguous in addresses only, freed lazily, resized in place
+//! 8. [`kvmalloc`]: either of the last two, whichever has it
 //!
 //! [`report`] says how things stand, in the formats that Linux users know.
 //!
@@ -40,12 +41,15 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+#[cfg(feature = "alloc")]
+pub mod allocators;
 pub mod arch;
 pub mod buddy;
 #[cfg(feature = "defmt")]
 mod format;
 pub mod gfp;
 pub mod kmalloc;
+pub mod kvmalloc;
 pub mod memblock;
 pub mod page_alloc;
 pub mod percpu;

@@ -65,10 +65,10 @@ pub use typed::Cache;
 use cache::Inner;
 use front::{Front, Fronts, STEP_SHIFT};
 use heap::Heap;
-use table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Table, Tag};
+use table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, Table, Tag};
 
 /// Tags that a slab can give out: the reserved ones and its caches.
-const NR_TAGS: usize = 126;
+const NR_TAGS: usize = 137;
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
 const GROUP_SMALL: usize = 0;
@@ -393,7 +393,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
                 // SAFETY: the tag says that it lies in a frame of the heap.
                 unsafe { heap.size(self.own(object.as_ptr())) }.ok()
             }
-            LARGE => Some(self.table.count_large(object.addr().get()) << PAGE_SHIFT),
+            LARGE..=ODD => Some(self.table.count_large(object.addr().get()) << PAGE_SHIFT),
             tag => self.inner(tag).map(|inner| inner.spec.size),
         }
     }
@@ -413,7 +413,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         loop {
             let spare = self.heap.lock(self.arch).take_spare();
             let Some(frame) = spare else { break };
-            self.give_frames(frame.as_ptr(), 1);
+            self.give_tagged(frame.as_ptr(), 1);
         }
         self.pages() < before
     }

@@ -34,6 +34,7 @@ mod alloc;
 mod area;
 mod block;
 mod error;
+mod global;
 mod lazy;
 mod look;
 mod map;
@@ -49,6 +50,7 @@ pub use self::alloc::Request;
 pub use self::area::{Area, Kind};
 use self::block::{MAX_PAGES, Page};
 pub use self::error::{BadArea, VmallocError};
+pub use self::global::Global;
 use self::lazy::Queue;
 pub use self::look::Usage;
 use self::pool::Pool;
@@ -160,6 +162,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) const fn arch(&self) -> &'a A {
+        self.arch
     }
 
     /// Where frames come from.

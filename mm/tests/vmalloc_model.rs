@@ -2,6 +2,8 @@
 //! vmalloc on the MMU model: several CPUs whose TLBs keep whatever they may, and frames whose return the model watches.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
+#[path = "vmalloc_model/kvmalloc.rs"]
+mod kvmalloc;
 #[path = "vmalloc_model/limits.rs"]
 mod limits;
 #[path = "vmalloc_model/machine.rs"]

@@ -14,9 +14,10 @@ mod on_target {
     use core::ptr::{self, NonNull};
     use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
+    use firmware::allocators::{KVec, Kmalloc};
     use firmware::boot::Machine;
     use firmware::cpu::PerCpu;
-    use firmware::slab::{KVec, KernelSlab, Kmalloc, slab};
+    use firmware::slab::{KernelSlab, slab};
     use firmware::smp::{self, CpuSet};
     use firmware::{rcu, thread, tick, time};
     use mm::arch::MAX_CPUS;
@@ -30,6 +31,7 @@ mod on_target {
             machine,
             &[
                 ("every size is aligned, holds what is written and comes back", every_size),
+                ("objects of any number of pages give all of them back", every_number_of_pages),
                 ("a vector grows, and asks for too much without harm", vectors_grow),
                 ("a second free and a wrong cache are found and change nothing", faults_are_found),
                 ("memory runs out, is an error, and comes back", memory_runs_out),
@@ -69,6 +71,21 @@ mod on_target {
             fill(object, bytes);
             check(is_filled(object, bytes), "the content changed")?;
             free(slab, object);
+        }
+        check(slab.nr_faults() == 0, "faults were reported")
+    }
+
+    fn every_number_of_pages(machine: &'static Machine) -> Result<(), &'static str> {
+        let (slab, pages) = (machine_slab()?, machine.memory.pages);
+        let free_pages = || pages.free_pages() + pages.hoarded_pages() + slab.pages() as u64;
+        let before = free_pages();
+        for nr in (1..40).chain([64, 65, 96, 100, 129, 192, 200, 255, 256]) {
+            let bytes = nr * 4096;
+            let Ok(object) = slab.kmalloc(bytes, Gfp::KERNEL) else { return Err("no memory") };
+            fill(object, bytes);
+            check(is_filled(object, bytes), "the content changed")?;
+            free(slab, object);
+            check(free_pages() == before, "pages were lost")?;
         }
         check(slab.nr_faults() == 0, "faults were reported")
     }

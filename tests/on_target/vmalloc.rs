@@ -13,8 +13,10 @@ mod on_target {
     use core::ptr::NonNull;
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+    use firmware::allocators::{KVVec, KVmalloc, VVec, Vmalloc};
     use firmware::boot::Machine;
     use firmware::cpu::{self, PerCpu};
+    use firmware::kvmalloc::{kvcalloc, kvfree, kvmalloc, kvrealloc};
     use firmware::smp::CpuSet;
     use firmware::vmalloc::{ioremap, iounmap, vfree, vmalloc, vmalloc_with, vrealloc, vzalloc};
     use firmware::{thread, tick, time};
@@ -31,6 +33,8 @@ mod on_target {
                 ("zeros are asked for and come", zeros_come),
                 ("growing keeps what is there, in place or not", growing_keeps),
                 ("shrinking gives pages back at once", shrinking_gives_back),
+                ("kvmalloc takes from both, and moves between them", either_has_it),
+                ("vectors grow in their pages, and where there are some", vectors_grow),
                 ("permissions of an area can be changed", permissions_change),
                 ("device registers can be mapped and unmapped", registers_are_mapped),
                 ("all memory can be had, and comes back", exhaustion),
@@ -44,6 +48,78 @@ mod on_target {
 
     fn words(memory: NonNull<u8>) -> *mut u64 {
         memory.cast().as_ptr()
+    }
+
+    fn is_area(machine: &Machine, memory: NonNull<u8>) -> bool {
+        machine.memory.vmalloc.contains(VirtAddr::new(memory.addr().get() as u64))
+    }
+
+    fn either_has_it(machine: &'static Machine) -> Result<(), &'static str> {
+        let resize = |memory, bytes| {
+            // SAFETY: the test's own object, whose old address it forgets.
+            unsafe { kvrealloc(Some(memory), bytes, Gfp::KERNEL) }.map_err(|_| NO_MEMORY)
+        };
+        let small = kvmalloc(100, Gfp::KERNEL).map_err(|_| NO_MEMORY)?;
+        check(!is_area(machine, small), "a small object is an area")?;
+        // SAFETY: the test's own object.
+        unsafe { words(small).write_volatile(7) };
+        // More than the largest block: it can only be vmalloc's.
+        let large = resize(small, 5 << 20)?;
+        check(is_area(machine, large), "a huge object is no area")?;
+        mark_from(large, 1, 5 << 20, 1000);
+        // SAFETY: the test's own object.
+        check(unsafe { words(large).read_volatile() } == 7, "what was there is lost on the way to vmalloc")?;
+        let larger = resize(large, 9 << 20)?;
+        check(is_marked_from(larger, 1, 5 << 20, 1000), "what was there is lost on the way within vmalloc")?;
+        let small = resize(larger, 500)?;
+        check(!is_area(machine, small), "what shrank is still an area")?;
+        // SAFETY: the test's own object.
+        check(unsafe { words(small).read_volatile() } == 7, "what was there is lost on the way back")?;
+        // SAFETY: the test's own object.
+        unsafe { kvfree(small) };
+        let zeros = kvcalloc(3, 2 << 20, Gfp::KERNEL).map_err(|_| NO_MEMORY)?;
+        // SAFETY: the test's own object, of that many bytes.
+        let is_zero = unsafe { core::slice::from_raw_parts(zeros.as_ptr(), 6 << 20) }.iter().all(|byte| *byte == 0);
+        // SAFETY: the test's own object.
+        unsafe { kvfree(zeros) };
+        check(is_zero, "no zeros")?;
+        check(kvcalloc(usize::MAX, 2, Gfp::KERNEL).is_err(), "a product that overflows was had")?;
+        check(kvmalloc(1 << 40, Gfp::KERNEL).is_err(), "a TiB was had")
+    }
+
+    fn vectors_grow(_: &'static Machine) -> Result<(), &'static str> {
+        let mut pages: VVec<u64> = VVec::new_in(Vmalloc);
+        let mut either: KVVec<u64> = KVVec::new_in(KVmalloc);
+        for number in 0..800_000 {
+            pages.try_reserve(1).map_err(|_| NO_MEMORY)?;
+            pages.push(number);
+            either.try_reserve(1).map_err(|_| NO_MEMORY)?;
+            either.push(!number);
+        }
+        let keeps = |numbers: &[u64], turned: &[u64]| {
+            let pairs = numbers.iter().zip(turned).zip(0..);
+            pairs.into_iter().all(|((number, turned), expected)| *number == expected && *turned == !expected)
+        };
+        check(keeps(&pages, &either), "a vector lost something while it grew")?;
+        pages.truncate(100);
+        either.truncate(100);
+        pages.shrink_to_fit();
+        either.shrink_to_fit();
+        check(keeps(&pages, &either), "a vector lost something when it shrank")?;
+        check(either.try_reserve(1 << 40).is_err(), "8 TiB were had")
+    }
+
+    /// Writes a mark at both ends of each page from the `first` on.
+    fn mark_from(memory: NonNull<u8>, first: usize, bytes: u64, value: u64) {
+        let start = first as u64 * PAGE_SIZE;
+        let memory = NonNull::new(memory.as_ptr().wrapping_add(start as usize)).unwrap_or(memory);
+        mark(memory, bytes - start, value);
+    }
+
+    fn is_marked_from(memory: NonNull<u8>, first: usize, bytes: u64, value: u64) -> bool {
+        let start = first as u64 * PAGE_SIZE;
+        let memory = NonNull::new(memory.as_ptr().wrapping_add(start as usize)).unwrap_or(memory);
+        is_marked(memory, bytes - start, value)
     }
 
     /// Writes a mark at both ends of each page.

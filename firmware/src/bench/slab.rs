@@ -15,9 +15,10 @@ use mm::slab::{CacheRef, CacheSpec, OutOfMemory, Settings, Slab};
 
 use super::trace::{Generator, Trace, shuffle};
 use super::{Bench, Context, counter, no_suffix, replay};
+use crate::allocators::SLAB;
 use crate::console::Failure;
 use crate::layout::DIRECT_MAP;
-use crate::slab::{KernelSlab, SLAB, Source, slab};
+use crate::slab::{KernelSlab, Source, slab};
 use crate::smp::CpuSet;
 use crate::thread;
 

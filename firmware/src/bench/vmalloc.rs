@@ -15,6 +15,7 @@ use mm::vmalloc::VmallocError;
 use super::trace::{SEED, Trace, shuffle};
 use super::{Bench, Context, counter, no_suffix, replay};
 use crate::console::Failure;
+use crate::kvmalloc::{kvfree, kvmalloc};
 use crate::vmalloc::{self, KernelVmalloc};
 
 /// Bytes, and what they are called.
@@ -69,6 +70,13 @@ pub(super) const BENCHES: &[Bench] = &[
         variants: RESIZED.len(),
         suffix: |variant, w| w.write_str(RESIZED.get(variant).map_or("", |(name, ..)| name)),
         run: resize,
+    },
+    Bench {
+        name: "kv_",
+        help: "kvmalloc and kvfree one object",
+        variants: SIZES.len(),
+        suffix: size_suffix,
+        run: either,
     },
 ];
 
@@ -264,4 +272,28 @@ fn resize(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
         vmalloc.purge();
     }
     Ok(context.report(format_args!("vrealloc_{name}"), counter::median(&mut counts), 1, "instructions")?)
+}
+
+fn either(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    const PAIRS: u64 = 1000;
+    let ((bytes, name), overhead) = (size(variant), counter::overhead());
+    let (alloc, free): (fn(_, _) -> _, unsafe fn(_)) = core::hint::black_box((kvmalloc, kvfree));
+    let mut failed = false;
+    let mut run = |pairs: u64| {
+        counter::count(overhead, || {
+            for _ in 0..pairs {
+                match alloc(bytes as usize, Gfp::KERNEL) {
+                    // SAFETY: ours, and nobody knows of it.
+                    Ok(object) => unsafe { free(object) },
+                    Err(_) => return failed = true,
+                }
+            }
+        })
+    };
+    let _ = run(1);
+    let count = run(PAIRS);
+    if failed {
+        return Err(NO_MEMORY);
+    }
+    Ok(context.report(format_args!("kv_{name}"), count, PAIRS, "instructions")?)
 }

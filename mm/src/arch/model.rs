@@ -151,20 +151,21 @@ pub struct Report {
     pub violation: Violation,
 }
 
+/// A frame of the model's memory, aligned as one.
+#[repr(align(4096))]
+struct Frame([AtomicU64; 512]);
+
 /// The machine.
 pub struct Model {
     state: Mutex<State>,
     base: PhysAddr,
-    words: Box<[AtomicU64]>,
+    memory: Box<[Frame]>,
     scheduler: OnceLock<Scheduler>,
 }
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Model")
-            .field("base", &self.base)
-            .field("frames", &(self.words.len() / 512))
-            .finish_non_exhaustive()
+        f.debug_struct("Model").field("base", &self.base).field("frames", &self.memory.len()).finish_non_exhaustive()
     }
 }
 
@@ -177,8 +178,9 @@ impl Model {
     /// A machine whose memory is full of descriptors that lead nowhere good.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
-        let words = (0..machine.frames * 512).map(|_| AtomicU64::new(frames::GARBAGE)).collect();
-        Self { state: Mutex::new(State::new(machine)), base: machine.base, words, scheduler: OnceLock::new() }
+        let frame = || Frame([const { AtomicU64::new(frames::GARBAGE) }; 512]);
+        let memory = (0..machine.frames).map(|_| frame()).collect();
+        Self { state: Mutex::new(State::new(machine)), base: machine.base, memory, scheduler: OnceLock::new() }
     }
 
     /// How many CPUs there are.
@@ -275,11 +277,14 @@ impl Model {
 
     fn word(&self, address: u64) -> &AtomicU64 {
         let at = address.wrapping_sub(self.base.as_raw()) / 8;
-        self.words.get(at as usize).unwrap_or_else(|| panic!("{address:#x} is not in the model's memory"))
+        self.memory
+            .get(at as usize / 512)
+            .and_then(|frame| frame.0.get(at as usize % 512))
+            .unwrap_or_else(|| panic!("{address:#x} is not in the model's memory"))
     }
 
     fn has(&self, frame: u64) -> bool {
-        frame >= self.base.as_raw() && (frame - self.base.as_raw()) / 8 < self.words.len() as u64
+        frame >= self.base.as_raw() && (frame - self.base.as_raw()) / PAGE_SIZE < self.memory.len() as u64
     }
 
     fn read(&self, address: u64) -> u64 {
@@ -313,7 +318,7 @@ unsafe impl Arch for Model {
 
     fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
         let offset = phys.as_raw().wrapping_sub(self.base.as_raw()) as usize;
-        self.words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset)
+        self.memory.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset)
     }
 
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {

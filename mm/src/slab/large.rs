@@ -5,14 +5,14 @@
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use super::{FaultKind, LARGE, PageSource, Refused, Slab, TAIL};
+use super::{FaultKind, PageSource, Refused, Slab};
 use crate::addr::{Order, PAGE_SIZE};
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// Whole pages. O(pages).
+    /// Whole pages. O(1) if their number is a power of two, else O(pages).
     pub(super) fn large_alloc(&self, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let mut nr = bytes.div_ceil(PAGE_SIZE as usize);
         let order = Order::for_bytes(bytes.max(align) as u64)?;
@@ -30,10 +30,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
         }
         if nr < taken {
-            self.give_frames(first.wrapping_add(nr * PAGE_SIZE as usize), taken - nr);
+            self.give_parts(first.wrapping_add(nr * PAGE_SIZE as usize), taken - nr);
         }
-        self.table.set(first.addr() + PAGE_SIZE as usize, nr - 1, TAIL);
-        self.table.set(first.addr(), 1, LARGE);
+        self.table.set_large(first.addr(), nr);
         self.counters.large_pages.fetch_add(nr, Ordering::Relaxed);
         NonNull::new(first)
     }
@@ -52,6 +51,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { self.own(object.as_ptr()).write_bytes(0, nr * PAGE_SIZE as usize) };
         }
         self.counters.large_pages.fetch_sub(nr, Ordering::Relaxed);
+        self.table.clear_large(addr, nr);
         self.give_frames(self.own(object.as_ptr()), nr);
         Ok(())
     }

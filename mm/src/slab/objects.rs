@@ -260,7 +260,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub(super) fn give_slab(&self, inner: &Inner, page: *mut Page) {
         let nr = inner.cut.order.pages() as usize;
         self.count_pages(inner, -(nr as isize));
-        self.give_frames(page.cast(), nr);
+        self.give_tagged(page.cast(), nr);
     }
 
     /// Frees an object to this CPU's array, whose older half goes to the slabs if it is full; or to the slabs.

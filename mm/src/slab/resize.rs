@@ -5,7 +5,7 @@ use core::panic::Location;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use super::table::{HEAP, LARGE};
+use super::table::{HEAP, LARGE, ODD};
 use super::{Fault, PageSource, Slab};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::arch::Arch;
@@ -53,7 +53,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 let Ok(Some(new)) = resized else { return false };
                 (old.min(bytes), new)
             }
-            LARGE => {
+            LARGE..=ODD => {
                 let pages = self.table.count_large(object.addr().get());
                 // An object that would fit a frame with others moves there.
                 if bytes <= super::heap::LARGEST / 2 || bytes.div_ceil(PAGE_SIZE as usize) > pages {
@@ -100,6 +100,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     fn cut_large(&self, object: NonNull<u8>, nr: usize, old: usize) {
         let rest = self.own(object.as_ptr()).wrapping_add(nr * PAGE_SIZE as usize);
         self.counters.large_pages.fetch_sub(old - nr, Ordering::Relaxed);
-        self.give_frames(rest, old - nr);
+        self.table.clear_large(object.addr().get(), old);
+        self.table.set_large(object.addr().get(), nr);
+        self.give_parts(rest, old - nr);
     }
 }

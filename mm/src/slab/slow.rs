@@ -8,12 +8,12 @@ use core::sync::atomic::Ordering;
 use super::cache::Inner;
 use super::fault::{Fault, FaultKind};
 use super::heap::{self, Wrong};
-use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
+use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, TAIL, Tag};
 use super::{
     GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, Refused, SPECIAL, Slab,
     ZERO_SIZE, frame,
 };
-use crate::addr::{MAX_ORDER, Order, Pfn, PhysAddr};
+use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr};
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
@@ -107,6 +107,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// The kmalloc cache for objects of `bytes`, if there is one.
     #[inline]
     pub(super) fn class(&self, bytes: usize) -> Option<&Inner> {
+        if bytes > self.largest_class {
+            return None;
+        }
         let index = self.classes.partition_point(|size| usize::from(*size) < bytes);
         if index == self.classes.len() {
             return None;
@@ -198,7 +201,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             return Ok(());
         }
         match tag {
-            LARGE => {
+            LARGE..=ODD => {
                 // SAFETY: the caller's promise.
                 unsafe { self.large_free(object) }
             }
@@ -206,9 +209,21 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             _ => match self.inner(tag) {
                 // SAFETY: the caller's promise.
                 Some(inner) => unsafe { self.cache_free_slow(inner, object, caller) },
+                None if self.is_in_large(object) => Err(FaultKind::NotAnObject),
                 None => Err(FaultKind::NotSlab),
             },
         }
+    }
+
+    /// Whether a frame without a tag is part of a large block.
+    #[cold]
+    fn is_in_large(&self, object: NonNull<u8>) -> bool {
+        let addr = object.addr().get();
+        let pfn = self.phys(addr).pfn().as_raw();
+        (1..NR_ORDERS as Tag).any(|order| {
+            let frames = (pfn % (1 << order)) as usize;
+            self.table.get(addr.wrapping_sub(frames * PAGE_SIZE as usize)) == LARGE + order
+        })
     }
 
     /// # Safety
@@ -230,7 +245,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
         drop(heap);
         if let Some(frame) = freed.frame {
-            self.give_frames(frame.as_ptr(), 1);
+            self.give_tagged(frame.as_ptr(), 1);
         }
         if freed.corrupt {
             self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object.addr().get(), freed.bytes));
@@ -250,13 +265,27 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         PhysAddr::new_saturating(self.span.start().as_raw().wrapping_add(addr.wrapping_sub(self.window.0) as u64))
     }
 
-    /// Gives `nr` frames back that are the slab's no more.
-    pub(super) fn give_frames(&self, frame: *mut u8, nr: usize) {
+    /// Takes the tags of frames away, and gives them back.
+    pub(super) fn give_tagged(&self, frame: *mut u8, nr: usize) {
         self.table.set(frame.addr(), nr, NONE);
+        self.give_frames(frame, nr);
+    }
+
+    /// Gives `nr` frames back that are the slab's no more: a whole block, or where that is no power of two what is left of
+    /// one that was taken apart.
+    pub(super) fn give_frames(&self, frame: *mut u8, nr: usize) {
+        let first = self.phys(frame.addr()).pfn();
+        match Order::new(nr.trailing_zeros() as usize) {
+            Some(order) if nr.is_power_of_two() => self.source.give(PageBlock::from_raw(first, order)),
+            _ => self.give_parts(frame, nr),
+        }
+    }
+
+    /// Gives `nr` frames of a block back that was taken apart, or of a source that always splits.
+    pub(super) fn give_parts(&self, frame: *mut u8, nr: usize) {
+        let most = if S::SPLITS { MAX_ORDER } else { LARGEST_PART };
         let mut pfn = self.phys(frame.addr()).pfn().as_raw();
         let end = pfn + nr as u64;
-        // What is no power of two is left of a block that was taken apart.
-        let most = if nr.is_power_of_two() || S::SPLITS { MAX_ORDER } else { LARGEST_PART };
         while pfn < end {
             let order = (pfn.trailing_zeros()).min((end - pfn).ilog2()).min(most as u32);
             if let (Some(first), Some(order)) = (Pfn::new(pfn), Order::new(order as usize)) {

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use super::front::RawTable;
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
+use crate::addr::{NR_ORDERS, PAGE_SHIFT, PAGE_SIZE, PhysRange};
 
 /// What the table says of a frame.
 pub(super) type Tag = u16;
@@ -16,10 +16,12 @@ pub(super) type Tag = u16;
 pub(super) const NONE: Tag = 16;
 /// A frame of the packed heap, group 0. The other groups follow.
 pub(super) const HEAP: Tag = NONE + 1;
-/// The first frame of a block that is one object.
+/// The first frame of a block that is one object: this and its order. The other frames have no tag.
 pub(super) const LARGE: Tag = HEAP + super::heap::NR_GROUPS as Tag;
-/// A further frame of it.
-pub(super) const TAIL: Tag = LARGE + 1;
+/// The first frame of one whose number of frames is no power of two.
+pub(super) const ODD: Tag = LARGE + NR_ORDERS as Tag;
+/// A further frame of that.
+pub(super) const TAIL: Tag = ODD + 1;
 /// The first [quick size](super::quick): no frame has such a tag, but an array of a CPU.
 pub(super) const FIRST_QUICK: Tag = TAIL + 1;
 /// The first cache.
@@ -76,8 +78,27 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Marks the frames of a large block that begins at `addr`. O(1) for a power of two.
+    pub(super) fn set_large(&self, addr: usize, nr: usize) {
+        if nr.is_power_of_two() {
+            self.set(addr, 1, LARGE + nr.trailing_zeros() as Tag);
+        } else {
+            self.set(addr + PAGE_SIZE as usize, nr - 1, TAIL);
+            self.set(addr, 1, ODD);
+        }
+    }
+
+    /// Takes the marks of a large block away.
+    pub(super) fn clear_large(&self, addr: usize, nr: usize) {
+        self.set(addr, if nr.is_power_of_two() { 1 } else { nr }, NONE);
+    }
+
     /// Frames of the large block that begins at `addr`.
     pub(super) fn count_large(&self, addr: usize) -> usize {
+        let order = self.get(addr).wrapping_sub(LARGE);
+        if order < NR_ORDERS as Tag {
+            return 1 << order;
+        }
         let mut nr = 1;
         while self.get(addr + nr * PAGE_SIZE as usize) == TAIL {
             nr += 1;

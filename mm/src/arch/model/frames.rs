@@ -29,8 +29,7 @@ impl<'a> Frames<'a> {
     /// All frames of the model.
     #[must_use]
     pub fn new(model: &'a Model) -> Self {
-        let free: BTreeSet<u64> =
-            (0..model.words.len() as u64 / 512).map(|n| model.base.as_raw() + n * PAGE_SIZE).collect();
+        let free: BTreeSet<u64> = (0..model.memory.len() as u64).map(|n| model.base.as_raw() + n * PAGE_SIZE).collect();
         let total = free.len();
         let all =
             PhysRange::clipped(model.base.as_raw(), total as u64 * PAGE_SIZE, PhysAddr::new_saturating(u64::MAX)).0;
