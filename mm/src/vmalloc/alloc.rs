@@ -161,7 +161,12 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     /// Addresses for so many pages, with their tags up to the first run; and the first of these.
     #[inline(always)]
-    fn find_block(&self, state: &mut State<'a, A, S>, pages: u64, align: Page) -> Result<(Page, u64), VmallocError> {
+    pub(super) fn find_block(
+        &self,
+        state: &mut State<'a, A, S>,
+        pages: u64,
+        align: Page,
+    ) -> Result<(Page, u64), VmallocError> {
         let length = pages as Page + EXTRA;
         match state.pool.take(&mut state.space, length, align) {
             Some(found) => Ok(found),

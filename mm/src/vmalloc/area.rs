@@ -195,11 +195,6 @@ impl<T: TagStore> Space<T> {
         self.tags_mut().set(first + RUNS + index, run.into_word());
     }
 
-    /// Notes where device registers are.
-    pub(super) fn set_phys(&mut self, first: Page, phys: PhysAddr) {
-        self.tags_mut().set(first + RUNS, phys.as_raw());
-    }
-
     /// The runs of an area, from its first page on, until all its mapped pages are told.
     pub(super) fn runs(&self, first: Page) -> impl Iterator<Item = Run> + Clone + '_ {
         let (_, pages) = self.extent(first);

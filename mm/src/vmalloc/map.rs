@@ -3,8 +3,8 @@
 //!
 //! Their owner may do with the frames what it likes once [`Vmalloc::unmap`] returns: so these are flushed at once.
 
-use super::area::{EXTRA, Kind};
-use super::block::Page;
+use super::area::{EXTRA, Kind, extent, extent_of};
+use super::block::{self, Page, TagStore};
 use super::{BadArea, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -91,27 +91,28 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if pages == 0 {
             return Err(VmallocError::Zero);
         }
-        let length = Page::try_from(pages + u64::from(EXTRA)).map_err(|_| VmallocError::TooLarge(bytes))?;
-        let first = self.with_retry(|state| {
-            let first = state.space.alloc(length, align, 0)?;
-            let described = state.space.describe(first, kind, caller, bytes, pages).map_err(VmallocError::from);
-            let mapped = described.and_then(|()| {
-                let virt = self.virt_of(first);
-                state.tree.map_pieces(virt, pieces.clone(), attributes, &mut state.tables).map_err(VmallocError::from)
-            });
+        if pages > u64::from(self.pages()) {
+            return Err(VmallocError::TooLarge(bytes));
+        }
+        self.with_retry(|state| {
+            let (first, word) = self.find_block(state, pages, align)?;
+            let virt = self.virt_of(first);
+            let mapped = state.tree.map_pieces(virt, pieces.clone(), attributes, &mut state.tables);
             if let Err(error) = mapped {
                 state.space.free(first);
-                return Err(error);
+                return Err(error.into());
             }
-            if kind == Kind::Io
-                && let Some(piece) = pieces.clone().next()
-            {
-                state.space.set_phys(first, piece.phys);
-            }
+            let phys = match kind {
+                Kind::Io => pieces.clone().next().map_or(0, |piece| piece.phys.as_raw()),
+                _ => 0,
+            };
+            state
+                .space
+                .tags_mut()
+                .set_head(first, [block::busy(word, kind as u32), caller, extent(bytes, pages), phys]);
             state.nr_areas += 1;
-            Ok(first)
-        })?;
-        Ok(self.virt_of(first))
+            Ok(virt)
+        })
     }
 
     /// Changes permissions or attributes of pages of areas: see [`PageTable::change`](crate::pgtable::PageTable::change).
@@ -146,7 +147,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             if start != virt && state.space.kind(page) != Kind::Io {
                 return Err(BadArea::Address(virt));
             }
-            let size = state.space.extent(page).1 * PAGE_SIZE;
+            let [word, _, mapped, _] = state.space.tags().head(page);
+            let size = extent_of(mapped).1 * PAGE_SIZE;
             if size != 0 {
                 let unmapped = state.tree.unmap(start, size, self.tlb, &mut state.tables);
                 debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped");
@@ -155,7 +157,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 }
             }
             state.nr_areas -= 1;
-            state.space.free(page);
+            // No TLB knows the addresses any more.
+            state.pool.put(&mut state.space, page, word);
             Ok(())
         });
         done.unwrap_or(Err(BadArea::None(virt)))
