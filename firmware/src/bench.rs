@@ -13,6 +13,7 @@
 mod buffer;
 mod counter;
 mod counting;
+mod fragmented;
 mod pages;
 mod pgtable;
 mod replay;
@@ -48,6 +49,8 @@ pub(crate) fn no_suffix(_: usize, _: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
 
+const PARAMETERS: &str = "parameters are seed=N, slots=N, ops=N, frag=1";
+
 /// What may be set by the user; the defaults are Linux's figures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameters {
@@ -57,16 +60,18 @@ pub(crate) struct Parameters {
     pub(crate) slots: Option<u64>,
     /// Of a trace; its own number if `None`.
     pub(crate) ops: Option<u64>,
+    /// Whether memory is in pieces.
+    pub(crate) frag: bool,
 }
 
 impl Parameters {
-    const DEFAULT: Self = Self { seed: trace::SEED, slots: None, ops: None };
+    const DEFAULT: Self = Self { seed: trace::SEED, slots: None, ops: None, frag: false };
 
-    /// `seed=N slots=N ops=N`; numbers may be hexadecimal.
+    /// `seed=N slots=N ops=N frag=1`; numbers may be hexadecimal.
     fn read(text: &str) -> Result<Self, Failure> {
         let mut parameters = Self::DEFAULT;
         for word in text.split_whitespace() {
-            let (key, value) = word.split_once('=').ok_or("parameters are seed=N, slots=N, ops=N")?;
+            let (key, value) = word.split_once('=').ok_or(PARAMETERS)?;
             let value = match value.strip_prefix("0x") {
                 Some(digits) => u64::from_str_radix(digits, 16),
                 None => value.parse(),
@@ -76,7 +81,8 @@ impl Parameters {
                 "seed" => parameters.seed = value,
                 "slots" => parameters.slots = Some(value.min(1 << 15)),
                 "ops" => parameters.ops = Some(value),
-                _ => return Err(Failure::Because("parameters are seed=N, slots=N, ops=N")),
+                "frag" if value == 1 => parameters.frag = true,
+                _ => return Err(Failure::Because(PARAMETERS)),
             }
         }
         Ok(parameters)
@@ -165,6 +171,8 @@ pub(crate) fn run(session: &mut Session, arguments: &str) -> Result<(), Failure>
     let mut found = false;
     for (bench, variant) in all().filter(|(bench, variant)| bench.is_meant(*variant, asked, exactly)) {
         found = true;
+        let pages = session.machine().memory.pages;
+        let _pieces = parameters.frag.then(|| fragmented::Fragmented::new(pages));
         (bench.run)(&mut Context { machine: session.machine(), parameters, session }, variant)?;
     }
     if found { Ok(()) } else { Err(Failure::Because("no such benchmark; bench alone lists them")) }

@@ -14,7 +14,7 @@ use crate::slab::Source;
 use crate::vmalloc::caller;
 
 /// Both, once `boot` is through.
-fn both() -> Result<Kvmalloc<'static, 'static, Hardware, Source>, OutOfMemory> {
+pub(crate) fn both() -> Result<Kvmalloc<'static, 'static, Hardware, Source>, OutOfMemory> {
     Ok(Kvmalloc::new(SLAB.get().ok_or(OutOfMemory)?, AREAS.get().ok_or(OutOfMemory)?))
 }
 

@@ -10,7 +10,8 @@ use core::ptr::NonNull;
 use mm::rcu::{Rcu, RcuHead};
 
 use crate::cpu::hardware;
-use crate::slab::slab;
+use crate::kvmalloc::both;
+use crate::smp::{self, CpuSet};
 use crate::sync;
 
 static RCU: Rcu = Rcu::new();
@@ -22,8 +23,8 @@ pub(crate) fn start_cpu() {
 
 /// In the tick of this CPU. O(objects whose time has come).
 pub(crate) fn tick() {
-    if let Some(slab) = slab() {
-        RCU.quiescent(hardware(), slab);
+    if let Ok(both) = both() {
+        RCU.quiescent(hardware(), &both);
     }
 }
 
@@ -33,15 +34,21 @@ pub fn read<R>(reader: impl FnOnce() -> R) -> R {
     sync::masked(reader)
 }
 
-/// Frees an object of the machine's slab when nobody can read it any more: two ticks of every CPU from now at most, a
+/// Returns when every reader that began before is through: each CPU takes a call in between. Not with interrupts masked.
+pub fn synchronize() {
+    smp::call(CpuSet::online(), &|_| {});
+}
+
+/// Frees an object of the machine's slab or vmalloc when nobody can read it any more: two ticks of every CPU from now at most, a
 /// tick more if others wait already.
 ///
 /// # Safety
 ///
-/// 1. `head` lies in the object at `object`, which came from the machine's slab and is out of reach of new readers.
+/// 1. `head` lies in the object at `object`, which came from the machine's slab or vmalloc and is out of reach of new
+///    readers.
 /// 2. Nothing but readers within [`read`] uses the object from now on, and they leave the head alone.
 pub unsafe fn kfree_rcu(object: NonNull<u8>, head: NonNull<RcuHead>) {
-    // SAFETY: the caller's promise; `tick` polls with the machine's slab.
+    // SAFETY: the caller's promise; `tick` polls with both.
     unsafe { RCU.defer(hardware(), object, head) };
 }
 

@@ -12,9 +12,9 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mm::arch::MAX_CPUS;
 
-use crate::smp;
 use crate::thread::{self, JoinHandle};
 use crate::{println, time};
+use crate::{rcu, smp};
 
 /// What may be set, with Linux's defaults.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +141,16 @@ impl fmt::Display for TestError {
     }
 }
 
+/// Runs one test by its number, here and now. Whether it passed.
+pub(crate) fn run_one(number: usize, parameters: &Parameters) -> bool {
+    IS_ENOUGH.store(false, Ordering::Relaxed);
+    let mut worker = Worker { parameters: *parameters, random: SEED };
+    cases::TESTS.get(number).is_some_and(|test| (test.run)(&mut worker) == Outcome::Passed)
+}
+
+/// Where the workers' sequences begin.
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Runs the tests, or as many of them until `is_enough`.
 ///
 /// # Errors
@@ -149,6 +159,7 @@ impl fmt::Display for TestError {
 pub fn run(parameters: &Parameters, mut is_enough: impl FnMut() -> bool) -> Result<(), TestError> {
     /// Workers on one CPU at most.
     const PER_CPU: usize = 4;
+    const MOST_WAITS: usize = 1000;
     let most = (smp::nr_online() * PER_CPU).min(2 * MAX_CPUS);
     let nr = (parameters.nr_threads.max(1) as usize).min(most);
     IS_ENOUGH.store(false, Ordering::Relaxed);
@@ -169,6 +180,13 @@ pub fn run(parameters: &Parameters, mut is_enough: impl FnMut() -> bool) -> Resu
         }
     }
     workers.into_iter().flatten().for_each(JoinHandle::join);
+    // What was left to the ticks is free when this returns.
+    for _ in 0..MOST_WAITS {
+        if rcu::nr_waiting() == 0 {
+            break;
+        }
+        thread::sleep(10);
+    }
     match FAILURES.load(Ordering::Relaxed) {
         _ if spawned < nr => Err(TestError::NoThread),
         0 => Ok(()),
@@ -178,7 +196,7 @@ pub fn run(parameters: &Parameters, mut is_enough: impl FnMut() -> bool) -> Resu
 
 fn work(number: usize, parameters: Parameters) {
     let start = time::ticks();
-    let mut worker = Worker { parameters, random: 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number as u64 + 1) };
+    let mut worker = Worker { parameters, random: SEED.wrapping_mul(number as u64 + 1) };
     let mut order: [usize; cases::TESTS.len()] = core::array::from_fn(|at| at);
     if !parameters.sequential_test_order {
         for at in (1..order.len()).rev() {

@@ -23,6 +23,7 @@ use core::ptr::{self, NonNull};
 
 use self::grace::Grace;
 use crate::arch::{Arch, MAX_CPUS};
+use crate::kvmalloc::Kvmalloc;
 use crate::slab::{PageSource, Slab};
 use crate::sync::{IrqSpinLock, Rank};
 
@@ -61,6 +62,31 @@ struct Lists {
 // SAFETY: the objects belong to the lists, wherever their lock is held.
 unsafe impl Send for Lists {}
 
+/// Who frees what has waited long enough: where the objects came from.
+pub trait Frees {
+    /// Frees an object.
+    ///
+    /// # Safety
+    ///
+    /// It came from here, and nobody uses it from now on.
+    unsafe fn free(&self, object: NonNull<u8>);
+}
+
+impl<A: Arch, S: PageSource> Frees for Slab<'_, A, S> {
+    unsafe fn free(&self, object: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.kfree(object) };
+    }
+}
+
+impl<A: Arch, S: PageSource + Copy + Send> Frees for Kvmalloc<'_, '_, A, S> {
+    unsafe fn free(&self, object: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        let freed = unsafe { Self::free(self, object) };
+        debug_assert!(freed.is_ok(), "an object that was deferred is one");
+    }
+}
+
 /// Grace periods, and the objects that wait for them.
 pub struct Rcu {
     grace: Grace<MAX_CPUS>,
@@ -92,8 +118,8 @@ impl Rcu {
     ///
     /// # Safety
     ///
-    /// 1. `head` lies in the object at `object`, which came from the slab that [`poll`](Self::poll) is called with, and
-    ///    is out of reach of new readers.
+    /// 1. `head` lies in the object at `object`, which came from what [`poll`](Self::poll) is called with, and is out
+    ///    of reach of new readers.
     /// 2. Nothing but readers uses the object from now on, and they leave the head alone.
     pub unsafe fn defer(&self, arch: &impl Arch, object: NonNull<u8>, head: NonNull<RcuHead>) {
         let mut lists = self.lists.lock(arch);
@@ -107,13 +133,13 @@ impl Rcu {
 
     /// This CPU is in a quiescent state: no reader on it holds a pointer to a shared object. Frees what has waited long
     /// enough, and begins the next grace period if objects wait. Returns how many were freed.
-    pub fn quiescent<A: Arch, S: PageSource>(&self, arch: &A, slab: &Slab<'_, A, S>) -> usize {
+    pub fn quiescent(&self, arch: &impl Arch, source: &impl Frees) -> usize {
         self.grace.quiescent(arch.cpu());
-        self.poll(arch, slab)
+        self.poll(arch, source)
     }
 
     /// Frees what has waited long enough, without saying anything of this CPU. Returns how many were freed.
-    pub fn poll<A: Arch, S: PageSource>(&self, arch: &A, slab: &Slab<'_, A, S>) -> usize {
+    pub fn poll(&self, arch: &impl Arch, source: &impl Frees) -> usize {
         let mut lists = self.lists.lock(arch);
         if lists.nr == 0 || !self.grace.is_over() {
             return 0;
@@ -131,7 +157,7 @@ impl Rcu {
             over = entry.next.get();
             if let Some(object) = NonNull::new(entry.object.get()) {
                 // SAFETY: every reader that could see it has passed a quiescent state.
-                unsafe { slab.kfree(object) };
+                unsafe { source.free(object) };
                 nr += 1;
             }
         }

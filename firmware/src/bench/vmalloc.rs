@@ -16,6 +16,7 @@ use super::trace::{SEED, Trace, shuffle};
 use super::{Bench, Context, counter, no_suffix, replay};
 use crate::console::Failure;
 use crate::kvmalloc::{kvfree, kvmalloc};
+use crate::test_vmalloc::{self, Parameters};
 use crate::vmalloc::{self, KernelVmalloc};
 
 /// Bytes, and what they are called.
@@ -32,6 +33,19 @@ const RESIZED: [(&str, u64, u64); 3] = [
     ("grow_64K_128K", 64 << 10, 128 << 10),
     ("grow_1M_2M", 1 << 20, 2 << 20),
     ("shrink_128K_64K", 128 << 10, 64 << 10),
+];
+
+/// Tests with a loop, by their bits in the mask.
+const TESTS: [(usize, &str); 9] = [
+    (0, "fix_size"),
+    (1, "full_fit"),
+    (2, "long_busy_list"),
+    (3, "random_size"),
+    (4, "fix_align"),
+    (5, "random_size_align"),
+    (10, "vm_map_ram"),
+    (11, "no_block"),
+    (12, "vrealloc"),
 ];
 
 pub(super) const BENCHES: &[Bench] = &[
@@ -77,6 +91,13 @@ pub(super) const BENCHES: &[Bench] = &[
         variants: SIZES.len(),
         suffix: size_suffix,
         run: either,
+    },
+    Bench {
+        name: "tv_",
+        help: "a loop of that test of test_vmalloc",
+        variants: TESTS.len(),
+        suffix: |variant, w| w.write_str(TESTS.get(variant).map_or("", |(_, name)| name)),
+        run: test,
     },
 ];
 
@@ -296,4 +317,21 @@ fn either(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
         return Err(NO_MEMORY);
     }
     Ok(context.report(format_args!("kv_{name}"), count, PAIRS, "instructions")?)
+}
+
+fn test(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    const LOOPS: u64 = 20_000;
+    let ((number, name), overhead) = (TESTS.get(variant).copied().unwrap_or((0, "")), counter::overhead());
+    let mut passed = true;
+    let mut run = |loops| {
+        let parameters = Parameters { test_loop_count: loops, ..Parameters::DEFAULT };
+        counter::count(overhead, || passed &= test_vmalloc::run_one(number, &parameters))
+    };
+    // The first run is for the flushes to come; the second without a loop is what the test does beside it.
+    let _ = run(LOOPS / 10);
+    let count = run(LOOPS).saturating_sub(run(0));
+    if !passed {
+        return Err(NO_MEMORY);
+    }
+    Ok(context.report(format_args!("tv_{name}"), count, LOOPS, "instructions")?)
 }

@@ -7,11 +7,13 @@ use mm::addr::{PAGE_SIZE, Pfn};
 use mm::gfp::Gfp;
 use mm::percpu::{PerCpu, PerCpuPtr};
 use mm::pgtable::Attributes;
+use mm::rcu::RcuHead;
 
 use super::{Outcome, Test, Worker};
 use crate::slab::slab;
-use crate::smp::{self, CpuSet};
+use crate::smp;
 use crate::vmalloc::{self, vfree, vmalloc, vmalloc_with, vrealloc, vzalloc};
+use crate::{rcu, thread};
 
 /// In the order of the mask's bits.
 pub(super) const TESTS: [Test; 13] = [
@@ -23,8 +25,8 @@ pub(super) const TESTS: [Test; 13] = [
     Test { name: "random_size_align_alloc_test", run: random_size_align },
     Test { name: "align_shift_alloc_test", run: align_shift },
     Test { name: "pcpu_alloc_test", run: pcpu },
-    Test { name: "kvfree_rcu_1_arg_vmalloc_test", run: rcu },
-    Test { name: "kvfree_rcu_2_arg_vmalloc_test", run: rcu },
+    Test { name: "kvfree_rcu_1_arg_vmalloc_test", run: rcu_without_head },
+    Test { name: "kvfree_rcu_2_arg_vmalloc_test", run: rcu_with_head },
     Test { name: "vm_map_ram_test", run: map_ram },
     Test { name: "no_block_alloc_test", run: no_block },
     Test { name: "vrealloc_test", run: realloc },
@@ -175,12 +177,34 @@ fn pcpu(worker: &mut Worker) -> Outcome {
     if all { Outcome::Passed } else { Outcome::Failed }
 }
 
-/// Frees when every CPU has taken a call, which is none of its reader's: the way without a head, and with one.
-fn rcu(worker: &mut Worker) -> Outcome {
+/// Waits for the end of all readers, and frees.
+fn rcu_without_head(worker: &mut Worker) -> Outcome {
     worker.each(|_| {
         let memory = vmalloc(PAGE_SIZE);
-        smp::call(CpuSet::online(), &|_| {});
+        rcu::synchronize();
         touch_and_free(memory)
+    })
+}
+
+/// Leaves it to the ticks to free it.
+fn rcu_with_head(worker: &mut Worker) -> Outcome {
+    /// Ticks that are waited for memory, should all of it wait for them.
+    const MOST_WAITS: u32 = 20;
+    worker.each(|_| {
+        let Some(memory) = (0..MOST_WAITS).find_map(|wait| {
+            if wait > 0 {
+                thread::sleep(10);
+            }
+            vmalloc(PAGE_SIZE).ok()
+        }) else {
+            return false;
+        };
+        let head = memory.cast::<RcuHead>();
+        // SAFETY: just allocated: room for a head, aligned to a page.
+        unsafe { head.write(RcuHead::new()) };
+        // SAFETY: an area of the machine's, which nobody else knows of, and its head.
+        unsafe { rcu::kfree_rcu(memory, head) };
+        true
     })
 }
 

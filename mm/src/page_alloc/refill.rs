@@ -82,7 +82,8 @@ impl<A: Arch> Pages<'_, A> {
     }
 
     /// Hoards the word around the block that fits best of [`LEAST`] or of the list's order, or else another one as a
-    /// whole. Returns the first block of the list there, which is for the caller.
+    /// whole. Where memory is in pieces, any block of the list's order will do. Returns the first block of the list
+    /// there, which is for the caller.
     ///
     /// A word may be hoarded while some of its frames are out: if the rest are blocks of the list without a remainder,
     /// and if it was for blocks of that order before. For a CPU may just have taken one by a stale hint, and has the
@@ -90,18 +91,19 @@ impl<A: Arch> Pages<'_, A> {
     fn hoard_from(&self, zone: &mut Zone<'_>, list: List, mobility: Mobility) -> Option<Pfn> {
         let order = Order::new(list.order())?;
         let least = order.max(LEAST);
-        let pfn = zone.take(least, mobility)?;
+        let taken = zone.take(least, mobility).map(|pfn| (pfn, least));
+        let (pfn, taken) = taken.or_else(|| Some((zone.take(order, mobility)?, order)))?;
         let place = self.map.find_frame(pfn)?;
         let tag = self.map.word(place).tag();
         let may_adopt = tag.is_fresh() || tag.last_list().order() == list.order();
         if may_adopt && let Some(rest) = zone.buddy_mut().take_rest(pfn, order) {
             let first = pfn.as_raw() % (1 << WORD_ORDER);
-            self.hoard_word(place, list, frames_of(first, least) | rest, first);
+            self.hoard_word(place, list, frames_of(first, taken) | rest, first);
             return Some(pfn);
         }
         let whole = zone.take(WORD, mobility);
         // It was just taken.
-        let _ = zone.put(pfn, least);
+        let _ = zone.put(pfn, taken);
         let whole = whole?;
         self.hoard_word(self.map.find_frame(whole)?, list, u64::MAX, 0);
         Some(whole)

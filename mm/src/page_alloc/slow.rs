@@ -4,7 +4,8 @@
 //! 1. another word of the hoard, one that waits, or a new one
 //! 2. zones in the order of fallback, above their low watermarks
 //! 3. background reclaim is woken, and the marks go down to what the request may use
-//! 4. what is free but kept back is flushed, all hoards are emptied; for `ATOMIC` too
+//! 4. what is free but kept back is flushed, all hoards are emptied; for `ATOMIC` too, but not for who makes do with
+//!    smaller blocks (`NORETRY`)
 //! 5. who may wait reclaims, as long as that brings something
 //! 6. and takes what was in reserve for those who may not (`reserve.rs`)
 //! 7. out of memory is an error
@@ -114,6 +115,9 @@ impl<'a, A: Arch> Pages<'a, A> {
         if let Some(block) = take(Mark::Min) {
             return Ok(block);
         }
+        if gfp.contains(Gfp::NORETRY) && order > Order::ZERO {
+            return Err(self.out_of_memory(home, gfp, order));
+        }
         loop {
             let flushed: u64 = self.shrinkers().map(|shrinker| shrinker.flush()).sum();
             self.drain();
@@ -157,6 +161,13 @@ impl<'a, A: Arch> Pages<'a, A> {
             .from(home)
             .filter(move |zone| zone.kind <= highest(gfp))
             .filter(move |zone| !gfp.contains(Gfp::THISNODE) || Some(zone.node) == node)
+    }
+
+    /// The largest order that a zone has a block of, of those that a request may use; what is hoarded is left out. O(zones).
+    pub fn largest_free(&self, gfp: Gfp) -> Order {
+        let zones = self.candidates(self.home(), gfp);
+        let largest = zones.filter_map(|cell| cell.zone.lock(self.arch).buddy().largest_free_order()).max();
+        largest.unwrap_or_default()
     }
 
     /// Takes a block from the first zone that has so much to spare and gives one.

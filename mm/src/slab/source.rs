@@ -24,6 +24,11 @@ pub unsafe trait PageSource: Sync {
     /// Gives a block back, or where it splits an aligned part of one.
     fn give(&self, block: PageBlock);
 
+    /// The largest order that may be worth asking for when one was not to be had.
+    fn largest(&self, _gfp: Gfp) -> Order {
+        Order::MAX
+    }
+
     /// From now on parts of this block may be given back, each an aligned block of order 5 or less; what always splits has
     /// nothing to do.
     fn take_apart(&self, _block: &PageBlock) {}
@@ -39,6 +44,10 @@ unsafe impl<S: PageSource> PageSource for &S {
 
     fn give(&self, block: PageBlock) {
         (**self).give(block);
+    }
+
+    fn largest(&self, gfp: Gfp) -> Order {
+        (**self).largest(gfp)
     }
 
     fn take_apart(&self, block: &PageBlock) {
@@ -60,6 +69,10 @@ unsafe impl<A: Arch> PageSource for Pages<'_, A> {
         // It came from there.
         let freed = self.free(block);
         debug_assert!(freed.is_ok(), "{freed:?}");
+    }
+
+    fn largest(&self, gfp: Gfp) -> Order {
+        self.largest_free(gfp)
     }
 
     fn take_apart(&self, block: &PageBlock) {

@@ -4,7 +4,7 @@
 use super::area::{EXTRA, Kind, Run, extent, extent_of};
 use super::block::{self, Head, Page, State as BlockState, TagStore};
 use super::{BadArea, State, Vmalloc, VmallocError};
-use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
 use crate::pgtable::{Attributes, CONTIGUOUS_GROUP, ENTRIES, MemoryType, Piece};
@@ -44,11 +44,18 @@ pub(super) struct Batch {
     runs: [u64; BATCH],
     used: usize,
     pages: u64,
+    /// The largest order that there may be.
+    most: usize,
 }
 
 impl Batch {
     pub(super) const fn new() -> Self {
-        Self { runs: [0; BATCH], used: 0, pages: 0 }
+        Self { runs: [0; BATCH], used: 0, pages: 0, most: MAX_ORDER }
+    }
+
+    /// The next one: what was not to be had for this will not be asked for again.
+    const fn next(&self) -> Self {
+        Self { most: self.most, ..Self::new() }
     }
 
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + Clone + '_ {
@@ -212,17 +219,18 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             }
         };
         if batch.pages() < pages {
-            self.fill_up(first, batch.nr_runs(), pages, request)?;
+            self.fill_up(first, &batch, pages, request)?;
         }
         Ok(self.virt_of(first))
     }
 
     /// The rest of an area that did not fit into one batch.
     #[inline(never)]
-    fn fill_up(&self, first: Page, mut runs: u32, pages: u64, request: &Request) -> Result<(), VmallocError> {
+    fn fill_up(&self, first: Page, batch: &Batch, pages: u64, request: &Request) -> Result<(), VmallocError> {
+        let (mut runs, mut batch) = (batch.nr_runs(), batch.next());
         let mut done = self.peek(|state| state.space.extent(first).1).unwrap_or(0);
         while done < pages {
-            let mut batch = Batch::new();
+            batch = batch.next();
             let more = self.take(&mut batch, pages - done, request.gfp).and_then(|()| {
                 let added = self.with_retry(|state| self.append(state, first, runs, &batch, request.attributes));
                 added.inspect_err(|_| self.give(&batch))
@@ -272,12 +280,11 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     /// Takes up to `pages` frames in as few runs as can be had, as many as a batch holds. After an error it has none.
     pub(super) fn take(&self, batch: &mut Batch, pages: u64, gfp: Gfp) -> Result<(), VmallocError> {
-        let mut most = Order::MAX.as_usize();
         while batch.pages < pages && batch.used < BATCH {
-            let order = most.min((pages - batch.pages).ilog2() as usize);
+            let order = batch.most.min((pages - batch.pages).ilog2() as usize);
             match self.take_one(Order::new(order).unwrap_or_default(), gfp) {
                 Some(run) => batch.push(run),
-                None if order > 0 => most = order - 1,
+                None if order > 0 => batch.most = self.source.largest(gfp).as_usize().min(order - 1),
                 None => {
                     self.give(batch);
                     *batch = Batch::new();
