@@ -95,6 +95,15 @@ impl fmt::Display for OutOfMemory {
 
 impl core::error::Error for OutOfMemory {}
 
+/// An object that is freed and that an array did not take. The fast paths pass it by reference: so a stack frame is made
+/// where it is needed, and not on the way.
+struct Unkept {
+    object: NonNull<u8>,
+    /// Of its frame, or the cache that it is given to.
+    tag: Tag,
+    caller: &'static Location<'static>,
+}
+
 /// What a request for no bytes gets (Linux's `ZERO_SIZE_PTR`): never to be read, and freeing it is allowed.
 pub const ZERO_SIZE: NonNull<u8> = NonNull::without_provenance(core::num::NonZeroUsize::MIN.saturating_add(15));
 
@@ -299,7 +308,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
         match self.kmalloc_fast(bytes, gfp) {
             Some(object) => Ok(object),
-            None => Self::kmalloc_slow(bytes, gfp, self, MIN_ALIGN, Location::caller()),
+            None => self.kmalloc_else(bytes, gfp, MIN_ALIGN),
         }
     }
 
@@ -315,8 +324,17 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let fitting = if align <= MIN_ALIGN || bytes <= SIZED { rounded_up(bytes, align) } else { 0 };
         match self.kmalloc_fast(fitting, gfp) {
             Some(object) => Ok(object),
-            None => Self::kmalloc_slow(bytes, gfp, self, align, Location::caller()),
+            None => self.kmalloc_else(bytes, gfp, align),
         }
+    }
+
+    /// By reference: so a stack frame is needed here, and made here, and not on the fast path.
+    #[inline(always)]
+    #[track_caller]
+    fn kmalloc_else(&self, bytes: usize, gfp: Gfp, align: usize) -> Result<NonNull<u8>, OutOfMemory> {
+        let mut object = Err(OutOfMemory);
+        Self::kmalloc_slow(bytes, gfp, self, align, Location::caller(), &mut object);
+        object
     }
 
     /// Takes an object from this CPU's array, if there is one of that size and it holds something.
@@ -347,7 +365,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         });
         if let Some(tag) = left {
             // SAFETY: the caller's promise.
-            unsafe { Self::kfree_quick(object, tag, self, Location::caller()) };
+            unsafe { self.kfree_else(&Unkept { object, tag, caller: Location::caller() }) };
         }
     }
 
@@ -374,7 +392,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         }
         let tag = self.table.get(object.addr().get());
         // SAFETY: the caller's promise.
-        unsafe { Self::kfree_quick(object, tag, self, Location::caller()) };
+        unsafe { self.kfree_else(&Unkept { object, tag, caller: Location::caller() }) };
     }
 
     /// Bytes that can be used at `object`: what was asked for, or more. `None` if it is no object in use.

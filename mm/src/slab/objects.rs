@@ -12,7 +12,7 @@ use super::fault::{Fault, FaultKind};
 use super::front::Fronts;
 use super::page::{List, Page};
 use super::table::NONE;
-use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab};
+use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab, Unkept};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
 
@@ -36,12 +36,24 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Ok(object);
             }
         }
-        self.cache_alloc_long(cache, gfp, Location::caller())
+        let mut object = Err(OutOfMemory);
+        self.cache_alloc_long(cache, gfp, Location::caller(), &mut object);
+        object
     }
 
     #[cold]
     #[inline(never)]
     fn cache_alloc_long(
+        &self,
+        cache: CacheRef,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+        found: &mut Result<NonNull<u8>, OutOfMemory>,
+    ) {
+        *found = self.cache_alloc_by(cache, gfp, caller);
+    }
+
+    fn cache_alloc_by(
         &self,
         cache: CacheRef,
         gfp: Gfp,
@@ -106,7 +118,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         });
         if !done {
             // SAFETY: the caller's promise.
-            unsafe { self.cache_free_long(cache, object, Location::caller()) };
+            unsafe { self.cache_free_long(&Unkept { object, tag: cache.tag(), caller: Location::caller() }) };
         }
     }
 
@@ -115,17 +127,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// As for [`cache_free`](Self::cache_free).
     #[cold]
     #[inline(never)]
-    unsafe fn cache_free_long(&self, cache: CacheRef, object: NonNull<u8>, caller: &'static Location<'static>) {
+    unsafe fn cache_free_long(&self, unkept: &Unkept) {
+        let Unkept { object, tag: wanted, caller } = *unkept;
         let tag = self.table.get(object.addr().get());
         let result = match self.inner(tag) {
             // SAFETY: the caller's promise.
-            Some(inner) if tag == cache.tag() => unsafe { self.cache_free_slow(inner, object, caller) },
+            Some(inner) if tag == wanted => unsafe { self.cache_free_slow(inner, object, caller) },
             Some(other) => Err(FaultKind::WrongCache(other.spec.name)),
             None if tag == NONE => Err(FaultKind::NotSlab),
             None => Err(FaultKind::WrongCache("kmalloc")),
         };
         if let Err(kind) = result {
-            self.refuse(kind, cache.tag(), object, caller);
+            self.refuse(kind, wanted, object, caller);
         }
     }
 

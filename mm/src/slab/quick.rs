@@ -9,14 +9,13 @@
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
-use core::panic::Location;
 use core::ptr::NonNull;
 
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, Tag};
-use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab};
+use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab, Unkept};
 use crate::arch::Arch;
 
 /// How many quick sizes there are.
@@ -120,13 +119,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); `tag` is that of the object's frame.
+    /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
-    pub(super) unsafe fn kfree_quick(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
+    pub(super) unsafe fn kfree_else(&self, unkept: &Unkept) {
+        let Unkept { object, tag, caller } = *unkept;
         // SAFETY: the caller's promise.
-        if tag != HEAP + GROUP_LARGE as Tag || !unsafe { this.keep(object) } {
+        if tag != HEAP + GROUP_LARGE as Tag || !unsafe { self.keep(object) } {
             // SAFETY: the caller's promise.
-            unsafe { this.kfree_slow(object, caller) };
+            unsafe { self.kfree_slow(object, caller) };
         }
     }
 

@@ -28,7 +28,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         this: &Self,
         align: usize,
         caller: &'static Location<'static>,
-    ) -> Result<NonNull<u8>, OutOfMemory> {
+        found: &mut Result<NonNull<u8>, OutOfMemory>,
+    ) {
         // Nothing but the heap has objects between the largest class and a frame.
         if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap && !this.careful && !gfp.intersects(SPECIAL) {
             let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
@@ -38,11 +39,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
                     // SAFETY: the caller's new object, of two words at least.
                     unsafe { object.cast::<usize>().write(0) };
-                    return Ok(object);
+                    *found = Ok(object);
+                    return;
                 }
             }
         }
-        this.kmalloc_any(bytes, align, gfp, caller)
+        *found = this.kmalloc_any(bytes, align, gfp, caller);
     }
 
     /// The group of an object that is not for zone DMA.
