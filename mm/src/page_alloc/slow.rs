@@ -120,6 +120,11 @@ impl<'a, A: Arch> Pages<'a, A> {
         }
         loop {
             let flushed: u64 = self.shrinkers().map(|shrinker| shrinker.flush()).sum();
+            if flushed > 0
+                && let Some(block) = take(Mark::Min)
+            {
+                return Ok(block);
+            }
             self.drain();
             if let Some(block) = take(Mark::Min) {
                 return Ok(block);

@@ -3,6 +3,7 @@
 
 use super::area::{EXTRA, Kind, Run, extent, extent_of};
 use super::block::{self, Head, Page, State as BlockState, TagStore};
+use super::lazy::MOST_BLOCKS;
 use super::{BadArea, State, Vmalloc, VmallocError};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -37,7 +38,7 @@ impl Request {
 }
 
 /// Runs between the page allocator and an area.
-const BATCH: usize = 32;
+const BATCH: usize = 16;
 
 /// Frames that belong to no area yet.
 pub(super) struct Batch {
@@ -347,7 +348,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             state.nr_pages -= pages;
             let retired = self.retire(state, page, head);
             debug_assert!(retired.is_ok(), "a whole area needs no table to be unmapped: {retired:?}");
-            self.reap(state, 2);
+            // At least as many as begin to wait: else frames would pile up where memory is in pieces.
+            self.reap(state, 2, MOST_BLOCKS + pages as u32);
             Ok(state.lazy.wants_flush(self.config.lazy_pages))
         });
         if flush.unwrap_or(Err(BadArea::None(virt)))? {

@@ -91,10 +91,10 @@ impl Queue {
 }
 
 impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
-    /// Gives back up to `areas` areas that wait no longer, and no more than [`MOST_BLOCKS`] blocks. Returns how many
+    /// Gives back up to `areas` areas that wait no longer, and no more than so many blocks. Returns how many
     /// frames.
-    pub(super) fn reap(&self, state: &mut State<'a, A, S>, areas: u32) -> u64 {
-        let (mut areas, mut blocks, mut freed) = (areas, MOST_BLOCKS, 0);
+    pub(super) fn reap(&self, state: &mut State<'a, A, S>, areas: u32, blocks: u32) -> u64 {
+        let (mut areas, mut blocks, mut freed) = (areas, blocks, 0);
         while areas > 0
             && blocks > 0
             && let Some((first, last)) = state.lazy.ends
@@ -159,7 +159,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
         self.peek(|state| {
             let before = state.space.free_pages() + state.pool.pages();
-            let freed = self.reap(state, MOST_BLOCKS);
+            let freed = self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
             freed.max(u64::from(state.space.free_pages() + state.pool.pages() - before))
         })
         .unwrap_or(0)
