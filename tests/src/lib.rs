@@ -76,7 +76,8 @@ pub fn skip(why: &str) -> ! {
 #[cfg(target_os = "none")]
 #[inline(never)] // the instruction that seems to fault is always the same
 pub unsafe fn forge(vector: u64, esr: u64, far: u64) {
-    let handler = u64::from(vector >= 4);
+    // A handler has all exceptions masked: else a tick could come before the way back to this stack.
+    let handler = if vector >= 4 { 0x3c1 } else { 0 };
     // SAFETY: the registers are those that an exception writes, nothing else can write them while all exceptions
     // are masked, and the way back is an exception return to the end of this.
     unsafe {
@@ -87,7 +88,7 @@ pub unsafe fn forge(vector: u64, esr: u64, far: u64) {
             "msr far_el1, {far}",
             "adr {scratch}, 2f",
             "msr elr_el1, {scratch}",
-            "orr {scratch}, {daif}, #4",            // EL1, on the stack pointer that `handler` says
+            "orr {scratch}, {daif}, #4",            // EL1, on the stack pointer and with the masks that `handler` says
             "orr {scratch}, {scratch}, {handler}",
             "msr spsr_el1, {scratch}",
             "adrp {scratch}, exception_vectors",
