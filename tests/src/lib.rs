@@ -77,7 +77,7 @@ pub fn skip(why: &str) -> ! {
 #[inline(never)] // the instruction that seems to fault is always the same
 pub unsafe fn forge(vector: u64, esr: u64, far: u64) {
     // A handler has all exceptions masked: else a tick could come before the way back to this stack.
-    let handler = if vector >= 4 { 0x3c1 } else { 0 };
+    let handler: u64 = if vector >= 4 { 0x3c1 } else { 0 };
     // SAFETY: the registers are those that an exception writes, nothing else can write them while all exceptions
     // are masked, and the way back is an exception return to the end of this.
     unsafe {
