@@ -4,8 +4,8 @@
 //! ```text
 //!   alloc, free        the fast path: one word of 64 frames, one atomic step, no lock     this file, `word.rs`
 //!     |  nothing there, or the word is not hoarded
-//!   hoard              per CPU and kind of request: the word in use, a few others         `hoard.rs`, `refill.rs`
-//!     |  all of them are empty
+//!   hoard              per CPU and kind of request: the word in use                       `hoard.rs`
+//!     |  it is empty
 //!   waiting words      of all CPUs, found in a bitmap                                     `marks.rs`, `refill.rs`
 //!     |  none is of this kind
 //!   zone               lock, watermarks, fallback, reclaim, out of memory                  `slow.rs`, `watermark.rs`
@@ -23,8 +23,9 @@
 //! CPU that needs such blocks. When memory runs short all words are given up, and their frames merge again.
 //!
 //! *Cost:* O(1) up to order 5, O(orders) above, whatever the size. 0.4 bytes a frame with the buddy allocator.
-//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE); hooks are called with none. *Invariants* ([`Pages::validate`], `tests/page_model.rs`): a free frame is in the buddy
-//! allocator or in its word, never in both; a word that is not hoarded is zero; what is freed returns exactly.
+//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE); hooks are called with none. *Invariants* ([`Pages::validate`],
+//! `tests/page_model.rs`): a free frame is in the buddy allocator or in its word, never in both; a word that is not
+//! hoarded is zero; what is freed returns exactly.
 
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;

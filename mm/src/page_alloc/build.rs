@@ -37,7 +37,8 @@ pub struct Config {
     pub on_spoilt: Option<fn(Pfn, usize)>,
     /// Which allocations fail on purpose.
     pub faults: Option<Faults>,
-    /// Most words of 64 frames that a CPU hoards; by RAM and CPUs if `None`.
+    /// Words of 64 frames that a CPU's hoard is worth: how many large blocks it keeps, of which orders it hoards small
+    /// ones, and how many may wait though they are free as a whole. By RAM and CPUs if `None`.
     pub pool_words: Option<usize>,
 }
 

@@ -99,7 +99,7 @@ pub(super) struct Hoard {
     kept: [[AtomicU64; MOST_KEPT]; LISTS - SMALL_LISTS],
     /// Frames that a CPU may keep in the blocks of one list.
     keeps: u64,
-    /// Words that it may hoard: on small machines too few for large blocks.
+    /// Words that it is worth: on small machines too few for large blocks.
     limit: usize,
     /// For each list of small blocks, where to go on to look for a word that waits.
     cursors: [AtomicU32; SMALL_LISTS],
@@ -112,7 +112,7 @@ impl Hoard {
         Self { current: [const { AtomicPlace::new() }; LISTS], kept, keeps, limit, cursors }
     }
 
-    /// Words that it may hoard.
+    /// Words that it is worth.
     pub(super) const fn limit(&self) -> usize {
         self.limit
     }

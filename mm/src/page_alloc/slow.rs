@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The long way: zones under their locks, watermarks, reclaim, and out of memory.
 //!
-//! 1. another word of the hoard, one that waits, or a new one
+//! 1. a word that waits, or a new one
 //! 2. zones in the order of fallback, above their low watermarks
 //! 3. background reclaim is woken, and the marks go down to what the request may use
 //! 4. what is free but kept back is flushed, all hoards are emptied; for `ATOMIC` too, but not for who makes do with
