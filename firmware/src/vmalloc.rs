@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use mm::gfp::Gfp;
 use mm::pgtable::{Attributes, Regime};
-use mm::vmalloc::{BadArea, Config, Kind, Request, Vmalloc, VmallocError};
+use mm::vmalloc::{BadArea, Config, Kind, Request, Vmalloc, VmallocError, pointer};
 
 use crate::allocators::AREAS;
 use crate::cpu::{Hardware, hardware};
@@ -63,10 +63,6 @@ pub(crate) fn caller() -> u64 {
 fn alloc(request: &Request) -> Result<NonNull<u8>, VmallocError> {
     let virt = AREAS.get().ok_or(VmallocError::NoSpace)?.alloc(request)?;
     pointer(virt)
-}
-
-fn pointer(virt: VirtAddr) -> Result<NonNull<u8>, VmallocError> {
-    NonNull::new(core::ptr::with_exposed_provenance_mut(virt.as_raw() as usize)).ok_or(VmallocError::NoSpace)
 }
 
 /// Memory of `bytes`, page-aligned, contiguous in addresses only.

@@ -31,7 +31,7 @@ use crate::{kmalloc, vmalloc};
 ///
 /// A block has the size and alignment that was asked for and is the caller's alone until it is freed; nothing unwinds.
 pub unsafe trait Backend {
-    /// As [`GlobalAlloc::alloc`](core::alloc::GlobalAlloc::alloc), also for no bytes.
+    /// As [`GlobalAlloc::alloc`](core::alloc::GlobalAlloc::alloc).
     fn alloc(&self, layout: Layout, gfp: Gfp) -> *mut u8;
 
     /// As [`GlobalAlloc::dealloc`](core::alloc::GlobalAlloc::dealloc).
@@ -41,7 +41,7 @@ pub unsafe trait Backend {
     /// `memory` came from here with that layout, and is not used from now on.
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout);
 
-    /// As [`GlobalAlloc::realloc`](core::alloc::GlobalAlloc::realloc), also from and to no bytes.
+    /// As [`GlobalAlloc::realloc`](core::alloc::GlobalAlloc::realloc).
     ///
     /// # Safety
     ///
@@ -146,11 +146,6 @@ unsafe impl<A: Arch, S: PageSource + Copy + Send> Backend for Either<A, S> {
     #[inline]
     #[track_caller]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize, gfp: Gfp) -> *mut u8 {
-        if layout.size() == 0 || bytes == 0 {
-            // SAFETY: the caller's promise; there is nothing to keep.
-            unsafe { self.dealloc(memory, layout) };
-            return Layout::from_size_align(bytes, layout.align()).map_or(ptr::null_mut(), |new| self.alloc(new, gfp));
-        }
         let (Some(both), Some(object)) = (self.both(), NonNull::new(memory)) else {
             // SAFETY: the caller's promise; without vmalloc it is the slab's.
             return unsafe { self.0.realloc(memory, layout, bytes, gfp) };
@@ -161,14 +156,36 @@ unsafe impl<A: Arch, S: PageSource + Copy + Send> Backend for Either<A, S> {
     }
 }
 
-/// A block, as an [`Allocator`] returns it.
+fn block(memory: *mut u8, bytes: usize) -> Result<NonNull<[u8]>, AllocError> {
+    NonNull::new(memory).map(|memory| NonNull::slice_from_raw_parts(memory, bytes)).ok_or(AllocError)
+}
+
+/// A block, as an [`Allocator`] returns it: for no bytes no memory, at an address that is aligned.
 ///
 /// # Errors
 ///
-/// [`AllocError`] for null.
-#[inline(always)]
-pub fn block(memory: *mut u8, bytes: usize) -> Result<NonNull<[u8]>, AllocError> {
-    NonNull::new(memory).map(|memory| NonNull::slice_from_raw_parts(memory, bytes)).ok_or(AllocError)
+/// [`AllocError`] without memory.
+#[inline]
+#[track_caller]
+pub fn allocate(backend: &impl Backend, layout: Layout, gfp: Gfp) -> Result<NonNull<[u8]>, AllocError> {
+    match layout.size() {
+        0 => block(ptr::without_provenance_mut(layout.align()), 0),
+        bytes => block(backend.alloc(layout, gfp), bytes),
+    }
+}
+
+/// Frees what [`allocate`] or [`change`] returned.
+///
+/// # Safety
+///
+/// `memory` is a block of `backend` with that layout, and not used from now on.
+#[inline]
+#[track_caller]
+pub unsafe fn deallocate(backend: &impl Backend, memory: NonNull<u8>, layout: Layout) {
+    if layout.size() != 0 {
+        // SAFETY: the caller's promise.
+        unsafe { backend.dealloc(memory.as_ptr(), layout) };
+    }
 }
 
 /// Growing and shrinking are one: in place where that can be.
@@ -187,16 +204,17 @@ pub unsafe fn change(
     old: Layout,
     new: Layout,
 ) -> Result<NonNull<[u8]>, AllocError> {
-    if new.align() <= old.align() || memory.addr().get().is_multiple_of(new.align()) {
+    let stays_aligned = new.align() <= old.align() || memory.addr().get().is_multiple_of(new.align());
+    if stays_aligned && old.size() != 0 && new.size() != 0 {
         let asked = Layout::from_size_align(old.size(), new.align()).map_err(|_| AllocError)?;
         // SAFETY: the caller's promise.
         return block(unsafe { backend.realloc(memory.as_ptr(), asked, new.size(), Gfp::KERNEL) }, new.size());
     }
-    let moved = block(backend.alloc(new, Gfp::KERNEL), new.size())?;
+    let moved = allocate(backend, new, Gfp::KERNEL)?;
     // SAFETY: two blocks of at least so many bytes.
     unsafe { moved.cast::<u8>().copy_from_nonoverlapping(memory, old.size().min(new.size())) };
     // SAFETY: the caller gives it up.
-    unsafe { backend.dealloc(memory.as_ptr(), old) };
+    unsafe { deallocate(backend, memory, old) };
     Ok(moved)
 }
 
@@ -225,16 +243,10 @@ macro_rules! kernel_allocators {
         $(#[$attribute])*
         $vis static $slab: $crate::kmalloc::Global<$arch, $source> = $crate::kmalloc::Global::new();
 
-        /// Memory of the slab: physically contiguous, from the direct map.
-        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        $vis struct Kmalloc;
-        /// A value in memory of the slab.
-        #[allow(dead_code, reason = "a user need not have all of them")]
-        $vis type KBox<T> = $crate::allocators::Box<T, Kmalloc>;
-        /// A vector in memory of the slab.
-        #[allow(dead_code, reason = "a user need not have all of them")]
-        $vis type KVec<T> = $crate::allocators::Vec<T, Kmalloc>;
-        $crate::allocator_type!(Kmalloc, $slab);
+        $crate::allocator_type! {
+            /// Memory of the slab: physically contiguous, from the direct map.
+            $vis Kmalloc, KBox, KVec: $slab
+        }
     };
     (
         $(#[$attribute:meta])* $vis:vis static $slab:ident: Global<$arch:ty, $source:ty>;
@@ -245,35 +257,34 @@ macro_rules! kernel_allocators {
         $(#[$area_attribute])*
         $area_vis static $areas: $crate::vmalloc::Global<$area_arch, $area_source> = $crate::vmalloc::Global::new();
 
-        /// Memory of vmalloc: whole pages, contiguous in addresses only.
-        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        $area_vis struct Vmalloc;
-        /// A value in memory of vmalloc.
-        #[allow(dead_code, reason = "a user need not have all of them")]
-        $area_vis type VBox<T> = $crate::allocators::Box<T, Vmalloc>;
-        /// A vector in memory of vmalloc, which grows without being copied.
-        #[allow(dead_code, reason = "a user need not have all of them")]
-        $area_vis type VVec<T> = $crate::allocators::Vec<T, Vmalloc>;
-        $crate::allocator_type!(Vmalloc, $areas);
-
-        /// Memory of the slab if that has it, else of vmalloc.
-        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        $area_vis struct KVmalloc;
-        /// A value in memory of either.
-        #[allow(dead_code, reason = "a user need not have all of them")]
-        $area_vis type KVBox<T> = $crate::allocators::Box<T, KVmalloc>;
-        /// A vector in memory of either.
-        #[allow(dead_code, reason = "a user need not have all of them")]
-        $area_vis type KVVec<T> = $crate::allocators::Vec<T, KVmalloc>;
-        $crate::allocator_type!(KVmalloc, $crate::allocators::Either(&$slab, &$areas));
+        $crate::allocator_type! {
+            /// Memory of vmalloc: whole pages, contiguous in addresses only, which grow without being copied.
+            $area_vis Vmalloc, VBox, VVec: $areas
+        }
+        $crate::allocator_type! {
+            /// Memory of the slab if that has it, else of vmalloc.
+            $area_vis KVmalloc, KVBox, KVVec: $crate::allocators::Either(&$slab, &$areas)
+        }
     };
 }
 
-/// Makes a type an allocator over a backend.
+/// Makes a type that is an allocator over a backend, and its collections.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! allocator_type {
-    ($type:ident, $backend:expr) => {
+    ($(#[$attribute:meta])* $vis:vis $type:ident, $box:ident, $vec:ident: $backend:expr) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        $vis struct $type;
+
+        /// A value in memory of that allocator.
+        #[allow(dead_code, reason = "a user need not have all of them")]
+        $vis type $box<T> = $crate::allocators::Box<T, $type>;
+
+        /// A vector in memory of that allocator.
+        #[allow(dead_code, reason = "a user need not have all of them")]
+        $vis type $vec<T> = $crate::allocators::Vec<T, $type>;
+
         // SAFETY: the backend's promises are those that are asked for.
         unsafe impl ::core::alloc::GlobalAlloc for $type {
             #[inline]
@@ -308,8 +319,7 @@ macro_rules! allocator_type {
                 &self,
                 layout: ::core::alloc::Layout,
             ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocators::AllocError> {
-                let memory = $crate::allocators::Backend::alloc(&$backend, layout, $crate::gfp::Gfp::KERNEL);
-                $crate::allocators::block(memory, layout.size())
+                $crate::allocators::allocate(&$backend, layout, $crate::gfp::Gfp::KERNEL)
             }
 
             #[inline]
@@ -318,13 +328,13 @@ macro_rules! allocator_type {
                 layout: ::core::alloc::Layout,
             ) -> Result<::core::ptr::NonNull<[u8]>, $crate::allocators::AllocError> {
                 let gfp = $crate::gfp::Gfp::KERNEL | $crate::gfp::Gfp::ZERO;
-                $crate::allocators::block($crate::allocators::Backend::alloc(&$backend, layout, gfp), layout.size())
+                $crate::allocators::allocate(&$backend, layout, gfp)
             }
 
             #[inline]
             unsafe fn deallocate(&self, memory: ::core::ptr::NonNull<u8>, layout: ::core::alloc::Layout) {
                 // SAFETY: the caller's promise.
-                unsafe { $crate::allocators::Backend::dealloc(&$backend, memory.as_ptr(), layout) }
+                unsafe { $crate::allocators::deallocate(&$backend, memory, layout) }
             }
 
             #[inline]

@@ -14,7 +14,7 @@ use crate::addr::{Order, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
 use crate::slab::{MIN_ALIGN, OutOfMemory, PageSource, Slab, ZERO_SIZE};
-use crate::vmalloc::{BadArea, Request, Vmalloc, VmallocError};
+use crate::vmalloc::{BadArea, Request, Vmalloc, VmallocError, pointer};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -88,7 +88,14 @@ impl<'k, 'a, A: Arch, S: PageSource + Copy + Send> Kvmalloc<'k, 'a, A, S> {
                 return object;
             }
         }
-        pointer(self.vmalloc.alloc(&request.area())?)
+        self.alloc_area(request)
+    }
+
+    /// From vmalloc.
+    #[cold]
+    #[inline(never)]
+    fn alloc_area(&self, request: &KvRequest) -> Result<NonNull<u8>, OutOfMemory> {
+        Ok(pointer(self.vmalloc.alloc(&request.area())?)?)
     }
 
     /// The address of an object of vmalloc; `None` for one of the slab.
@@ -165,9 +172,9 @@ impl<'k, 'a, A: Arch, S: PageSource + Copy + Send> Kvmalloc<'k, 'a, A, S> {
             let new = self.vmalloc.alloc(&request.area())?;
             self.copy(|at| self.place(virt, at), |at| self.place(new, at), kept);
             self.vmalloc.free(virt).map_err(|_| OutOfMemory)?;
-            return pointer(new);
+            return Ok(pointer(new)?);
         }
-        pointer(self.vmalloc.resize(Some(virt), &request.area())?.ok_or(OutOfMemory)?)
+        Ok(pointer(self.vmalloc.resize(Some(virt), &request.area())?.ok_or(OutOfMemory)?)?)
     }
 
     /// # Safety
@@ -186,7 +193,7 @@ impl<'k, 'a, A: Arch, S: PageSource + Copy + Send> Kvmalloc<'k, 'a, A, S> {
         self.copy(|at| Some(object.as_ptr().wrapping_add(at)), |at| self.place(new, at), old.min(request.bytes));
         // SAFETY: the caller gives it up.
         unsafe { self.slab.kfree(object) };
-        pointer(new)
+        Ok(pointer(new)?)
     }
 
     /// The byte of an area, in the direct map.
@@ -209,11 +216,6 @@ impl<'k, 'a, A: Arch, S: PageSource + Copy + Send> Kvmalloc<'k, 'a, A, S> {
             at += length;
         }
     }
-}
-
-/// Memory of vmalloc, to be used where its tree is in use.
-pub(crate) fn pointer(virt: VirtAddr) -> Result<NonNull<u8>, OutOfMemory> {
-    NonNull::new(core::ptr::with_exposed_provenance_mut(virt.as_raw() as usize)).ok_or(OutOfMemory)
 }
 
 impl From<VmallocError> for OutOfMemory {

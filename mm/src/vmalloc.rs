@@ -44,6 +44,7 @@ mod space;
 mod tags;
 
 use core::fmt;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::alloc::Request;
@@ -130,6 +131,15 @@ pub struct Vmalloc<'a, A: Arch, S: PageSource> {
     state: IrqSpinLock<Option<State<'a, A, S>>>,
     /// 1 more than the number of the CPU that holds the lock: a page allocator that is short asks it back.
     holder: AtomicUsize,
+}
+
+/// An address of an area as a pointer, to be used where the tree is in use.
+///
+/// # Errors
+///
+/// [`VmallocError::NoSpace`] for null, where no area is.
+pub fn pointer(virt: VirtAddr) -> Result<NonNull<u8>, VmallocError> {
+    NonNull::new(ptr::with_exposed_provenance_mut(virt.as_raw() as usize)).ok_or(VmallocError::NoSpace)
 }
 
 impl<A: Arch, S: PageSource> fmt::Debug for Vmalloc<'_, A, S> {

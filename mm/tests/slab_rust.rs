@@ -101,3 +101,22 @@ fn a_typed_cache_drops_its_values_and_reports_what_is_left() {
     drop(cache);
     assert!(matches!(mm::slab::Cache::<(), _, _>::new(&slab, "none", CacheFlags::empty()), Err(CacheError::Size(0))));
 }
+
+/// No bytes need no memory, but an address that is aligned.
+#[test]
+fn no_bytes_are_aligned_and_become_some_and_none_again() {
+    use mm::allocators::Allocator;
+
+    start();
+    let layout = |bytes| Layout::from_size_align(bytes, 64).unwrap();
+    let nothing = Kmalloc.allocate(layout(0)).unwrap().cast::<u8>();
+    assert!(nothing.addr().get().is_multiple_of(64));
+    // SAFETY: a block of the slab with that layout, which is not used by its old address.
+    let grown = unsafe { Kmalloc.grow(nothing, layout(0), layout(100)) }.unwrap().cast::<u8>();
+    assert!(grown.addr().get().is_multiple_of(64));
+    // SAFETY: the same.
+    let shrunk = unsafe { Kmalloc.shrink(grown, layout(100), layout(0)) }.unwrap().cast::<u8>();
+    assert!(shrunk.addr().get().is_multiple_of(64));
+    // SAFETY: the same; it is given up.
+    unsafe { Kmalloc.deallocate(shrunk, layout(0)) };
+}

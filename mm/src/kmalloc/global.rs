@@ -49,15 +49,11 @@ impl<A: Arch, S: PageSource> Global<A, S> {
         unsafe { self.0.get_unchecked() }
     }
 
-    /// As [`GlobalAlloc::alloc`](core::alloc::GlobalAlloc::alloc), also for no bytes; null without memory, or before the
-    /// start.
+    /// As [`GlobalAlloc::alloc`](core::alloc::GlobalAlloc::alloc); null without memory, or before the start.
     #[inline]
     #[must_use]
     #[track_caller]
     pub fn alloc(&self, layout: Layout, gfp: Gfp) -> *mut u8 {
-        if layout.size() == 0 {
-            return ptr::without_provenance_mut(layout.align());
-        }
         let Some(slab) = self.get() else { return ptr::null_mut() };
         slab.kmalloc_aligned(layout.size(), layout.align(), gfp).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
@@ -70,16 +66,13 @@ impl<A: Arch, S: PageSource> Global<A, S> {
     #[inline]
     #[track_caller]
     pub unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
-        if layout.size() != 0
-            && let (Some(slab), Some(object)) = (self.get(), NonNull::new(object))
-        {
+        if let (Some(slab), Some(object)) = (self.get(), NonNull::new(object)) {
             // SAFETY: the caller's promise.
             unsafe { slab.kfree_sized(object, layout.size(), layout.align()) };
         }
     }
 
-    /// As [`GlobalAlloc::realloc`](core::alloc::GlobalAlloc::realloc), also from and to no bytes: in place where that can
-    /// be.
+    /// As [`GlobalAlloc::realloc`](core::alloc::GlobalAlloc::realloc): in place where that can be.
     ///
     /// # Safety
     ///
@@ -89,11 +82,6 @@ impl<A: Arch, S: PageSource> Global<A, S> {
     #[track_caller]
     pub unsafe fn realloc(&self, object: *mut u8, layout: Layout, bytes: usize, gfp: Gfp) -> *mut u8 {
         let (Some(slab), Some(object)) = (self.get(), NonNull::new(object)) else { return ptr::null_mut() };
-        if layout.size() == 0 || bytes == 0 {
-            // SAFETY: the caller's promise; there is nothing to keep.
-            unsafe { self.dealloc(object.as_ptr(), layout) };
-            return Layout::from_size_align(bytes, layout.align()).map_or(ptr::null_mut(), |new| self.alloc(new, gfp));
-        }
         // SAFETY: the caller's promise.
         let moved = unsafe { slab.krealloc_aligned(object, bytes, layout.align(), gfp) };
         moved.map_or(ptr::null_mut(), NonNull::as_ptr)

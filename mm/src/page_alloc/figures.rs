@@ -223,17 +223,12 @@ impl<'a, A: Arch> Pages<'a, A> {
         }
         for order in 0..=MAX_HOARD_ORDER {
             let mut broken = None;
-            self.map.visit_marked(
-                Marked::Waiting(order),
-                0,
-                |_| true,
-                |place| {
-                    let tag = self.map.word(place).tag();
-                    let waits = !tag.is_plain() && tag.order() == order;
-                    broken = (owned(place.pfn(0)) && !waits).then(|| place.pfn(0));
-                    broken.is_some()
-                },
-            );
+            self.map.each_marked(Marked::Waiting(order), |place| {
+                let (pfn, tag) = (place.pfn(0), self.map.word(place).tag());
+                if owned(pfn) && (tag.is_plain() || tag.order() != order) {
+                    broken = broken.or(Some(pfn));
+                }
+            });
             broken.map_or(Ok(()), |pfn| Err(Broken::Word(pfn)))?;
         }
         for (pfn, _) in zone.buddy().free_blocks() {

@@ -416,6 +416,15 @@ impl<'a> WordMap<'a> {
         0
     }
 
+    /// Calls `visit` with all words that are marked.
+    pub(super) fn each_marked(&self, kind: Marked, mut visit: impl FnMut(Place)) {
+        let visit = |place| {
+            visit(place);
+            false
+        };
+        self.visit_marked(kind, 0, |_| true, visit);
+    }
+
     /// All words, with the first frame that is in the word's span.
     pub(super) fn words(&self) -> impl Iterator<Item = (Pfn, Word<'_>)> {
         (0..self.used.load(Acquire)).flat_map(move |slot| {

@@ -39,14 +39,6 @@ const MOST_TRIED: usize = 4;
 /// Words that are looked at to find one for a list.
 const MOST_MET: usize = 16;
 
-/// What a word has for a list.
-enum Taken {
-    Block(PageBlock),
-    Nothing,
-    /// A block that may be another list's.
-    Stale(u32),
-}
-
 impl<A: Arch> Pages<'_, A> {
     /// The hoard of the CPU that runs this, or ran it a moment ago.
     pub(super) fn hoard(&self) -> &Hoard {
@@ -162,25 +154,17 @@ impl<A: Arch> Pages<'_, A> {
         if !is_mine {
             return None;
         }
-        match self.take_from(list, place) {
-            Taken::Block(block) => {
-                self.install(hoard, list, place);
-                Some(block)
-            }
-            Taken::Stale(bit) => self.settle(list, place, bit),
-            Taken::Nothing => None,
-        }
-    }
-
-    #[inline(always)]
-    fn take_from(&self, list: List, place: Place) -> Taken {
         let word = self.map.word(place);
         let before = self.arch.take_lowest(word.free);
         if before == 0 {
-            return Taken::Nothing;
+            return None;
         }
         let bit = before.trailing_zeros();
-        if word.tag().is_hoarded_for(list) { Taken::Block(place.block(bit)) } else { Taken::Stale(bit) }
+        if !word.tag().is_hoarded_for(list) {
+            return self.settle(list, place, bit);
+        }
+        self.install(hoard, list, place);
+        Some(place.block(bit))
     }
 
     /// Makes a word the current one of a list. The one before waits, if it has blocks: somebody else may have refilled
@@ -258,15 +242,7 @@ impl<A: Arch> Pages<'_, A> {
             }
         }
         for kind in (0..=MAX_HOARD_ORDER).map(Marked::Waiting) {
-            self.map.visit_marked(
-                kind,
-                0,
-                |_| true,
-                |place| {
-                    self.release(place);
-                    false
-                },
-            );
+            self.map.each_marked(kind, |place| self.release(place));
         }
     }
 
@@ -276,15 +252,9 @@ impl<A: Arch> Pages<'_, A> {
     pub fn hoarded_pages(&self) -> u64 {
         let waiting = (0..=MAX_HOARD_ORDER).map(|order| {
             let mut blocks = 0;
-            self.map.visit_marked(
-                Marked::Waiting(order),
-                0,
-                |_| true,
-                |place| {
-                    blocks += u64::from(word::count(self.map.word(place).free));
-                    false
-                },
-            );
+            self.map.each_marked(Marked::Waiting(order), |place| {
+                blocks += u64::from(word::count(self.map.word(place).free));
+            });
             blocks << order
         });
         // CPUs without a hoard share an empty one.

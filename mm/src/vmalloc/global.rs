@@ -7,11 +7,10 @@ use core::ptr;
 
 use spin::Once;
 
-use super::{Request, Vmalloc};
+use super::{Request, Vmalloc, VmallocError, pointer};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
-use crate::kvmalloc::pointer;
 use crate::slab::PageSource;
 
 /// A vmalloc that is set up while the machine runs. Until then nothing can be allocated.
@@ -41,16 +40,12 @@ impl<A: Arch, S: PageSource + Copy + Send> Global<A, S> {
         self.0.get()
     }
 
-    /// As [`GlobalAlloc::alloc`](core::alloc::GlobalAlloc::alloc), also for no bytes; null without memory, beyond an
-    /// alignment of 1 GiB, or before the start.
+    /// As [`GlobalAlloc::alloc`](core::alloc::GlobalAlloc::alloc); null without memory, beyond an alignment of 1 GiB, or
+    /// before the start.
     #[must_use]
     pub fn alloc(&self, layout: Layout, gfp: Gfp) -> *mut u8 {
-        if layout.size() == 0 {
-            return ptr::without_provenance_mut(layout.align());
-        }
         let Some(vmalloc) = self.get() else { return ptr::null_mut() };
-        let virt = vmalloc.alloc(&request(layout, layout.size(), gfp));
-        virt.map_or(ptr::null_mut(), |virt| pointer(virt).map_or(ptr::null_mut(), ptr::NonNull::as_ptr))
+        memory(vmalloc.alloc(&request(layout, layout.size(), gfp)))
     }
 
     /// As [`GlobalAlloc::dealloc`](core::alloc::GlobalAlloc::dealloc).
@@ -58,40 +53,42 @@ impl<A: Arch, S: PageSource + Copy + Send> Global<A, S> {
     /// # Safety
     ///
     /// `memory` came from here with that layout, and is not used from now on.
-    pub unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        if layout.size() != 0
-            && let Some(vmalloc) = self.get()
-        {
+    pub unsafe fn dealloc(&self, memory: *mut u8, _layout: Layout) {
+        if let Some(vmalloc) = self.get() {
             // It is an area, so it cannot be refused.
             let freed = vmalloc.free(VirtAddr::new(memory.addr() as u64));
             debug_assert!(freed.is_ok());
         }
     }
 
-    /// As [`GlobalAlloc::realloc`](core::alloc::GlobalAlloc::realloc), also from and to no bytes. Data is not copied,
-    /// unless the alignment is more than a page.
+    /// As [`GlobalAlloc::realloc`](core::alloc::GlobalAlloc::realloc). Data is not copied, unless the alignment is more
+    /// than a page.
     ///
     /// # Safety
     ///
     /// As for [`dealloc`](Self::dealloc); on null the memory stays the caller's.
     #[must_use]
-    pub unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize, gfp: Gfp) -> *mut u8 {
+    pub unsafe fn realloc(&self, object: *mut u8, layout: Layout, bytes: usize, gfp: Gfp) -> *mut u8 {
         let Ok(wanted) = Layout::from_size_align(bytes, layout.align()) else { return ptr::null_mut() };
-        if layout.size() == 0 || bytes == 0 || (layout.align() as u64 > PAGE_SIZE && bytes > layout.size()) {
+        if layout.align() as u64 > PAGE_SIZE && bytes > layout.size() {
             let moved = self.alloc(wanted, gfp);
             if !moved.is_null() {
-                // SAFETY: two blocks of at least so many bytes; for none any pointer will do.
-                unsafe { moved.copy_from_nonoverlapping(memory, layout.size().min(bytes)) };
+                // SAFETY: two blocks of at least so many bytes.
+                unsafe { moved.copy_from_nonoverlapping(object, layout.size()) };
                 // SAFETY: the caller gives it up.
-                unsafe { self.dealloc(memory, layout) };
+                unsafe { self.dealloc(object, layout) };
             }
             return moved;
         }
         let Some(vmalloc) = self.get() else { return ptr::null_mut() };
-        let virt = vmalloc.resize(Some(VirtAddr::new(memory.addr() as u64)), &request(wanted, bytes, gfp));
-        let virt = virt.ok().flatten();
-        virt.map_or(ptr::null_mut(), |virt| pointer(virt).map_or(ptr::null_mut(), ptr::NonNull::as_ptr))
+        let virt = vmalloc.resize(Some(VirtAddr::new(object.addr() as u64)), &request(wanted, bytes, gfp));
+        memory(virt.and_then(|virt| virt.ok_or(VmallocError::Zero)))
     }
+}
+
+/// An area's address as the allocator interfaces of Rust have it: null if there is none.
+fn memory(virt: Result<VirtAddr, VmallocError>) -> *mut u8 {
+    virt.and_then(pointer).map_or(ptr::null_mut(), ptr::NonNull::as_ptr)
 }
 
 fn request(layout: Layout, bytes: usize, gfp: Gfp) -> Request {
