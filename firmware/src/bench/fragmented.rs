@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory in pieces (`frag=1`): all single pages were taken, and every second one is free again.
+//! Memory in pieces (`frag=1`): all single pages were taken, and every second one is free again. What is in reserve for
+//! those who cannot wait stays in one piece.
 
 use mm::addr::{Order, PhysAddr};
 use mm::arch::Arch;
@@ -21,7 +22,6 @@ const END: u64 = u64::MAX;
 impl Fragmented {
     pub(super) fn new(pages: Source) -> Self {
         let mut held = Self { pages, head: END };
-        // None is left for whoever cannot wait, but what is free again a moment later.
         while let Ok(block) = pages.alloc(Gfp::KERNEL, Order::ZERO) {
             held.push(block);
         }

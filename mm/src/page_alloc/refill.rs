@@ -56,13 +56,9 @@ impl<A: Arch> Pages<'_, A> {
             return None;
         }
         for _ in 0..MOST_TRIED {
-            match self.find_waiting(hoard, list) {
-                Some(place) => {
-                    if let Some(block) = self.take_waiting(hoard, list, place) {
-                        return Some(block);
-                    }
-                }
-                None => break,
+            let Some(place) = self.find_waiting(hoard, list) else { break };
+            if let Some(block) = self.take_waiting(hoard, list, place) {
+                return Some(block);
             }
         }
         let pfn = self
@@ -83,8 +79,11 @@ impl<A: Arch> Pages<'_, A> {
     fn hoard_from(&self, zone: &mut Zone<'_>, list: List, mobility: Mobility) -> Option<Pfn> {
         let order = Order::new(list.order())?;
         let least = order.max(LEAST);
-        let taken = zone.take(least, mobility).map(|pfn| (pfn, least));
-        let (pfn, taken) = taken.or_else(|| Some((zone.take(order, mobility)?, order)))?;
+        let (pfn, taken) = match zone.take(least, mobility) {
+            Some(pfn) => (pfn, least),
+            None if order < least => (zone.take(order, mobility)?, order),
+            None => return None,
+        };
         let place = self.map.find_frame(pfn)?;
         let tag = self.map.word(place).tag();
         let may_adopt = tag.is_fresh() || tag.last_list().order() == list.order();

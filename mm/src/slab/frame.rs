@@ -11,8 +11,8 @@
 //! A granule is eight bytes. `starts` has a bit for each granule: a block begins here. It ends where the next one
 //! begins, or with the frame. A block has two granules at least, so one bit for two of them says which are free.
 //! The first eight bits of `starts`, which no block can begin at, say which of its words have any bit set, so that no
-//! search reads more than two words. There is nothing else: no header before an object, and its size is known from the marks. A free that does not
-//! hit the first byte of a used block is seen at once.
+//! search reads more than two words. There is nothing else: no header before an object, and its size is known from the
+//! marks. A free that does not hit the first byte of a used block is seen at once.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +29,8 @@ pub(super) const ROOM: usize = GRANULES - FIRST;
 /// The least block.
 pub(super) const LEAST: usize = 2;
 
-/// A word of marks. It is changed under the heap's lock alone; [`granules_at`](super::heap::granules_at) reads without it.
+/// A word of marks. It is changed under the heap's lock alone; [`granules_at`](super::heap::granules_at) reads without
+/// it.
 #[derive(Default)]
 struct Bits(AtomicU64);
 
