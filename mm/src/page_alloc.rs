@@ -221,8 +221,16 @@ impl<A: Arch> Pages<'_, A> {
     }
 
     /// Whether CPUs hoard: not while every allocation has to be looked at.
+    #[inline(always)]
     fn is_hoarding(&self) -> bool {
         self.against_hoarding.load(Relaxed) & watch::SEES_ALL == 0
+    }
+
+    /// Whether a block may be handed on without being seen here: not while every allocation has to be looked at, nor where
+    /// frames have a place that matters.
+    #[inline(always)]
+    pub(crate) fn may_recycle(&self) -> bool {
+        self.is_hoarding() && !self.zones.has_nodes()
     }
 
     /// Whether CPUs keep large blocks: nor while ranges are isolated.

@@ -9,6 +9,7 @@
 //!     |   Tags       a word a page: blocks, areas, their frames        `tags.rs`, `area.rs`
 //!     |
 //!     |--- Queue     unmapped, but TLBs may still know the way         `lazy.rs`
+//!     |--- Shelf     areas with their frames, for the next of that size `shelf.rs`, `reuse.rs`
 //!     |--- Pool      addresses that are free for the next of that size `pool.rs`
 //!     |
 //!   PageTable, Tlb                                                     `crate::pgtable`, `crate::tlb`
@@ -21,7 +22,9 @@
 //! *Freeing is lazy.* An area is unmapped at once, but neither its addresses nor its frames are used again before every
 //! TLB has forgotten them, which costs one flush for up to [`Config::lazy_pages`]. Linux gives the frames back at once and
 //! keeps only the addresses; here nobody can reach a frame of somebody else by a stale translation. What waits is given
-//! back a little with each later call, and all at once when memory runs short ([`Shrinker`]).
+//! back a little with each later call, and all at once when memory runs short ([`Shrinker`]). Until
+//! then a new area of that length gets the old one's frames at the old one's addresses: that is what TLBs may still know,
+//! so it needs no flush.
 //!
 //! *Cost:* O(1) for the address space, O(pieces) for frames and tables; a call of [`Vmalloc::free`] gives back at most 64
 //! blocks. *Lock:* one of [`Rank::SPACE`], with interrupts masked, so that handlers may allocate and free; frames of areas
@@ -40,6 +43,8 @@ mod look;
 mod map;
 mod pool;
 mod resize;
+mod reuse;
+mod shelf;
 mod space;
 mod tags;
 
@@ -55,6 +60,7 @@ pub use self::global::Global;
 use self::lazy::Queue;
 pub use self::look::Usage;
 use self::pool::Pool;
+use self::shelf::Shelf;
 use self::space::Space;
 use self::tags::Tags;
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
@@ -111,6 +117,7 @@ struct State<'a, A: Arch, S: PageSource> {
     tree: PageTable<&'a A>,
     tables: Frames<S>,
     lazy: Queue,
+    shelf: Shelf,
     pool: Pool,
     /// When frames last went to other addresses: until a flush after that, TLBs may know them by the old ones too.
     last_move: Option<Stamp>,
@@ -236,6 +243,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             tree,
             tables: Frames(self.source),
             lazy: Queue::new(),
+            shelf: Shelf::new(),
             pool: Pool::new(),
             last_move: None,
             nr_pages: 0,
@@ -263,7 +271,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Whether everything is consistent. O(blocks + entries of all tables).
     #[must_use]
     pub fn validate(&self) -> bool {
-        self.peek(|state| state.space.validate() && state.lazy.validate(&state.space)).unwrap_or(true)
+        self.peek(|state| {
+            state.space.validate() && state.lazy.validate(&state.space) && state.shelf.validate(&state.space)
+        })
+        .unwrap_or(true)
     }
 }
 

@@ -47,6 +47,12 @@ impl<'a> Zones<'a> {
         if self.has_nodes.load(Relaxed) { self.get(home()).map(|zone| zone.node) } else { None }
     }
 
+    /// Whether there is more than one node.
+    #[inline(always)]
+    pub(super) fn has_nodes(&self) -> bool {
+        self.has_nodes.load(Relaxed)
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.iter().count()

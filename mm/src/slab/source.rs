@@ -29,6 +29,11 @@ pub unsafe trait PageSource: Sync {
         Order::MAX
     }
 
+    /// Whether a block that nobody uses any more may be handed on to somebody else, without it being given back and taken.
+    fn recycles(&self) -> bool {
+        true
+    }
+
     /// From now on parts of this block may be given back, each an aligned block of order 5 or less; what always splits has
     /// nothing to do.
     fn take_apart(&self, _block: &PageBlock) {}
@@ -48,6 +53,10 @@ unsafe impl<S: PageSource> PageSource for &S {
 
     fn largest(&self, gfp: Gfp) -> Order {
         (**self).largest(gfp)
+    }
+
+    fn recycles(&self) -> bool {
+        (**self).recycles()
     }
 
     fn take_apart(&self, block: &PageBlock) {
@@ -73,6 +82,11 @@ unsafe impl<A: Arch> PageSource for Pages<'_, A> {
 
     fn largest(&self, gfp: Gfp) -> Order {
         self.largest_free(gfp)
+    }
+
+    #[inline(always)]
+    fn recycles(&self) -> bool {
+        self.may_recycle()
     }
 
     fn take_apart(&self, block: &PageBlock) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Areas with frames of their own: taken in the largest pieces there are, given back when no CPU can reach them.
 
-use super::area::{EXTRA, Kind, Run, extent, extent_of};
+use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, State as BlockState, TagStore};
-use super::lazy::MOST_BLOCKS;
 use super::{BadArea, State, Vmalloc, VmallocError};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -34,6 +33,11 @@ impl Request {
     #[inline(always)]
     pub const fn new(bytes: u64, gfp: Gfp) -> Self {
         Self { bytes, align: PAGE_SIZE, gfp, attributes: Attributes::DATA, kind: Kind::Alloc, caller: 0 }
+    }
+
+    /// What stands beside the state of such an area.
+    fn short(&self) -> u32 {
+        self.kind as u32 | if self.attributes == Attributes::DATA { 0 } else { UNLIKE }
     }
 }
 
@@ -112,6 +116,14 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(VmallocError::Attributes);
         }
         let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
+        if let Some(virt) = self.reuse(pages, align, request) {
+            return Ok(virt);
+        }
+        self.alloc_anew(pages, align, request)
+    }
+
+    #[inline(never)]
+    fn alloc_anew(&self, pages: u64, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
         if pages.is_power_of_two()
             && let Some(order) = Order::new(pages.trailing_zeros() as usize)
             && let Some(run) = self.take_one(order, request.gfp)
@@ -138,8 +150,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 state.space.free(first);
                 return Err(error.into());
             }
-            let (word, extent) = (block::busy(word, request.kind as u32), extent(request.bytes, pages));
-            state.space.tags_mut().set_head(first, [word, request.caller, extent, run.into_word()]);
+            let (word, extent) = (block::busy(word, request.short()), extent(request.bytes, pages));
+            state.space.tags_mut().set_head(first, Head { word, note: request.caller, extent, run: run.into_word() });
             state.nr_areas += 1;
             state.nr_pages += pages;
             Ok(self.virt_of(first))
@@ -202,13 +214,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             let (first, word) = self.find_block(state, pages, align)?;
             // Until it is whole it can be seen, and freed by nobody but us.
             let (word, extent) = (block::busy(word, Kind::Pending as u32), extent(request.bytes, 0));
-            state.space.tags_mut().set_head(first, [word, request.caller, extent, 0]);
+            state.space.tags_mut().set_head(first, Head { word, note: request.caller, extent, run: 0 });
             if let Err(error) = self.append(state, first, 0, &batch, request.attributes) {
                 state.space.free(first);
                 return Err(error);
             }
             if batch.pages() == pages {
-                state.publish(first, request.kind, pages);
+                state.publish(first, request, pages);
             }
             Ok(first)
         });
@@ -248,7 +260,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             runs += batch.nr_runs();
         }
         self.with(|state| {
-            state.publish(first, request.kind, pages);
+            state.publish(first, request, pages);
             Ok(())
         })
     }
@@ -336,7 +348,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 return Err(BadArea::None(virt));
             }
             let head = state.space.tags().head(page);
-            let [word, _, extent, _] = head;
+            let Head { word, extent, .. } = head;
             if block::state_of(word) != BlockState::Busy {
                 return Err(BadArea::None(virt));
             }
@@ -346,11 +358,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             let (_, pages) = extent_of(extent);
             state.nr_areas -= 1;
             state.nr_pages -= pages;
-            let retired = self.retire(state, page, head);
-            debug_assert!(retired.is_ok(), "a whole area needs no table to be unmapped: {retired:?}");
-            // At least as many as begin to wait: else frames would pile up where memory is in pieces.
-            self.reap(state, 2, MOST_BLOCKS + pages as u32);
-            Ok(state.lazy.wants_flush(self.config.lazy_pages))
+            self.put_away(state, page, head);
+            let limit = self.config.lazy_pages;
+            let waits = state.has_due() || state.unflushed().max(state.shelf.pages()) > limit;
+            Ok(waits && self.settle(state, pages))
         });
         if flush.unwrap_or(Err(BadArea::None(virt)))? {
             self.tlb.flush_everything(self.regime);
@@ -366,8 +377,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Unmaps an area, which from now on waits.
     #[inline(always)]
     fn retire(&self, state: &mut State<'a, A, S>, first: Page, head: Head) -> Result<(), VmallocError> {
-        let [_, _, extent, _] = head;
-        let (_, pages) = extent_of(extent);
+        let (_, pages) = extent_of(head.extent);
         let size = pages * PAGE_SIZE;
         let unmapped = state.tree.unmap(self.virt_of(first), size, self.tlb, &mut state.tables)?;
         state.lazy.push(&mut state.space, first, head, pages, unmapped.stamp());
@@ -377,9 +387,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
 impl<A: Arch, S: PageSource> State<'_, A, S> {
     /// From now on the area is its owner's.
-    fn publish(&mut self, first: Page, kind: Kind, pages: u64) {
+    fn publish(&mut self, first: Page, request: &Request, pages: u64) {
         let (_, caller) = self.space.info(first);
-        self.space.set_info(first, kind as u32, caller);
+        self.space.set_info(first, request.short(), caller);
         self.nr_areas += 1;
         self.nr_pages += pages;
     }

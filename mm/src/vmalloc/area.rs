@@ -22,6 +22,10 @@ pub(super) const EXTRA: Page = 3;
 /// Where the runs begin.
 const RUNS: Page = 3;
 
+/// Beside the kind: pages of it are or were mapped in another way than [`Attributes::DATA`](crate::pgtable::Attributes), or
+/// its frames elsewhere too. Until a flush, TLBs may know more of it than its tables say.
+pub(super) const UNLIKE: u32 = 8;
+
 /// What an area is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

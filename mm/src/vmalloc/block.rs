@@ -8,8 +8,18 @@ pub(super) type Page = u32;
 /// Longest space, in pages: 256 GiB.
 pub(super) const MAX_PAGES: Page = 1 << 26;
 
-/// The first words of a block, in one go.
-pub(super) type Head = [u64; 4];
+/// The first words of an area's block, in one go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Head {
+    /// What the block is, and its length.
+    pub(super) word: u64,
+    /// Who asked for it; or when it was unmapped.
+    pub(super) note: u64,
+    /// How long it is.
+    pub(super) extent: u64,
+    /// The first of its runs.
+    pub(super) run: u64,
+}
 
 /// Words beside the pages.
 pub(super) trait TagStore {
@@ -29,13 +39,17 @@ pub(super) trait TagStore {
     /// The words of `page` and the three behind it, which have been provided.
     #[inline]
     fn head(&self, page: Page) -> Head {
-        core::array::from_fn(|at| self.get(page + at as Page))
+        let [word, note, extent, run] = [0, 1, 2, 3].map(|at| self.get(page + at));
+        Head { word, note, extent, run }
     }
 
     /// Sets what [`head`](Self::head) tells.
     #[inline]
     fn set_head(&mut self, page: Page, head: Head) {
-        (page..).zip(head).for_each(|(page, word)| self.set(page, word));
+        self.set(page, head.word);
+        self.set(page + 1, head.note);
+        self.set(page + 2, head.extent);
+        self.set(page + 3, head.run);
     }
 
     /// The next calls will mostly be for words from `page` on.

@@ -48,8 +48,9 @@ impl Queue {
         frames: u64,
         stamp: Stamp,
     ) {
-        let [word, _, mapped, run] = head;
-        space.tags_mut().set_head(first, [block::lazy(word, None), stamp.into_word(), extent(0, frames), run]);
+        let waiting =
+            Head { word: block::lazy(head.word, None), note: stamp.into_word(), extent: extent(0, frames), ..head };
+        space.tags_mut().set_head(first, waiting);
         self.ends = match self.ends {
             Some((oldest, last)) => {
                 space.set_next_lazy(last, Some(first));
@@ -59,16 +60,7 @@ impl Queue {
         };
         self.pages += frames;
         // As Linux counts: with a guard page.
-        self.unflushed += extent_of(mapped).1 + 1;
-    }
-
-    /// Whether it is time for a flush, which the caller then does.
-    pub(super) const fn wants_flush(&mut self, limit: u64) -> bool {
-        let wants = self.unflushed > limit;
-        if wants {
-            self.unflushed = 0;
-        }
-        wants
+        self.unflushed += extent_of(head.extent).1 + 1;
     }
 
     /// The one that waits longest.
@@ -90,8 +82,47 @@ impl Queue {
     }
 }
 
+impl<A: Arch, S: PageSource> State<'_, A, S> {
+    /// Pages, frames and addresses, that were unmapped since a flush was asked for.
+    pub(super) const fn unflushed(&self) -> u64 {
+        self.lazy.unflushed + self.shelf.unflushed()
+    }
+
+    /// Whether something is to be given back as soon as TLBs have forgotten it.
+    pub(super) const fn has_due(&self) -> bool {
+        self.lazy.ends.is_some() || self.shelf.has_old()
+    }
+
+    /// Everything that was freed so far is due, at a moment when it is unmapped.
+    fn make_due(&mut self, now: Stamp) {
+        self.shelf.age(now);
+        self.lazy.unflushed = 0;
+    }
+
+    /// Free pages of address space, those that are kept for the next of a length included.
+    pub(super) const fn free_addresses(&self) -> u64 {
+        self.space.free_pages() as u64 + self.pool.pages() as u64
+    }
+}
+
 impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
-    /// Gives back up to `areas` areas that wait no longer, and no more than so many blocks. Returns how many
+    /// Behind an area of so many pages that was freed: gives something back, and tells whether it is time for a flush, which
+    /// the caller then does.
+    #[inline(never)]
+    pub(super) fn settle(&self, state: &mut State<'a, A, S>, pages: u64) -> bool {
+        let limit = self.config.lazy_pages;
+        let areas = if state.shelf.pages() > limit { MOST_BLOCKS } else { 2 };
+        // At least as many as begin to wait: else frames would pile up where memory is in pieces.
+        self.reap(state, areas, MOST_BLOCKS + pages as u32);
+        let is_full = state.unflushed().max(state.shelf.pages()) > limit;
+        let wants_flush = state.lazy.unflushed > limit || is_full && !state.shelf.has_old();
+        if wants_flush {
+            state.make_due(self.tlb.stamp(self.regime));
+        }
+        wants_flush
+    }
+
+    /// Gives back up to `areas` areas that wait no longer, and not many more than so many blocks. Returns how many
     /// frames.
     pub(super) fn reap(&self, state: &mut State<'a, A, S>, areas: u32, blocks: u32) -> u64 {
         let (mut areas, mut blocks, mut freed) = (areas, blocks, 0);
@@ -100,57 +131,77 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             && let Some((first, last)) = state.lazy.ends
         {
             state.space.tags_mut().focus(first);
-            let [word, stamp, extent, run] = state.space.tags().head(first);
-            if !self.tlb.is_past(Stamp::from_word(stamp)) {
+            let head = state.space.tags().head(first);
+            if !self.tlb.is_past(Stamp::from_word(head.note)) {
                 break;
             }
-            let (done, left) = extent_of(extent);
-            if left > 0 {
-                let run = Run::from_word(run);
-                if u64::from(run.pages) == left && done == 0 {
-                    run.blocks().for_each(|block| self.source.give(block));
-                    (blocks, freed) = (blocks - 1, freed + left);
-                    state.lazy.pages -= left;
-                } else if !self.reap_runs(state, first, &mut blocks, &mut freed) {
-                    break;
-                }
+            let (_, left) = extent_of(head.extent);
+            let rest = self.give_runs(state, first, head, &mut blocks);
+            (freed, state.lazy.pages) = (freed + left - rest, state.lazy.pages - (left - rest));
+            if rest != 0 {
+                break;
             }
-            state.lazy.ends = block::next_of(word).map(|next| (next, last));
-            state.pool.put(&mut state.space, first, word);
+            state.lazy.ends = block::next_of(head.word).map(|next| (next, last));
+            state.pool.put(&mut state.space, first, head.word);
+            areas -= 1;
+        }
+        if state.shelf.old_since().is_none_or(|since| !self.tlb.is_past(since)) {
+            return freed;
+        }
+        while areas > 0
+            && blocks > 0
+            && let Some((first, head)) = state.shelf.pop_old(&mut state.space)
+        {
+            let (_, left) = extent_of(head.extent);
+            let rest = self.give_runs(state, first, head, &mut blocks);
+            freed += left - rest;
+            if rest != 0 {
+                let head = state.space.tags().head(first);
+                state.shelf.push_old(&mut state.space, first, head);
+                break;
+            }
+            state.pool.put(&mut state.space, first, head.word);
             areas -= 1;
         }
         freed
     }
 
-    /// Gives back the runs of an area, as many as `blocks` allows; tells whether that was all.
-    #[inline(never)]
-    fn reap_runs(&self, state: &mut State<'a, A, S>, first: Page, blocks: &mut u32, freed: &mut u64) -> bool {
-        let (mut done, mut left) = state.space.extent(first);
+    /// Gives back the frames of an area that nobody can reach, as many as `blocks` allows; notes and returns how many are
+    /// left.
+    fn give_runs(&self, state: &mut State<'a, A, S>, first: Page, head: Head, blocks: &mut u32) -> u64 {
+        let (mut done, mut left) = extent_of(head.extent);
+        let mut run = Run::from_word(head.run);
+        if u64::from(run.pages) == left && done == 0 {
+            run.blocks().for_each(|block| self.source.give(block));
+            *blocks -= 1;
+            return 0;
+        }
         while left > 0 && *blocks > 0 {
-            let run = state.space.run(first, done as u32);
+            run = state.space.run(first, done as u32);
             for block in run.blocks() {
                 self.source.give(block);
                 *blocks = blocks.saturating_sub(1);
             }
-            let pages = u64::from(run.pages);
-            (done, left) = (done + 1, left - pages);
-            *freed += pages;
-            state.lazy.pages -= pages;
+            (done, left) = (done + 1, left - u64::from(run.pages));
         }
         state.space.set_extent(first, done, left);
-        left == 0
+        left
     }
 
     /// Gives back what waits, after a flush if it must be; a bounded part of it. Returns how many pages, frames or at least
     /// addresses; 0 if nothing waits.
     pub fn flush_some(&self) -> u64 {
         let flush = self.peek(|state| {
-            let (_, stamp) = state.lazy.first(&state.space)?;
-            let flush = !self.tlb.is_past(stamp);
-            if flush {
-                state.lazy.unflushed = 0;
+            let now = self.tlb.stamp(self.regime);
+            state.shelf.age(now);
+            let lazy = state.lazy.first(&state.space).map(|(_, stamp)| stamp);
+            let [lazy, old] = [lazy, state.shelf.old_since()].map(|since| since.map(|since| self.tlb.is_past(since)));
+            lazy.or(old)?;
+            let is_past = lazy.unwrap_or(true) && old.unwrap_or(true);
+            if !is_past {
+                state.make_due(now);
             }
-            Some(flush)
+            Some(!is_past)
         });
         match flush.flatten() {
             None => return 0,
@@ -158,9 +209,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             Some(false) => {}
         }
         self.peek(|state| {
-            let before = state.space.free_pages() + state.pool.pages();
+            let before = state.free_addresses();
             let freed = self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
-            freed.max(u64::from(state.space.free_pages() + state.pool.pages() - before))
+            freed.max(state.free_addresses() - before)
         })
         .unwrap_or(0)
     }

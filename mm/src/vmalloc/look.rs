@@ -32,8 +32,8 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
         let usage = self.peek(|state| Usage {
             areas: state.nr_areas,
             pages: state.nr_pages,
-            lazy_pages: state.lazy.pages(),
-            free_address_pages: u64::from(state.space.free_pages() + state.pool.pages()),
+            lazy_pages: state.lazy.pages() + state.shelf.pages(),
+            free_address_pages: state.free_addresses(),
             tag_frames: state.space.tags().nr_frames(),
         });
         usage.unwrap_or(Usage { free_address_pages: u64::from(self.pages()), ..Usage::default() })
@@ -71,7 +71,9 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
     pub fn lazy_areas(&self) -> impl Iterator<Item = (VirtAddr, u64)> {
         let mut found = [None; MOST_LAZY];
         self.peek(|state| {
-            for (slot, page) in found.iter_mut().zip(state.lazy.iter(&state.space)) {
+            for (slot, page) in
+                found.iter_mut().zip(state.lazy.iter(&state.space).chain(state.shelf.iter(&state.space)))
+            {
                 let pages = state.space.block_at(page).pages;
                 *slot = Some((self.virt_of(page), u64::from(pages - super::area::EXTRA + 1) * PAGE_SIZE));
             }

@@ -4,7 +4,7 @@
 //! Their owner may do with the frames what it likes once [`Vmalloc::unmap`] returns: so these are flushed at once.
 
 use super::area::{EXTRA, Kind, extent, extent_of};
-use super::block::{self, Page, TagStore};
+use super::block::{self, Head, Page, TagStore};
 use super::{BadArea, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
@@ -106,10 +106,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 Kind::Io => pieces.clone().next().map_or(0, |piece| piece.phys.as_raw()),
                 _ => 0,
             };
-            state
-                .space
-                .tags_mut()
-                .set_head(first, [block::busy(word, kind as u32), caller, extent(bytes, pages), phys]);
+            let word = block::busy(word, kind as u32);
+            let head = Head { word, note: caller, extent: extent(bytes, pages), run: phys };
+            state.space.tags_mut().set_head(first, head);
             state.nr_areas += 1;
             Ok(virt)
         })
@@ -147,8 +146,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             if start != virt && state.space.kind(page) != Kind::Io {
                 return Err(BadArea::Address(virt));
             }
-            let [word, _, mapped, _] = state.space.tags().head(page);
-            let size = extent_of(mapped).1 * PAGE_SIZE;
+            let Head { word, extent, .. } = state.space.tags().head(page);
+            let size = extent_of(extent).1 * PAGE_SIZE;
             if size != 0 {
                 let unmapped = state.tree.unmap(start, size, self.tlb, &mut state.tables);
                 debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped");

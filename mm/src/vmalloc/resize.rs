@@ -3,7 +3,7 @@
 //! same frames.
 
 use super::alloc::{Batch, pieces};
-use super::area::{EXTRA, Kind, Run};
+use super::area::{EXTRA, Kind, Run, UNLIKE};
 use super::block::{Page, TagStore};
 use super::{BadArea, Request, State, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
@@ -169,7 +169,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         state.tree.map_pieces(self.virt_of(place), pieces, request.attributes, &mut state.tables)?;
         let unmapped = state.tree.unmap(self.virt_of(first), old * PAGE_SIZE, self.tlb, &mut state.tables)?;
         let (kind, (_, caller)) = (state.space.kind(first), state.space.info(first));
-        state.space.set_info(place, kind as u32, caller);
+        state.space.set_info(place, kind as u32 | UNLIKE, caller);
         state.last_move = Some(unmapped.stamp());
         let head = state.space.tags().head(first);
         state.lazy.push(&mut state.space, first, head, 0, unmapped.stamp());

@@ -97,13 +97,13 @@ impl<A: Arch, S: TableSource> Tags<A, S> {
     }
 
     #[inline(never)]
-    fn head_elsewhere(&self, page: Page) -> Head {
-        core::array::from_fn(|at| self.get(page + at as Page))
+    fn get_elsewhere(&self, page: Page) -> u64 {
+        self.get(page)
     }
 
     #[inline(never)]
-    fn set_head_elsewhere(&mut self, page: Page, head: Head) {
-        (page..).zip(head).for_each(|(page, word)| self.set(page, word));
+    fn set_elsewhere(&mut self, page: Page, word: u64) {
+        self.set(page, word);
     }
 
     #[inline(never)]
@@ -195,10 +195,12 @@ impl<A: Arch, S: TableSource> TagStore for Tags<A, S> {
     fn head(&self, page: Page) -> Head {
         let tag = page.wrapping_sub(self.leaf_start);
         if tag <= LEAF_TAGS - 4 {
-            // SAFETY: as in `read`; all four are in the leaf.
-            unsafe { self.word(self.leaf, tag).cast::<Head>().read() }
+            let read = |at| self.read(self.leaf, tag + at);
+            Head { word: read(0), note: read(1), extent: read(2), run: read(3) }
         } else {
-            self.head_elsewhere(page)
+            // Word by word, in registers: by reference, what is read above would be in memory too.
+            let read = |at| self.get_elsewhere(page + at);
+            Head { word: read(0), note: read(1), extent: read(2), run: read(3) }
         }
     }
 
@@ -206,10 +208,15 @@ impl<A: Arch, S: TableSource> TagStore for Tags<A, S> {
     fn set_head(&mut self, page: Page, head: Head) {
         let tag = page.wrapping_sub(self.leaf_start);
         if tag <= LEAF_TAGS - 4 {
-            // SAFETY: as in `write`; all four are in the leaf.
-            unsafe { self.word(self.leaf, tag).cast::<Head>().write(head) };
+            self.write(self.leaf, tag, head.word);
+            self.write(self.leaf, tag + 1, head.note);
+            self.write(self.leaf, tag + 2, head.extent);
+            self.write(self.leaf, tag + 3, head.run);
         } else {
-            self.set_head_elsewhere(page, head);
+            self.set_elsewhere(page, head.word);
+            self.set_elsewhere(page + 1, head.note);
+            self.set_elsewhere(page + 2, head.extent);
+            self.set_elsewhere(page + 3, head.run);
         }
     }
 

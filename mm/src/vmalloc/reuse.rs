@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Areas from the [`Shelf`](super::shelf::Shelf): mapped again as they were.
+
+use super::alloc::{Request, pieces};
+use super::area::{EXTRA, Run, UNLIKE, extent, extent_of};
+use super::block::{self, Head, Page, TagStore};
+use super::{State, Vmalloc};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::arch::Arch;
+use crate::gfp::Gfp;
+use crate::pgtable::Attributes;
+use crate::slab::PageSource;
+
+/// What frames that are at hand may not be right for.
+const FRESH: Gfp = Gfp::DMA.union(Gfp::THISNODE).union(Gfp::MOVABLE).union(Gfp::RECLAIMABLE);
+
+impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
+    /// An area for this request that is at hand. Complexity: O(1), and O(pieces) to map it.
+    #[inline(always)]
+    pub(super) fn reuse(&self, pages: u64, align: Page, request: &Request) -> Option<VirtAddr> {
+        let fits = !request.gfp.intersects(FRESH) && request.attributes == Attributes::DATA && self.source.recycles();
+        if !fits {
+            return None;
+        }
+        let first = self.peek(|state| self.take_from_shelf(state, pages, align, request)).flatten()?;
+        if request.gfp.contains(Gfp::ZERO) {
+            self.zero(first, pages);
+        }
+        Some(self.virt_of(first))
+    }
+
+    #[inline(always)]
+    fn take_from_shelf(&self, state: &mut State<'a, A, S>, pages: u64, align: Page, request: &Request) -> Option<Page> {
+        let (first, head) = state.shelf.take(&mut state.space, pages as Page + EXTRA, align)?;
+        let (virt, run) = (self.virt_of(first), Run::from_word(head.run));
+        let mapped = if u64::from(run.pages) == pages && self.config.huge {
+            state.tree.map(virt, run.first.addr(), pages * PAGE_SIZE, Attributes::DATA, &mut state.tables)
+        } else {
+            self.map_runs(state, first)
+        };
+        if mapped.is_err() {
+            // A table is missing that was trimmed: the long way gives more back first.
+            state.lazy.push(&mut state.space, first, head, pages, self.tlb.stamp(self.regime));
+            return None;
+        }
+        let word = block::busy(head.word, request.kind as u32);
+        let head = Head { word, note: request.caller, extent: extent(request.bytes, pages), ..head };
+        state.space.tags_mut().set_head(first, head);
+        state.nr_areas += 1;
+        state.nr_pages += pages;
+        Some(first)
+    }
+
+    /// Maps the runs of an area that has more than one, or each by pages.
+    #[inline(never)]
+    fn map_runs(&self, state: &mut State<'a, A, S>, first: Page) -> Result<(), crate::pgtable::MapError> {
+        let pieces = pieces(state.space.runs(first), self.config.huge);
+        state.tree.map_pieces(self.virt_of(first), pieces, Attributes::DATA, &mut state.tables)
+    }
+
+    /// Fills an area, which is ours, with zeros. Not under the lock: that takes long.
+    #[inline(never)]
+    fn zero(&self, first: Page, pages: u64) {
+        let (mut index, mut done) = (0, 0);
+        while done < pages
+            && let Some(run) = self.peek(|state| state.space.run(first, index))
+        {
+            // SAFETY: the frames are RAM of this arch, by the source's promise, and the new area's, whose owner does not
+            // know of it yet.
+            unsafe { self.arch.fill(run.first.addr(), u64::from(run.pages) * PAGE_SIZE, 0) };
+            (index, done) = (index + 1, done + u64::from(run.pages.max(1)));
+        }
+    }
+
+    /// Unmaps an area, whose tags begin with `head`, and puts it where the next of that length finds it; or lets it wait.
+    #[inline(always)]
+    pub(super) fn put_away(&self, state: &mut State<'a, A, S>, first: Page, head: Head) {
+        let (_, pages) = extent_of(head.extent);
+        let size = pages * PAGE_SIZE;
+        let unmapped = state.tree.unmap_full(self.virt_of(first), size, self.tlb, &mut state.tables);
+        debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped: {unmapped:?}");
+        let is_plain = block::short_of(head.word) & UNLIKE == 0
+            && pages + u64::from(EXTRA) == u64::from(block::pages_of(head.word))
+            && self.source.recycles();
+        let is_put = is_plain && state.shelf.put(&mut state.space, first, Head { extent: extent(0, pages), ..head });
+        if !is_put && let Ok(unmapped) = unmapped {
+            state.lazy.push(&mut state.space, first, head, pages, unmapped.stamp());
+        }
+    }
+}
