@@ -281,6 +281,13 @@ unsafe impl Arch for Hardware {
     }
 
     #[inline(always)]
+    fn lock_taken_at_once(&self, lock: LockId) {
+        if watch::is_on() {
+            watch::taken_at_once(lock);
+        }
+    }
+
+    #[inline(always)]
     fn lock_released(&self, lock: LockId) {
         if watch::is_on() {
             watch::released(lock);

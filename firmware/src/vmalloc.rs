@@ -60,6 +60,11 @@ pub(crate) fn caller() -> u64 {
     address
 }
 
+#[inline(always)]
+fn alloc_data(bytes: u64, gfp: Gfp, kind: Kind, caller: u64) -> Result<NonNull<u8>, VmallocError> {
+    pointer(AREAS.get().ok_or(VmallocError::NoSpace)?.alloc_data(bytes, gfp, kind, caller)?)
+}
+
 fn alloc(request: &Request) -> Result<NonNull<u8>, VmallocError> {
     let virt = AREAS.get().ok_or(VmallocError::NoSpace)?.alloc(request)?;
     pointer(virt)
@@ -72,7 +77,7 @@ fn alloc(request: &Request) -> Result<NonNull<u8>, VmallocError> {
 /// [`VmallocError`].
 #[inline(never)]
 pub fn vmalloc(bytes: u64) -> Result<NonNull<u8>, VmallocError> {
-    alloc(&Request { caller: caller(), ..Request::new(bytes, Gfp::KERNEL) })
+    alloc_data(bytes, Gfp::KERNEL, Kind::Alloc, caller())
 }
 
 /// The same, all zeros.
@@ -82,7 +87,7 @@ pub fn vmalloc(bytes: u64) -> Result<NonNull<u8>, VmallocError> {
 /// [`VmallocError`].
 #[inline(never)]
 pub fn vzalloc(bytes: u64) -> Result<NonNull<u8>, VmallocError> {
-    alloc(&Request { caller: caller(), ..Request::new(bytes, Gfp::KERNEL | Gfp::ZERO) })
+    alloc_data(bytes, Gfp::KERNEL | Gfp::ZERO, Kind::Alloc, caller())
 }
 
 /// The same, to be shared with user programs: zeros, and it never shrinks.
@@ -92,7 +97,7 @@ pub fn vzalloc(bytes: u64) -> Result<NonNull<u8>, VmallocError> {
 /// [`VmallocError`].
 #[inline(never)]
 pub fn vmalloc_user(bytes: u64) -> Result<NonNull<u8>, VmallocError> {
-    alloc(&Request { caller: caller(), kind: Kind::User, ..Request::new(bytes, Gfp::KERNEL | Gfp::ZERO) })
+    alloc_data(bytes, Gfp::KERNEL | Gfp::ZERO, Kind::User, caller())
 }
 
 /// Frames that every device reaches.

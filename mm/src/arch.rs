@@ -88,6 +88,13 @@ pub unsafe trait Arch: Sync {
     #[inline(always)]
     fn lock_taken(&self, _lock: LockId) {}
 
+    /// This CPU wanted the lock, and took it without waiting: both of the above.
+    #[inline(always)]
+    fn lock_taken_at_once(&self, lock: LockId) {
+        self.lock_wanted(lock);
+        self.lock_taken(lock);
+    }
+
     /// The lock is about to be released.
     #[inline(always)]
     fn lock_released(&self, _lock: LockId) {}
@@ -236,6 +243,11 @@ unsafe impl<A: Arch> Arch for &A {
     #[inline(always)]
     fn lock_taken(&self, lock: LockId) {
         (**self).lock_taken(lock);
+    }
+
+    #[inline(always)]
+    fn lock_taken_at_once(&self, lock: LockId) {
+        (**self).lock_taken_at_once(lock);
     }
 
     #[inline(always)]

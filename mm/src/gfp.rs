@@ -33,6 +33,9 @@ bitflags! {
         const NORETRY = 1 << 9;
         /// May use all of the reserves: for who gives back more than he takes, soon.
         const MEMALLOC = 1 << 10;
+        /// Nobody is asked to give back what he keeps for a flush: from whoever holds a lock that this would take (as Linux's
+        /// `NOFS` and `NOIO` keep reclaim out of what is locked).
+        const NOFLUSH = 1 << 11;
 
         /// Both kinds of reclaim.
         const RECLAIM = Self::KSWAPD_RECLAIM.bits() | Self::DIRECT_RECLAIM.bits();

@@ -271,7 +271,11 @@ impl<A: Arch> PageTable<A> {
     #[inline(always)]
     fn table_at<const LEVEL: usize>(&mut self, virt: VirtAddr) -> Option<Spot> {
         let gib = virt.as_raw() / level_size(1);
+        // The last one was of this regime.
         if self.last.0 != gib {
+            if !self.contains(virt) {
+                return None;
+            }
             let (spot, _) = self.locate(virt, 2);
             if spot.level != 2 {
                 return None;

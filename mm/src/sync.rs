@@ -71,17 +71,20 @@ impl<T> IrqSpinLock<T> {
     /// Masks interrupts, then waits for the lock. Guards of one CPU are dropped in reverse order.
     #[inline]
     pub fn lock<'a, A: Arch>(&'a self, arch: &'a A) -> IrqGuard<'a, T, A> {
-        let state = arch.mask_interrupts();
-        arch.lock_wanted(self.id());
+        let (state, id) = (arch.mask_interrupts(), self.id());
         let inner = match self.inner.try_lock() {
-            Some(inner) => inner,
+            Some(inner) => {
+                arch.lock_taken_at_once(id);
+                inner
+            }
             None => self.wait(arch),
         };
-        IrqGuard::new(inner, self.id(), arch, state)
+        IrqGuard { inner: ManuallyDrop::new(inner), id, arch, state, on_this_cpu: PhantomData }
     }
 
     #[cold]
     fn wait(&self, arch: &impl Arch) -> SpinMutexGuard<'_, T> {
+        arch.lock_wanted(self.id());
         let mut round = 0;
         loop {
             // Only looks until the lock is open: a write would take the cache line from the holder.
@@ -91,6 +94,7 @@ impl<T> IrqSpinLock<T> {
                 core::hint::spin_loop();
             }
             if let Some(inner) = self.inner.try_lock() {
+                arch.lock_taken(self.id());
                 return inner;
             }
         }
@@ -105,7 +109,11 @@ impl<T> IrqSpinLock<T> {
     pub fn try_lock<'a, A: Arch>(&'a self, arch: &'a A) -> Option<IrqGuard<'a, T, A>> {
         let state = arch.mask_interrupts();
         match self.inner.try_lock() {
-            Some(inner) => Some(IrqGuard::new(inner, self.id(), arch, state)),
+            Some(inner) => {
+                let id = self.id();
+                arch.lock_taken(id);
+                Some(IrqGuard { inner: ManuallyDrop::new(inner), id, arch, state, on_this_cpu: PhantomData })
+            }
             None => {
                 // SAFETY: the state was taken above.
                 unsafe { arch.restore_interrupts(state) };
@@ -144,14 +152,6 @@ pub struct IrqGuard<'a, T, A: Arch> {
     arch: &'a A,
     state: IrqState,
     on_this_cpu: PhantomData<*const ()>,
-}
-
-impl<'a, T, A: Arch> IrqGuard<'a, T, A> {
-    #[inline]
-    fn new(inner: SpinMutexGuard<'a, T>, id: LockId, arch: &'a A, state: IrqState) -> Self {
-        arch.lock_taken(id);
-        Self { inner: ManuallyDrop::new(inner), id, arch, state, on_this_cpu: PhantomData }
-    }
 }
 
 impl<T, A: Arch> Deref for IrqGuard<'_, T, A> {

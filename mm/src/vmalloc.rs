@@ -50,7 +50,6 @@ mod tags;
 
 use core::fmt;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::alloc::Request;
 pub use self::area::{Area, Kind};
@@ -103,7 +102,8 @@ struct Frames<S>(S);
 
 impl<S: PageSource> TableSource for Frames<S> {
     fn table(&mut self) -> Option<PhysAddr> {
-        self.0.take(Order::ZERO, Gfp::ATOMIC).map(|block| block.pfn().addr())
+        // Under the lock that a flush would take: `with_retry` takes care of that.
+        self.0.take(Order::ZERO, Gfp::ATOMIC.union(Gfp::NOFLUSH)).map(|block| block.pfn().addr())
     }
 
     fn give_back(&mut self, table: PhysAddr) {
@@ -132,12 +132,12 @@ pub struct Vmalloc<'a, A: Arch, S: PageSource> {
     source: S,
     tlb: &'a Tlb<&'a A>,
     config: Config,
+    /// Pages of the address space.
+    pages: Page,
     root: PhysAddr,
     regime: Regime,
     /// Nothing until the first area: a board that needs none pays nothing.
     state: IrqSpinLock<Option<State<'a, A, S>>>,
-    /// 1 more than the number of the CPU that holds the lock: a page allocator that is short asks it back.
-    holder: AtomicUsize,
 }
 
 /// An address of an area as a pointer, to be used where the tree is in use.
@@ -172,7 +172,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         config: Config,
     ) -> Self {
         let state = IrqSpinLock::new(Rank::SPACE, None);
-        Self { arch, source, tlb, config, root, regime, state, holder: AtomicUsize::new(0) }
+        let pages = config.size / PAGE_SIZE;
+        let pages = if pages < MAX_PAGES as u64 { pages as Page } else { MAX_PAGES };
+        Self { arch, source, tlb, config, pages, root, regime, state }
     }
 
     /// What it was made with.
@@ -190,10 +192,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         self.source
     }
 
-    /// Pages of the address space.
     const fn pages(&self) -> Page {
-        let pages = self.config.size / PAGE_SIZE;
-        if pages < MAX_PAGES as u64 { pages as Page } else { MAX_PAGES }
+        self.pages
     }
 
     /// Whether `virt` is an address of this space, in use or not (Linux's `is_vmalloc_addr`).
@@ -207,29 +207,32 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         self.contains(virt).then(|| ((virt.as_raw() - self.config.start.as_raw()) / PAGE_SIZE) as Page)
     }
 
+    #[inline(always)]
     fn virt_of(&self, page: Page) -> VirtAddr {
-        VirtAddr::new(self.config.start.as_raw() + u64::from(page) * PAGE_SIZE)
+        // It is: said where the compiler sees it, so that it is not checked later.
+        VirtAddr::new((self.config.start.as_raw() + u64::from(page) * PAGE_SIZE) & !(PAGE_SIZE - 1))
     }
 
     /// Runs `act` under the lock, with the state that the first caller makes.
     fn with<R>(&self, act: impl FnOnce(&mut State<'a, A, S>) -> Result<R, VmallocError>) -> Result<R, VmallocError> {
         let mut state = self.state.lock(self.arch);
-        self.holder.store(self.arch.cpu() + 1, Ordering::Relaxed);
-        let result = match &mut *state {
+        match &mut *state {
             Some(state) => act(state),
             None => self.start().and_then(|new| act(state.insert(new))),
-        };
-        self.holder.store(0, Ordering::Relaxed);
-        result
+        }
     }
 
     /// Runs `look` under the lock if there is anything to see.
+    #[inline]
     fn peek<R>(&self, look: impl FnOnce(&mut State<'a, A, S>) -> R) -> Option<R> {
+        self.peek_here(look)
+    }
+
+    /// The same, always inlined.
+    #[inline(always)]
+    fn peek_here<R>(&self, look: impl FnOnce(&mut State<'a, A, S>) -> R) -> Option<R> {
         let mut state = self.state.lock(self.arch);
-        self.holder.store(self.arch.cpu() + 1, Ordering::Relaxed);
-        let result = state.as_mut().map(look);
-        self.holder.store(0, Ordering::Relaxed);
-        result
+        state.as_mut().map(look)
     }
 
     #[cold]
@@ -280,7 +283,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
 impl<A: Arch, S: PageSource + Copy + Send> Shrinker for Vmalloc<'_, A, S> {
     fn flush(&self) -> u64 {
-        // Asked by ourselves, for a table: `with_retry` takes care of that.
-        if self.holder.load(Ordering::Relaxed) == self.arch.cpu() + 1 { 0 } else { self.flush_some() }
+        self.flush_some()
     }
 }

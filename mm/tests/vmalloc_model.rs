@@ -12,5 +12,7 @@ mod machine;
 mod mapping;
 #[path = "vmalloc_model/random.rs"]
 mod random;
+#[path = "vmalloc_model/reuse.rs"]
+mod reuse;
 #[path = "vmalloc_model/vrealloc.rs"]
 mod vrealloc;

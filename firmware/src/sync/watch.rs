@@ -164,6 +164,13 @@ pub(crate) fn taken(lock: LockId) {
     cpu::this().watch.push(lock);
 }
 
+/// See [`Arch::lock_taken_at_once`](mm::arch::Arch::lock_taken_at_once).
+#[cold]
+pub(crate) fn taken_at_once(lock: LockId) {
+    wanted(lock);
+    taken(lock);
+}
+
 /// See [`Arch::lock_released`](mm::arch::Arch::lock_released).
 #[cold]
 pub(crate) fn released(lock: LockId) {

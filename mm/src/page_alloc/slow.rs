@@ -119,7 +119,8 @@ impl<'a, A: Arch> Pages<'a, A> {
             return Err(self.out_of_memory(home, gfp, order));
         }
         loop {
-            let flushed: u64 = self.shrinkers().map(|shrinker| shrinker.flush()).sum();
+            let asks = !gfp.contains(Gfp::NOFLUSH);
+            let flushed: u64 = self.shrinkers().filter(|_| asks).map(|shrinker| shrinker.flush()).sum();
             if flushed > 0
                 && let Some(block) = take(Mark::Min)
             {

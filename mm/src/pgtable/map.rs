@@ -86,7 +86,6 @@ impl<A: Arch> PageTable<A> {
         let count = (size / level_size(LEVEL)) as usize;
         let slot = index(virt, LEVEL);
         let is_plain = (virt.as_raw() | phys.as_raw() | size).is_multiple_of(level_size(LEVEL))
-            && self.contains(virt)
             && count.wrapping_sub(1) < ENTRIES - slot
             // Well below what descriptors have bits for; the long way checks exactly.
             && phys.as_raw() >> 47 == 0

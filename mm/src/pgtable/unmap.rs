@@ -28,11 +28,21 @@ impl<A: Arch> PageTable<A> {
         tlb: &Tlb<A>,
         source: &mut impl TableSource,
     ) -> Result<Unmapped, MapError> {
-        self.unmap_either::<false>(virt, size, tlb, source)
+        let block = level_size(PAGE_LEVEL - 1);
+        let run = if (virt.as_raw() | size).is_multiple_of(block) {
+            self.unmap_run::<{ PAGE_LEVEL - 1 }, false>(virt, size)
+        } else {
+            self.unmap_run::<PAGE_LEVEL, false>(virt, size)
+        };
+        match run {
+            Some(cleared) => Ok(self.unmapped(virt, size, &cleared, tlb)),
+            None => self.unmap_any::<false>(virt, size, tlb, source),
+        }
     }
 
-    /// The same for a range that is mapped throughout, by nothing that reaches beyond it. Complexity: less, since no entry has
-    /// to be looked at.
+    /// The same for a range that is mapped throughout, by nothing that reaches beyond it. What TLBs may still know of it is
+    /// the caller's affair, who takes a [`Tlb::stamp`] or maps the same again. Complexity: less, since no entry has to be
+    /// looked at.
     ///
     /// # Errors
     ///
@@ -44,28 +54,17 @@ impl<A: Arch> PageTable<A> {
         size: u64,
         tlb: &Tlb<A>,
         source: &mut impl TableSource,
-    ) -> Result<Unmapped, MapError> {
-        self.unmap_either::<true>(virt, size, tlb, source)
-    }
-
-    #[inline(always)]
-    fn unmap_either<const FULL: bool>(
-        &mut self,
-        virt: VirtAddr,
-        size: u64,
-        tlb: &Tlb<A>,
-        source: &mut impl TableSource,
-    ) -> Result<Unmapped, MapError> {
-        let block = level_size(PAGE_LEVEL - 1);
-        let run = if (virt.as_raw() | size).is_multiple_of(block) {
+    ) -> Result<(), MapError> {
+        let run = if (virt.as_raw() | size).is_multiple_of(level_size(PAGE_LEVEL - 1)) {
             self.unmap_run::<{ PAGE_LEVEL - 1 }, false>(virt, size)
         } else {
-            self.unmap_run::<PAGE_LEVEL, FULL>(virt, size)
+            self.unmap_run::<PAGE_LEVEL, true>(virt, size)
         };
-        match run {
-            Some(cleared) => Ok(self.unmapped(virt, size, &cleared, tlb)),
-            None => self.unmap_any::<FULL>(virt, size, tlb, source),
+        if run.is_none() {
+            return self.unmap_any::<true>(virt, size, tlb, source).map(|_| ());
         }
+        self.arch.dsb(Dsb::InnerShareableStores);
+        Ok(())
     }
 
     /// The common case: entries of one table, none of them a table, and no contiguous group cut. `None` if it is not
@@ -74,9 +73,8 @@ impl<A: Arch> PageTable<A> {
     fn unmap_run<const LEVEL: usize, const FULL: bool>(&mut self, virt: VirtAddr, size: u64) -> Option<Cleared> {
         let count = (size / level_size(LEVEL)) as usize;
         let slot = index(virt, LEVEL);
-        let is_plain = (virt.as_raw() | size).is_multiple_of(level_size(LEVEL))
-            && self.contains(virt)
-            && count.wrapping_sub(1) < ENTRIES - slot;
+        let is_plain =
+            (virt.as_raw() | size).is_multiple_of(level_size(LEVEL)) && count.wrapping_sub(1) < ENTRIES - slot;
         if !is_plain {
             return None;
         }

@@ -101,6 +101,27 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// [`VmallocError`]. Nothing is lost then.
     pub fn alloc(&self, request: &Request) -> Result<VirtAddr, VmallocError> {
+        if request.align == PAGE_SIZE && request.attributes == Attributes::DATA {
+            return self.alloc_data(request.bytes, request.gfp, request.kind, request.caller);
+        }
+        self.alloc_anew(request)
+    }
+
+    /// The same for what most requests are: memory to be read and written, as [`Request`] describes it.
+    ///
+    /// # Errors
+    ///
+    /// [`VmallocError`]. Nothing is lost then.
+    #[inline(never)]
+    pub fn alloc_data(&self, bytes: u64, gfp: Gfp, kind: Kind, caller: u64) -> Result<VirtAddr, VmallocError> {
+        match self.reuse(bytes, gfp, kind, caller) {
+            Some(virt) => Ok(virt),
+            None => self.alloc_anew(&Request { kind, caller, ..Request::new(bytes, gfp) }),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_anew(&self, request: &Request) -> Result<VirtAddr, VmallocError> {
         let pages = request.bytes.div_ceil(PAGE_SIZE);
         if pages == 0 {
             return Err(VmallocError::Zero);
@@ -116,14 +137,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(VmallocError::Attributes);
         }
         let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
-        if let Some(virt) = self.reuse(pages, align, request) {
-            return Ok(virt);
-        }
-        self.alloc_anew(pages, align, request)
-    }
-
-    #[inline(never)]
-    fn alloc_anew(&self, pages: u64, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
         if pages.is_power_of_two()
             && let Some(order) = Order::new(pages.trailing_zeros() as usize)
             && let Some(run) = self.take_one(order, request.gfp)
@@ -342,7 +355,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// [`BadArea`]: there is none, or its frames are not its own. Nothing has changed then.
     pub fn free(&self, virt: VirtAddr) -> Result<(), BadArea> {
         let page = self.first_page(virt)?;
-        let flush = self.peek(|state| {
+        let flush = self.peek_here(|state| {
             state.space.tags_mut().focus(page);
             if !state.space.tags().is_marked(page) {
                 return Err(BadArea::None(virt));
@@ -359,9 +372,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             state.nr_areas -= 1;
             state.nr_pages -= pages;
             self.put_away(state, page, head);
-            let limit = self.config.lazy_pages;
-            let waits = state.has_due() || state.unflushed().max(state.shelf.pages()) > limit;
-            Ok(waits && self.settle(state, pages))
+            let is_quiet = !state.has_due() && state.unflushed() <= self.config.lazy_pages;
+            Ok(!is_quiet && self.settle(state, pages))
         });
         if flush.unwrap_or(Err(BadArea::None(virt)))? {
             self.tlb.flush_everything(self.regime);

@@ -9,6 +9,7 @@ pub(super) type Page = u32;
 pub(super) const MAX_PAGES: Page = 1 << 26;
 
 /// The first words of an area's block, in one go.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Head {
     /// What the block is, and its length.

@@ -3,7 +3,7 @@
 //!
 //! Their owner may do with the frames what it likes once [`Vmalloc::unmap`] returns: so these are flushed at once.
 
-use super::area::{EXTRA, Kind, extent, extent_of};
+use super::area::{EXTRA, Kind, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
 use super::{BadArea, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
@@ -128,7 +128,19 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if !self.contains(virt) || last.is_none() {
             return Err(MapError::OutOfRange(virt));
         }
-        let changed = self.with(|state| Ok(state.tree.change(virt, size, change, self.tlb, &mut state.tables)));
+        let last = self.page_of(virt.checked_add(size.saturating_sub(1)).unwrap_or(virt));
+        let changed = self.with(|state| {
+            // Whatever comes of it: once freed, what these areas were is nothing for the next one.
+            let mut next = self.page_of(virt);
+            while let Some(page) = next.filter(|page| last.is_some_and(|last| *page <= last)) {
+                let area = state.space.area_around(page).or_else(|| state.space.area_from(page));
+                let Some(area) = area.filter(|area| last.is_some_and(|last| area.first <= last)) else { break };
+                let (short, caller) = state.space.info(area.first);
+                state.space.set_info(area.first, short | UNLIKE, caller);
+                next = Some(area.end());
+            }
+            Ok(state.tree.change(virt, size, change, self.tlb, &mut state.tables))
+        });
         changed.unwrap_or(Err(MapError::NoTable))
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Areas from the [`Shelf`](super::shelf::Shelf): mapped again as they were.
 
-use super::alloc::{Request, pieces};
-use super::area::{EXTRA, Run, UNLIKE, extent, extent_of};
+use super::alloc::pieces;
+use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
 use super::{State, Vmalloc};
 use crate::addr::{PAGE_SIZE, VirtAddr};
@@ -15,23 +15,34 @@ use crate::slab::PageSource;
 const FRESH: Gfp = Gfp::DMA.union(Gfp::THISNODE).union(Gfp::MOVABLE).union(Gfp::RECLAIMABLE);
 
 impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
-    /// An area for this request that is at hand. Complexity: O(1), and O(pieces) to map it.
+    /// An area for such a request that is at hand. All of a length begin at a multiple of what they have to, if that is not
+    /// more than their length asks for. Complexity: O(1), and O(pieces) to map it.
     #[inline(always)]
-    pub(super) fn reuse(&self, pages: u64, align: Page, request: &Request) -> Option<VirtAddr> {
-        let fits = !request.gfp.intersects(FRESH) && request.attributes == Attributes::DATA && self.source.recycles();
-        if !fits {
+    pub(super) fn reuse(&self, bytes: u64, gfp: Gfp, kind: Kind, caller: u64) -> Option<VirtAddr> {
+        if gfp.intersects(FRESH) || !self.source.recycles() {
             return None;
         }
-        let first = self.peek(|state| self.take_from_shelf(state, pages, align, request)).flatten()?;
-        if request.gfp.contains(Gfp::ZERO) {
+        let pages = bytes.div_ceil(PAGE_SIZE);
+        let first = self.peek_here(|state| {
+            let (first, head) = self.take_from_shelf(state, pages)?;
+            let word = block::busy(head.word, kind as u32);
+            let head = Head { word, note: caller, extent: extent(bytes, pages), ..head };
+            state.space.tags_mut().set_head(first, head);
+            state.nr_areas += 1;
+            state.nr_pages += pages;
+            Some(first)
+        });
+        let first = first.flatten()?;
+        if gfp.contains(Gfp::ZERO) {
             self.zero(first, pages);
         }
         Some(self.virt_of(first))
     }
 
+    /// An area of so many pages from the shelf, mapped.
     #[inline(always)]
-    fn take_from_shelf(&self, state: &mut State<'a, A, S>, pages: u64, align: Page, request: &Request) -> Option<Page> {
-        let (first, head) = state.shelf.take(&mut state.space, pages as Page + EXTRA, align)?;
+    fn take_from_shelf(&self, state: &mut State<'a, A, S>, pages: u64) -> Option<(Page, Head)> {
+        let (first, head) = state.shelf.take(&mut state.space, pages + u64::from(EXTRA))?;
         let (virt, run) = (self.virt_of(first), Run::from_word(head.run));
         let mapped = if u64::from(run.pages) == pages && self.config.huge {
             state.tree.map(virt, run.first.addr(), pages * PAGE_SIZE, Attributes::DATA, &mut state.tables)
@@ -43,12 +54,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             state.lazy.push(&mut state.space, first, head, pages, self.tlb.stamp(self.regime));
             return None;
         }
-        let word = block::busy(head.word, request.kind as u32);
-        let head = Head { word, note: request.caller, extent: extent(request.bytes, pages), ..head };
-        state.space.tags_mut().set_head(first, head);
-        state.nr_areas += 1;
-        state.nr_pages += pages;
-        Some(first)
+        Some((first, head))
     }
 
     /// Maps the runs of an area that has more than one, or each by pages.
@@ -80,11 +86,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let unmapped = state.tree.unmap_full(self.virt_of(first), size, self.tlb, &mut state.tables);
         debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped: {unmapped:?}");
         let is_plain = block::short_of(head.word) & UNLIKE == 0
-            && pages + u64::from(EXTRA) == u64::from(block::pages_of(head.word))
-            && self.source.recycles();
+            && pages + u64::from(EXTRA) == u64::from(block::pages_of(head.word));
         let is_put = is_plain && state.shelf.put(&mut state.space, first, Head { extent: extent(0, pages), ..head });
-        if !is_put && let Ok(unmapped) = unmapped {
-            state.lazy.push(&mut state.space, first, head, pages, unmapped.stamp());
+        if !is_put {
+            state.lazy.push(&mut state.space, first, head, pages, self.tlb.stamp(self.regime));
         }
     }
 }

@@ -62,12 +62,12 @@ impl Lists {
         self.pages += extent_of(head.extent).1;
     }
 
-    /// The first of a list, whose first page is a multiple of `align`, out of it; and its tags.
+    /// The first of a list, out of it, and its tags.
     #[inline(always)]
-    fn pop<T: TagStore>(&mut self, space: &mut Space<T>, list: usize, align: Page) -> Option<(Page, Head)> {
+    fn pop<T: TagStore>(&mut self, space: &mut Space<T>, list: usize) -> Option<(Page, Head)> {
         let slot = self.heads.get_mut(list)?;
         let first = *slot;
-        if first == NONE || first & (align - 1) != 0 {
+        if first == NONE {
             return None;
         }
         space.tags_mut().focus(first);
@@ -117,6 +117,7 @@ impl Shelf {
     }
 
     /// Whether something has to be given back.
+    #[inline(always)]
     pub(super) const fn has_old(&self) -> bool {
         self.old.areas != 0
     }
@@ -145,6 +146,7 @@ impl Shelf {
         if pages as usize <= MOST { Some(pages as usize) } else { self.long_list(pages) }
     }
 
+    #[inline(never)]
     fn long_list(&self, pages: Page) -> Option<usize> {
         self.lengths.iter().position(|length| *length == pages).map(|at| MOST + 1 + at)
     }
@@ -175,24 +177,23 @@ impl Shelf {
         Some(MOST + 1 + at)
     }
 
-    /// An area whose block has exactly so many pages, and whose first is a multiple of `align`; and its tags. It stays
-    /// lazy.
+    /// An area whose block has exactly so many pages, and its tags. It stays lazy.
     #[inline(always)]
-    pub(super) fn take<T: TagStore>(&mut self, space: &mut Space<T>, pages: Page, align: Page) -> Option<(Page, Head)> {
-        let list = self.list(pages)?;
+    pub(super) fn take<T: TagStore>(&mut self, space: &mut Space<T>, pages: u64) -> Option<(Page, Head)> {
+        let list = if pages <= MOST as u64 { pages as usize } else { self.long_list(Page::try_from(pages).ok()?)? };
         if self.has_old() {
-            self.make_young(space, list, align);
+            self.make_young(space, list);
         }
-        self.young.pop(space, list, align)
+        self.young.pop(space, list)
     }
 
     /// Sees to it that a list has something young, if it has anything.
     #[inline(never)]
-    fn make_young<T: TagStore>(&mut self, space: &mut Space<T>, list: usize, align: Page) {
+    fn make_young<T: TagStore>(&mut self, space: &mut Space<T>, list: usize) {
         if self.young.heads.get(list) != Some(&NONE) {
             return;
         }
-        if let Some((first, head)) = self.old.pop(space, list, align) {
+        if let Some((first, head)) = self.old.pop(space, list) {
             // Of one that is being given back some frames are gone.
             let is_whole = extent_of(head.extent).0 == 0;
             let lists = if is_whole { &mut self.young } else { &mut self.old };
@@ -203,7 +204,7 @@ impl Shelf {
     /// Some area that has to be given back, and its tags.
     pub(super) fn pop_old<T: TagStore>(&mut self, space: &mut Space<T>) -> Option<(Page, Head)> {
         let list = self.old.any()?;
-        self.old.pop(space, list, 1)
+        self.old.pop(space, list)
     }
 
     /// Puts what [`pop_old`](Self::pop_old) gave back, of which something is left.

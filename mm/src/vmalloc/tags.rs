@@ -208,10 +208,9 @@ impl<A: Arch, S: TableSource> TagStore for Tags<A, S> {
     fn set_head(&mut self, page: Page, head: Head) {
         let tag = page.wrapping_sub(self.leaf_start);
         if tag <= LEAF_TAGS - 4 {
-            self.write(self.leaf, tag, head.word);
-            self.write(self.leaf, tag + 1, head.note);
-            self.write(self.leaf, tag + 2, head.extent);
-            self.write(self.leaf, tag + 3, head.run);
+            let place = self.word(self.leaf, tag).cast::<Head>();
+            // SAFETY: as in `write`; all four are in the leaf.
+            unsafe { place.write(head) };
         } else {
             self.set_elsewhere(page, head.word);
             self.set_elsewhere(page + 1, head.note);

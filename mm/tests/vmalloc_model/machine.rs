@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use mm::arch::Arch;
@@ -27,6 +27,8 @@ pub(crate) struct Source {
     pub(crate) left: AtomicU64,
     /// The largest order that is given.
     pub(crate) largest: AtomicU64,
+    /// Whether areas may be handed on.
+    pub(crate) recycles: AtomicBool,
 }
 
 impl Source {
@@ -37,7 +39,7 @@ impl Source {
         model.release(range);
         let total = buddy.free_pages();
         let [left, largest] = [u64::MAX, 10].map(AtomicU64::new);
-        Self { model, buddy: Mutex::new(buddy), total, left, largest }
+        Self { model, buddy: Mutex::new(buddy), total, left, largest, recycles: AtomicBool::new(true) }
     }
 
     /// Frames that somebody has.
@@ -67,6 +69,10 @@ unsafe impl PageSource for Source {
     fn give(&self, block: PageBlock) {
         self.model.release(block.range());
         self.buddy.lock().unwrap().free(block).unwrap();
+    }
+
+    fn recycles(&self) -> bool {
+        self.recycles.load(Ordering::Relaxed)
     }
 }
 
