@@ -41,6 +41,7 @@ mod global;
 mod lazy;
 mod look;
 mod map;
+mod pieces;
 mod pool;
 mod resize;
 mod reuse;
@@ -111,9 +112,12 @@ impl<S: PageSource> TableSource for Frames<S> {
     }
 }
 
+/// The tags of a machine.
+type MachineTags<'a, A, S> = Tags<&'a A, Frames<S>>;
+
 /// What the lock guards.
 struct State<'a, A: Arch, S: PageSource> {
-    space: Space<Tags<&'a A, Frames<S>>>,
+    space: Space<MachineTags<'a, A, S>>,
     tree: PageTable<&'a A>,
     tables: Frames<S>,
     lazy: Queue,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory in pieces (`frag=1`): all single pages were taken, and every second one is free again. What is in reserve for
-//! those who cannot wait stays in one piece.
+//! Memory in pieces (`frag=1`): all single pages were taken, and every second one is free again, those in reserve
+//! too: else whoever comes first would find the last large blocks.
 
 use mm::addr::{Order, PhysAddr};
 use mm::arch::Arch;
@@ -22,7 +22,7 @@ const END: u64 = u64::MAX;
 impl Fragmented {
     pub(super) fn new(pages: Source) -> Self {
         let mut held = Self { pages, head: END };
-        while let Ok(block) = pages.alloc(Gfp::KERNEL, Order::ZERO) {
+        while let Ok(block) = pages.alloc(Gfp::KERNEL | Gfp::MEMALLOC, Order::ZERO) {
             held.push(block);
         }
         let mut all = Self { pages, head: core::mem::replace(&mut held.head, END) };

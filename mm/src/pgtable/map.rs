@@ -151,29 +151,65 @@ impl<A: Arch> PageTable<A> {
             // Wraps behind the last page of all, and then only in front of nothing more.
             at = VirtAddr::new(at.as_raw().wrapping_add(piece.size));
         }
-        let size = at.as_raw().wrapping_sub(virt.as_raw());
-        let (mut spot, entry) = self.locate(virt, PAGE_LEVEL);
-        let slot = index(virt, PAGE_LEVEL);
-        let pages = size / PAGE_SIZE;
-        if spot.level != PAGE_LEVEL || slot as u64 + pages > ENTRIES as u64 || pages == 0 {
+        self.map_known(virt, at.as_raw().wrapping_sub(virt.as_raw()), pieces, attributes, source)
+    }
+
+    /// The same for pieces that are known to be made of whole pages within reach of descriptors, `size` bytes altogether.
+    ///
+    /// # Errors
+    ///
+    /// As [`map_pieces`](Self::map_pieces).
+    pub(crate) fn map_known(
+        &mut self,
+        virt: VirtAddr,
+        size: u64,
+        pieces: impl Iterator<Item = Piece> + Clone,
+        attributes: Attributes,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
+        if size == 0 || !self.has_free_pages(virt, size / PAGE_SIZE) {
             return self.map_checked(virt, pieces, attributes, source);
         }
-        // Pages of one table that is there: no piece needs a walk of its own.
-        let free = spot.entries() == 0
-            || entry.is_none() && (1..pages as usize).all(|n| self.load(spot.table, slot + n).is_none());
-        if !free {
-            return self.map_checked(virt, pieces, attributes, source);
+        let mut at = virt;
+        let mut spot = self.table_at::<PAGE_LEVEL>(at).ok_or(MapError::NoTable)?;
+        let (mut slot, mut written) = (index(at, PAGE_LEVEL), 0);
+        for mut piece in pieces {
+            while piece.size != 0 {
+                if slot == ENTRIES {
+                    self.count(&mut spot, written);
+                    at = VirtAddr::new(at.as_raw().wrapping_add(written as u64 * PAGE_SIZE));
+                    spot = self.table_at::<PAGE_LEVEL>(at).ok_or(MapError::NoTable)?;
+                    (slot, written) = (0, 0);
+                }
+                let count = ((piece.size / PAGE_SIZE) as usize).min(ENTRIES - slot);
+                let leaf = Descriptor::leaf_of(self.regime, PAGE_LEVEL, piece.phys, attributes, false);
+                self.fill_with_groups(spot.table, PAGE_LEVEL, slot, count, leaf);
+                slot += count;
+                written += count as isize;
+                let done = count as u64 * PAGE_SIZE;
+                piece = Piece { phys: PhysAddr::new_saturating(piece.phys.as_raw() + done), size: piece.size - done };
+            }
         }
-        let mut slot = slot;
-        for piece in pieces {
-            let count = (piece.size / PAGE_SIZE) as usize;
-            let leaf = Descriptor::leaf_of(self.regime, PAGE_LEVEL, piece.phys, attributes, false);
-            self.fill_with_groups(spot.table, PAGE_LEVEL, slot, count, leaf);
-            slot += count;
-        }
-        self.count(&mut spot, pages as isize);
+        self.count(&mut spot, written);
         self.arch.publish_tables();
         Ok(())
+    }
+
+    /// Whether there are tables of pages for so many pages from `virt` on, and nothing in them: then no piece needs a walk
+    /// of its own.
+    fn has_free_pages(&mut self, virt: VirtAddr, mut pages: u64) -> bool {
+        let mut at = virt;
+        while pages != 0 {
+            let Some(spot) = self.table_at::<PAGE_LEVEL>(at) else { return false };
+            let slot = index(at, PAGE_LEVEL);
+            let count = pages.min((ENTRIES - slot) as u64);
+            if !self.are_free(&spot, slot, count as usize) {
+                return false;
+            }
+            pages -= count;
+            at = VirtAddr::new(at.as_raw().wrapping_add(count * PAGE_SIZE));
+        }
+        true
     }
 
     fn map_checked(

@@ -3,11 +3,12 @@
 
 use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, State as BlockState, TagStore};
-use super::{BadArea, State, Vmalloc, VmallocError};
-use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, PhysAddr, VirtAddr};
+use super::pieces::Pieces;
+use super::{BadArea, MachineTags, State, Vmalloc, VmallocError};
+use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
-use crate::pgtable::{Attributes, CONTIGUOUS_GROUP, ENTRIES, MemoryType, Piece};
+use crate::pgtable::{Attributes, CONTIGUOUS_GROUP, ENTRIES, MemoryType};
 use crate::slab::PageSource;
 
 /// What an area should be.
@@ -84,16 +85,6 @@ impl Batch {
     }
 }
 
-/// Runs as what is to be mapped: whole, or page by page so that no larger descriptor is used.
-pub(super) fn pieces(runs: impl Iterator<Item = Run> + Clone, huge: bool) -> impl Iterator<Item = Piece> + Clone {
-    runs.flat_map(move |run| {
-        let (count, pages) = if huge { (1, u64::from(run.pages)) } else { (u64::from(run.pages), 1) };
-        let first = run.first.addr().as_raw();
-        let size = pages * PAGE_SIZE;
-        (0..count).map(move |n| Piece { phys: PhysAddr::new_saturating(first + n * size), size })
-    })
-}
-
 impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Makes an area. Complexity: O(1) for its addresses, O(pieces) for its frames.
     ///
@@ -156,8 +147,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 let size = pages * PAGE_SIZE;
                 state.tree.map(self.virt_of(first), run.first.addr(), size, request.attributes, &mut state.tables)
             } else {
-                let pieces = pieces(core::iter::once(run), false);
-                state.tree.map_pieces(self.virt_of(first), pieces, request.attributes, &mut state.tables)
+                let pieces = Pieces::<MachineTags<'a, A, S>>::one(run.piece(), false);
+                let size = pages * PAGE_SIZE;
+                state.tree.map_known(self.virt_of(first), size, pieces, request.attributes, &mut state.tables)
             };
             if let Err(error) = mapped {
                 state.space.free(first);
@@ -338,10 +330,11 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let (bytes, pages) = state.space.extent(first);
         state.space.provide_runs(first, runs, runs + batch.nr_runs())?;
         let virt = self.virt_of(first + pages as Page);
-        let pieces = pieces(batch.runs(), self.config.huge);
-        state.tree.map_pieces(virt, pieces, attributes, &mut state.tables)?;
-        for (index, run) in (runs..).zip(batch.runs()) {
-            state.space.set_run(first, index, run);
+        let words = batch.runs.get(..batch.used).unwrap_or_default();
+        let pieces = Pieces::<MachineTags<'a, A, S>>::of_words(words, self.config.huge);
+        state.tree.map_known(virt, batch.pages * PAGE_SIZE, pieces, attributes, &mut state.tables)?;
+        for (index, word) in (runs..).zip(words) {
+            state.space.set_run(first, index, *word);
         }
         state.space.set_extent(first, bytes, pages + batch.pages());
         Ok(())

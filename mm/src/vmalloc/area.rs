@@ -16,6 +16,7 @@ use super::block::{NoTags, Page, TagStore};
 use super::space::Space;
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::buddy::PageBlock;
+use crate::pgtable::Piece;
 
 /// Pages of a block that are not mapped.
 pub(super) const EXTRA: Page = 3;
@@ -111,6 +112,12 @@ impl Run {
         Self { first: block.pfn(), pages: block.order().pages() as u32, is_apart: false }
     }
 
+    /// As what is to be mapped.
+    #[inline(always)]
+    pub(super) const fn piece(self) -> Piece {
+        Piece { phys: self.first.addr(), size: self.pages as u64 * PAGE_SIZE }
+    }
+
     #[inline(always)]
     pub(super) const fn into_word(self) -> u64 {
         self.first.as_raw() | (self.pages as u64) << PFN_BITS | (self.is_apart as u64) << (PFN_BITS + PAGES_BITS)
@@ -195,8 +202,8 @@ impl<T: TagStore> Space<T> {
     }
 
     #[inline]
-    pub(super) fn set_run(&mut self, first: Page, index: u32, run: Run) {
-        self.tags_mut().set(first + RUNS + index, run.into_word());
+    pub(super) fn set_run(&mut self, first: Page, index: u32, word: u64) {
+        self.tags_mut().set(first + RUNS + index, word);
     }
 
     /// The runs of an area, from its first page on, until all its mapped pages are told.

@@ -5,11 +5,15 @@
 
 use super::area::{EXTRA, Kind, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
-use super::{BadArea, Vmalloc, VmallocError};
+use super::pieces::Pieces;
+use super::{BadArea, MachineTags, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::pgtable::{Attributes, Change, MapError, Piece};
 use crate::slab::PageSource;
+
+/// Descriptors have so many bits of address.
+const PHYS_BITS: u32 = 48;
 
 impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Maps frames one behind the other (Linux's `vmap`).
@@ -22,7 +26,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// The caller may map these frames with these attributes, until [`unmap`](Self::unmap).
     pub unsafe fn map(&self, frames: &[Pfn], attributes: Attributes, caller: u64) -> Result<VirtAddr, VmallocError> {
-        let pieces = frames.iter().map(|frame| Piece { phys: frame.addr(), size: PAGE_SIZE });
+        let pieces = Pieces::of_frames(frames);
         self.map_pieces(pieces, frames.len() as u64, 1, Kind::Map, attributes, caller)
     }
 
@@ -50,7 +54,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(VmallocError::TooLarge(size));
         }
         let piece = Piece { phys: first, size: pages * PAGE_SIZE };
-        let pieces = core::iter::once(piece);
+        if first.as_raw().saturating_add(piece.size) > 1 << PHYS_BITS {
+            return Err(VmallocError::Map(MapError::OutOfRange(self.config.start)));
+        }
+        let pieces = Pieces::one(piece, true);
         let virt = self.map_pieces(pieces, pages, self.alignment(pages) as Page, Kind::Io, attributes, caller)?;
         Ok(VirtAddr::new(virt.as_raw() + offset))
     }
@@ -80,7 +87,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     fn map_pieces(
         &self,
-        pieces: impl Iterator<Item = Piece> + Clone,
+        pieces: Pieces<'_, MachineTags<'a, A, S>>,
         pages: u64,
         align: Page,
         kind: Kind,
@@ -97,7 +104,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         self.with_retry(|state| {
             let (first, word) = self.find_block(state, pages, align)?;
             let virt = self.virt_of(first);
-            let mapped = state.tree.map_pieces(virt, pieces.clone(), attributes, &mut state.tables);
+            let mapped = state.tree.map_known(virt, bytes, pieces.clone(), attributes, &mut state.tables);
             if let Err(error) = mapped {
                 state.space.free(first);
                 return Err(error.into());

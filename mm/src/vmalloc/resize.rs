@@ -2,9 +2,10 @@
 //! `vrealloc`: areas that grow and shrink. Data is never copied: what does not fit where it is gets other addresses for the
 //! same frames.
 
-use super::alloc::{Batch, pieces};
+use super::alloc::Batch;
 use super::area::{EXTRA, Kind, Run, UNLIKE};
 use super::block::{Page, TagStore};
+use super::pieces::Pieces;
 use super::{BadArea, Request, State, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -150,7 +151,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
         for index in 0..runs {
             let run = state.space.run(first, index);
-            state.space.set_run(place, index, run);
+            state.space.set_run(place, index, run.into_word());
         }
         Ok(place)
     }
@@ -165,8 +166,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         old: u64,
         request: &Request,
     ) -> Result<(), VmallocError> {
-        let pieces = pieces(state.space.runs(first), self.config.huge);
-        state.tree.map_pieces(self.virt_of(place), pieces, request.attributes, &mut state.tables)?;
+        let pieces = Pieces::of_area(&state.space, first, self.config.huge);
+        let size = old * PAGE_SIZE;
+        state.tree.map_known(self.virt_of(place), size, pieces, request.attributes, &mut state.tables)?;
         let unmapped = state.tree.unmap(self.virt_of(first), old * PAGE_SIZE, self.tlb, &mut state.tables)?;
         let (kind, (_, caller)) = (state.space.kind(first), state.space.info(first));
         state.space.set_info(place, kind as u32 | UNLIKE, caller);
@@ -214,6 +216,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let start = run.first.as_raw() + u64::from(kept);
         let rest = Run { first: Pfn::new(start).unwrap_or_default(), pages: run.pages - kept, is_apart: true };
         rest.blocks().for_each(|block| self.source.give(block));
-        state.space.set_run(first, index, Run { pages: kept, is_apart: true, ..run });
+        state.space.set_run(first, index, Run { pages: kept, is_apart: true, ..run }.into_word());
     }
 }

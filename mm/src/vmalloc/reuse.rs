@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Areas from the [`Shelf`](super::shelf::Shelf): mapped again as they were.
 
-use super::alloc::pieces;
 use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
+use super::pieces::Pieces;
 use super::{State, Vmalloc};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
-use crate::pgtable::Attributes;
+use crate::pgtable::{Attributes, MapError};
 use crate::slab::PageSource;
 
 /// What frames that are at hand may not be right for.
@@ -47,7 +47,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let mapped = if u64::from(run.pages) == pages && self.config.huge {
             state.tree.map(virt, run.first.addr(), pages * PAGE_SIZE, Attributes::DATA, &mut state.tables)
         } else {
-            self.map_runs(state, first)
+            self.map_runs(state, first, pages * PAGE_SIZE)
         };
         if mapped.is_err() {
             // A table is missing that was trimmed: the long way gives more back first.
@@ -59,9 +59,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     /// Maps the runs of an area that has more than one, or each by pages.
     #[inline(never)]
-    fn map_runs(&self, state: &mut State<'a, A, S>, first: Page) -> Result<(), crate::pgtable::MapError> {
-        let pieces = pieces(state.space.runs(first), self.config.huge);
-        state.tree.map_pieces(self.virt_of(first), pieces, Attributes::DATA, &mut state.tables)
+    fn map_runs(&self, state: &mut State<'a, A, S>, first: Page, size: u64) -> Result<(), MapError> {
+        let pieces = Pieces::of_area(&state.space, first, self.config.huge);
+        state.tree.map_known(self.virt_of(first), size, pieces, Attributes::DATA, &mut state.tables)
     }
 
     /// Fills an area, which is ours, with zeros. Not under the lock: that takes long.
