@@ -43,6 +43,16 @@ impl Chunk {
     }
 }
 
+/// Leaves that are being written, one behind the other, to tables of pages.
+struct Filling {
+    /// The address of the first in this table.
+    at: VirtAddr,
+    spot: Spot,
+    /// The first entry in this table, and the next.
+    start: usize,
+    slot: usize,
+}
+
 impl<A: Arch> PageTable<A> {
     /// Maps `size` bytes at `virt` to `phys`. Complexity: one step per descriptor written.
     ///
@@ -170,29 +180,47 @@ impl<A: Arch> PageTable<A> {
         if size == 0 || !self.has_free_pages(virt, size / PAGE_SIZE) {
             return self.map_checked(virt, pieces, attributes, source);
         }
-        let mut at = virt;
-        let mut spot = self.table_at::<PAGE_LEVEL>(at).ok_or(MapError::NoTable)?;
-        let (mut slot, mut written) = (index(at, PAGE_LEVEL), 0);
-        for mut piece in pieces {
-            while piece.size != 0 {
-                if slot == ENTRIES {
-                    self.count(&mut spot, written);
-                    at = VirtAddr::new(at.as_raw().wrapping_add(written as u64 * PAGE_SIZE));
-                    spot = self.table_at::<PAGE_LEVEL>(at).ok_or(MapError::NoTable)?;
-                    (slot, written) = (0, 0);
-                }
-                let count = ((piece.size / PAGE_SIZE) as usize).min(ENTRIES - slot);
-                let leaf = Descriptor::leaf_of(self.regime, PAGE_LEVEL, piece.phys, attributes, false);
-                self.fill_with_groups(spot.table, PAGE_LEVEL, slot, count, leaf);
-                slot += count;
-                written += count as isize;
-                let done = count as u64 * PAGE_SIZE;
-                piece = Piece { phys: PhysAddr::new_saturating(piece.phys.as_raw() + done), size: piece.size - done };
+        let spot = self.table_at::<PAGE_LEVEL>(virt).ok_or(MapError::NoTable)?;
+        let slot = index(virt, PAGE_LEVEL);
+        let mut filling = Filling { at: virt, spot, start: slot, slot };
+        let like = Descriptor::leaf_of(self.regime, PAGE_LEVEL, PhysAddr::ZERO, attributes, false).as_raw();
+        pieces.for_each(|piece| {
+            if piece.size == PAGE_SIZE && filling.slot < ENTRIES {
+                let leaf = Descriptor::from_raw(like | piece.phys.as_raw());
+                self.store(filling.spot.table, filling.slot, leaf);
+                filling.slot += 1;
+            } else {
+                self.fill_more(&mut filling, piece, like);
             }
-        }
-        self.count(&mut spot, written);
+        });
+        self.end_table(&mut filling);
         self.arch.publish_tables();
         Ok(())
+    }
+
+    /// Writes the leaves of a piece where those before ended, in tables that are there.
+    #[inline(never)]
+    fn fill_more(&mut self, filling: &mut Filling, mut piece: Piece, like: u64) {
+        while piece.size != 0 {
+            if filling.slot == ENTRIES {
+                let Some(spot) = self.end_table(filling) else { return };
+                *filling = Filling { spot, start: 0, slot: 0, ..*filling };
+            }
+            let count = ((piece.size / PAGE_SIZE) as usize).min(ENTRIES - filling.slot);
+            let leaf = Descriptor::from_raw(like | piece.phys.as_raw());
+            self.fill_with_groups(filling.spot.table, PAGE_LEVEL, filling.slot, count, leaf);
+            filling.slot += count;
+            let done = count as u64 * PAGE_SIZE;
+            piece = Piece { phys: PhysAddr::new_saturating(piece.phys.as_raw() + done), size: piece.size - done };
+        }
+    }
+
+    /// Counts what was written to a table, and finds the one behind it.
+    fn end_table(&mut self, filling: &mut Filling) -> Option<Spot> {
+        let written = filling.slot - filling.start;
+        self.count(&mut filling.spot, written as isize);
+        filling.at = VirtAddr::new(filling.at.as_raw().wrapping_add(written as u64 * PAGE_SIZE));
+        if filling.slot == ENTRIES { self.table_at::<PAGE_LEVEL>(filling.at) } else { None }
     }
 
     /// Whether there are tables of pages for so many pages from `virt` on, and nothing in them: then no piece needs a walk

@@ -198,7 +198,13 @@ impl<T: TagStore> Space<T> {
 
     /// Provides for runs up to and without `end`.
     pub(super) fn provide_runs(&mut self, first: Page, start: u32, end: u32) -> Result<(), NoTags> {
-        (start..end).try_for_each(|index| self.tags_mut().provide(first + RUNS + index))
+        self.tags_mut().provide_all(first + RUNS + start..first + RUNS + end)
+    }
+
+    /// Some of the runs of an area from `index` on, as words, at least one of the `count` that it has.
+    #[inline]
+    pub(super) fn run_words(&self, first: Page, index: u32, count: u32) -> &[u64] {
+        self.tags().words(first + RUNS + index, count)
     }
 
     #[inline]

@@ -37,6 +37,18 @@ pub(super) trait TagStore {
     /// Sets the word of `page`, which has been provided.
     fn set(&mut self, page: Page, word: u64);
 
+    /// Provides for all of these pages.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTags`].
+    fn provide_all(&mut self, mut pages: core::ops::Range<Page>) -> Result<(), NoTags> {
+        pages.try_for_each(|page| self.provide(page))
+    }
+
+    /// Some of the words from `page` on, at least one of `count`, all of which have been provided: as many as stand in a row.
+    fn words(&self, page: Page, count: u32) -> &[u64];
+
     /// The words of `page` and the three behind it, which have been provided.
     #[inline]
     fn head(&self, page: Page) -> Head {

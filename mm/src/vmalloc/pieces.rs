@@ -71,7 +71,6 @@ impl<'a, T: TagStore> Pieces<'a, T> {
         Self { notes: Notes::Area { space, first, index: 0, left }, rest: NOTHING, huge }
     }
 
-    #[inline(always)]
     fn note(&mut self) -> Option<Piece> {
         match &mut self.notes {
             Notes::Words(words) => words.next().map(|word| Run::from_word(*word).piece()),
@@ -93,14 +92,9 @@ impl<'a, T: TagStore> Pieces<'a, T> {
 impl<T: TagStore> Iterator for Pieces<'_, T> {
     type Item = Piece;
 
-    #[inline(always)]
     fn next(&mut self) -> Option<Piece> {
         if self.rest.size == 0 {
-            let piece = self.note()?;
-            if self.huge {
-                return Some(piece);
-            }
-            self.rest = piece;
+            self.rest = self.note()?;
         }
         let size = if self.huge { self.rest.size } else { PAGE_SIZE };
         let piece = Piece { size, ..self.rest };
@@ -109,5 +103,40 @@ impl<T: TagStore> Iterator for Pieces<'_, T> {
             size: self.rest.size.saturating_sub(size),
         };
         Some(piece)
+    }
+
+    /// All of it, with a loop of its own for each kind of notes.
+    #[inline(always)]
+    fn fold<B, F: FnMut(B, Piece) -> B>(mut self, init: B, mut act: F) -> B {
+        let mut done = init;
+        match &mut self.notes {
+            Notes::Frames(frames) => {
+                for frame in frames {
+                    done = act(done, Piece { phys: frame.addr(), size: PAGE_SIZE });
+                }
+            }
+            Notes::Area { space, first, index, left } if self.huge => {
+                while *left != 0 {
+                    let words = space.run_words(*first, *index, *left as u32);
+                    if words.is_empty() {
+                        break;
+                    }
+                    for run in words.iter().map(|word| Run::from_word(*word)) {
+                        done = act(done, run.piece());
+                        *index += 1;
+                        *left = left.saturating_sub(u64::from(run.pages));
+                        if *left == 0 {
+                            break;
+                        }
+                    }
+                }
+            }
+            _ => {
+                for piece in self {
+                    done = act(done, piece);
+                }
+            }
+        }
+        done
     }
 }

@@ -175,6 +175,22 @@ impl<A: Arch, S: TableSource> TagStore for Tags<A, S> {
         if page.wrapping_sub(self.leaf_start) < LEAF_TAGS { Ok(()) } else { self.provide_leaf(page / LEAF_TAGS) }
     }
 
+    fn provide_all(&mut self, pages: Range<Page>) -> Result<(), NoTags> {
+        let mut page = pages.start;
+        while page < pages.end {
+            self.provide(page)?;
+            page = (page / LEAF_TAGS + 1) * LEAF_TAGS;
+        }
+        Ok(())
+    }
+
+    fn words(&self, page: Page, count: u32) -> &[u64] {
+        let Some((leaf, tag)) = self.place(page) else { return &[] };
+        let count = count.min(LEAF_TAGS - tag) as usize;
+        // SAFETY: the frame is this store's, RAM that `arch` shows, and these words are in it; writers have `&mut self`.
+        unsafe { core::slice::from_raw_parts(self.word(leaf, tag), count) }
+    }
+
     #[inline(always)]
     fn get(&self, page: Page) -> u64 {
         // A page that was not provided for is a bug of the space; it reads as no block.
