@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory for what a benchmark works on: blocks of the page allocator that lie side by side.
+//! Memory for what a benchmark works on: blocks of the page allocator that lie side by side, or an area of vmalloc where
+//! memory is in pieces.
 
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
 use mm::addr::{Order, Pfn};
 use mm::arch::Arch;
@@ -10,6 +12,7 @@ use mm::gfp::Gfp;
 use mm::page_alloc::Pages;
 
 use crate::cpu::Hardware;
+use crate::vmalloc::{vfree, vzalloc};
 
 /// Most blocks that a buffer is pieced together from, and that are tried for it.
 const MAX_BLOCKS: usize = 32;
@@ -18,6 +21,7 @@ const MAX_BLOCKS: usize = 32;
 pub(crate) struct Buffer<T: Number> {
     pages: &'static Pages<'static, Hardware>,
     blocks: [Option<PageBlock>; MAX_BLOCKS],
+    area: Option<NonNull<u8>>,
     first: *mut T,
     length: usize,
 }
@@ -34,7 +38,7 @@ unsafe impl Number for u32 {}
 unsafe impl Number for u64 {}
 
 impl<T: Number> Buffer<T> {
-    /// Room for `length` numbers; `None` if there is not that much memory in one piece.
+    /// Room for `length` numbers; `None` if there is not that much memory.
     pub(crate) fn new(pages: &'static Pages<'static, Hardware>, arch: &Hardware, length: usize) -> Option<Self> {
         let bytes = (length * size_of::<T>()).max(1) as u64;
         let (order, count) = match Order::for_bytes(bytes) {
@@ -59,9 +63,11 @@ impl<T: Number> Buffer<T> {
         for slot in blocks.iter_mut().take(if run == count { last - run } else { last }) {
             give_back(pages, slot);
         }
-        let first = blocks.iter().flatten().next()?;
-        let first = arch.direct_map(first.pfn().addr()).cast::<T>();
-        Some(Self { pages, blocks, first, length })
+        let (area, first) = match blocks.iter().flatten().next() {
+            Some(block) => (None, arch.direct_map(block.pfn().addr())),
+            None => vzalloc(bytes).ok().map(|area| (Some(area), area.as_ptr()))?,
+        };
+        Some(Self { pages, blocks, area, first: first.cast(), length })
     }
 }
 
@@ -76,7 +82,8 @@ impl<T: Number> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the blocks are ours, side by side in the direct map, zeroed, and large enough; any bytes are a `T`.
+        // SAFETY: the blocks are ours, side by side in the direct map, or an area is, zeroed, and large enough; any bytes
+        // are a `T`.
         unsafe { core::slice::from_raw_parts(self.first, self.length) }
     }
 }
@@ -92,6 +99,10 @@ impl<T: Number> Drop for Buffer<T> {
     fn drop(&mut self) {
         for slot in &mut self.blocks {
             give_back(self.pages, slot);
+        }
+        if let Some(area) = self.area.take() {
+            // SAFETY: ours, and used by nobody any more.
+            unsafe { vfree(area) };
         }
     }
 }
