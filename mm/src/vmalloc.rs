@@ -222,7 +222,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let mut state = self.state.lock(self.arch);
         match &mut *state {
             Some(state) => act(state),
-            None => self.start().and_then(|new| act(state.insert(new))),
+            slot => act(self.start(slot)?),
         }
     }
 
@@ -240,12 +240,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     }
 
     #[cold]
-    fn start(&self) -> Result<State<'a, A, S>, VmallocError> {
+    #[inline(never)]
+    fn start<'s>(&self, slot: &'s mut Option<State<'a, A, S>>) -> Result<&'s mut State<'a, A, S>, VmallocError> {
         let tags = Tags::new(self.arch, Frames(self.source))?;
         let space = Space::new(tags, self.pages())?;
         // SAFETY: the caller of `new` promised a whole tree whose entries for these addresses are ours alone.
         let tree = unsafe { PageTable::from_root(self.arch, self.root, self.regime) };
-        Ok(State {
+        Ok(slot.insert(State {
             space,
             tree,
             tables: Frames(self.source),
@@ -255,7 +256,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             last_move: None,
             nr_pages: 0,
             nr_areas: 0,
-        })
+        }))
     }
 
     /// `act`, and if memory or addresses are short once more when everything that waits is back.

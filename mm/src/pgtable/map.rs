@@ -48,9 +48,8 @@ struct Filling {
     /// The address of the first in this table.
     at: VirtAddr,
     spot: Spot,
-    /// The first entry in this table, and the next.
+    /// The first entry in this table.
     start: usize,
-    slot: usize,
 }
 
 impl<A: Arch> PageTable<A> {
@@ -181,46 +180,49 @@ impl<A: Arch> PageTable<A> {
             return self.map_checked(virt, pieces, attributes, source);
         }
         let spot = self.table_at::<PAGE_LEVEL>(virt).ok_or(MapError::NoTable)?;
-        let slot = index(virt, PAGE_LEVEL);
-        let mut filling = Filling { at: virt, spot, start: slot, slot };
+        let start = index(virt, PAGE_LEVEL);
+        let mut filling = Filling { at: virt, spot, start };
         let like = Descriptor::leaf_of(self.regime, PAGE_LEVEL, PhysAddr::ZERO, attributes, false).as_raw();
+        // In registers, for pages one by one.
+        let (mut table, mut slot) = (spot.table, start);
         pieces.for_each(|piece| {
-            if piece.size == PAGE_SIZE && filling.slot < ENTRIES {
-                let leaf = Descriptor::from_raw(like | piece.phys.as_raw());
-                self.store(filling.spot.table, filling.slot, leaf);
-                filling.slot += 1;
+            if piece.size == PAGE_SIZE && slot < ENTRIES {
+                self.store(table, slot, Descriptor::from_raw(like | piece.phys.as_raw()));
+                slot += 1;
             } else {
-                self.fill_more(&mut filling, piece, like);
+                (table, slot) = self.fill_more(&mut filling, slot, piece, like);
             }
         });
-        self.end_table(&mut filling);
+        self.end_table(&mut filling, slot);
         self.arch.publish_tables();
         Ok(())
     }
 
-    /// Writes the leaves of a piece where those before ended, in tables that are there.
+    /// Writes the leaves of a piece from `slot` on, where those before ended, in tables that are there; tells where it ends.
     #[inline(never)]
-    fn fill_more(&mut self, filling: &mut Filling, mut piece: Piece, like: u64) {
+    fn fill_more(&mut self, filling: &mut Filling, mut slot: usize, mut piece: Piece, like: u64) -> (PhysAddr, usize) {
         while piece.size != 0 {
-            if filling.slot == ENTRIES {
-                let Some(spot) = self.end_table(filling) else { return };
-                *filling = Filling { spot, start: 0, slot: 0, ..*filling };
+            if slot == ENTRIES {
+                let Some(spot) = self.end_table(filling, slot) else { break };
+                (filling.spot, filling.start, slot) = (spot, 0, 0);
             }
-            let count = ((piece.size / PAGE_SIZE) as usize).min(ENTRIES - filling.slot);
+            let count = ((piece.size / PAGE_SIZE) as usize).min(ENTRIES - slot);
             let leaf = Descriptor::from_raw(like | piece.phys.as_raw());
-            self.fill_with_groups(filling.spot.table, PAGE_LEVEL, filling.slot, count, leaf);
-            filling.slot += count;
+            self.fill_with_groups(filling.spot.table, PAGE_LEVEL, slot, count, leaf);
+            slot += count;
             let done = count as u64 * PAGE_SIZE;
             piece = Piece { phys: PhysAddr::new_saturating(piece.phys.as_raw() + done), size: piece.size - done };
         }
+        (filling.spot.table, slot)
     }
 
-    /// Counts what was written to a table, and finds the one behind it.
-    fn end_table(&mut self, filling: &mut Filling) -> Option<Spot> {
-        let written = filling.slot - filling.start;
+    /// Counts what was written to a table before `slot`, and finds the one behind it.
+    #[inline]
+    fn end_table(&mut self, filling: &mut Filling, slot: usize) -> Option<Spot> {
+        let written = slot - filling.start;
         self.count(&mut filling.spot, written as isize);
         filling.at = VirtAddr::new(filling.at.as_raw().wrapping_add(written as u64 * PAGE_SIZE));
-        if filling.slot == ENTRIES { self.table_at::<PAGE_LEVEL>(filling.at) } else { None }
+        if slot == ENTRIES { self.table_at::<PAGE_LEVEL>(filling.at) } else { None }
     }
 
     /// Whether there are tables of pages for so many pages from `virt` on, and nothing in them: then no piece needs a walk

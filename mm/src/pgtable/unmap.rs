@@ -40,15 +40,34 @@ impl<A: Arch> PageTable<A> {
         }
     }
 
-    /// The same for a range that is mapped throughout, by nothing that reaches beyond it. What TLBs may still know of it is
-    /// the caller's affair, who takes a [`Tlb::stamp`] or maps the same again. Complexity: less, since no entry has to be
-    /// looked at.
+    /// The same for a range that is mapped throughout, by nothing that reaches beyond it. Complexity: less, since no entry has
+    /// to be looked at.
     ///
     /// # Errors
     ///
     /// As [`unmap`](Self::unmap).
     #[inline(always)]
     pub(crate) fn unmap_full(
+        &mut self,
+        virt: VirtAddr,
+        size: u64,
+        tlb: &Tlb<A>,
+        source: &mut impl TableSource,
+    ) -> Result<Unmapped, MapError> {
+        self.unmap_for_now(virt, size, tlb, source)?;
+        let span = Span { start: virt, size, level: PAGE_LEVEL as u8, tables: false };
+        let pages = size / PAGE_SIZE;
+        Ok(Unmapped { regime: self.regime, span, pages, stamp: tlb.stamp(self.regime), payload: () })
+    }
+
+    /// The same where what TLBs may still know of it is the caller's affair, who takes a [`Tlb::stamp`] or maps the same
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap`](Self::unmap).
+    #[inline(always)]
+    pub(crate) fn unmap_for_now(
         &mut self,
         virt: VirtAddr,
         size: u64,

@@ -9,9 +9,11 @@ use super::pieces::Pieces;
 use super::{BadArea, MachineTags, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
-use crate::pgtable::{Attributes, Change, MapError, Piece};
+use crate::pgtable::{Attributes, Change, ENTRIES, MapError, Piece};
 use crate::slab::PageSource;
 
+/// The smallest block of a translation table.
+const LEAST_BLOCK: u64 = ENTRIES as u64 * PAGE_SIZE;
 /// Descriptors have so many bits of address.
 const PHYS_BITS: u32 = 48;
 
@@ -168,7 +170,12 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             let Head { word, extent, .. } = state.space.tags().head(page);
             let size = extent_of(extent).1 * PAGE_SIZE;
             if size != 0 {
-                let unmapped = state.tree.unmap(start, size, self.tlb, &mut state.tables);
+                // Where there may be blocks, one invalidate for each is enough.
+                let unmapped = if size < LEAST_BLOCK {
+                    state.tree.unmap_full(start, size, self.tlb, &mut state.tables)
+                } else {
+                    state.tree.unmap(start, size, self.tlb, &mut state.tables)
+                };
                 debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped");
                 if let Ok(unmapped) = unmapped {
                     unmapped.flush(self.tlb).release();

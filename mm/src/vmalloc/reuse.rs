@@ -83,7 +83,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     pub(super) fn put_away(&self, state: &mut State<'a, A, S>, first: Page, head: Head) {
         let (_, pages) = extent_of(head.extent);
         let size = pages * PAGE_SIZE;
-        let unmapped = state.tree.unmap_full(self.virt_of(first), size, self.tlb, &mut state.tables);
+        let unmapped = state.tree.unmap_for_now(self.virt_of(first), size, self.tlb, &mut state.tables);
         debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped: {unmapped:?}");
         let is_plain = block::short_of(head.word) & UNLIKE == 0
             && pages + u64::from(EXTRA) == u64::from(block::pages_of(head.word));
