@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use mm::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use mm::gfp::Gfp;
 use mm::pgtable::{Attributes, Regime};
 use mm::vmalloc::{BadArea, Config, Kind, Request, Vmalloc, VmallocError, pointer};
@@ -150,6 +150,40 @@ pub unsafe fn vrealloc(memory: Option<NonNull<u8>>, bytes: u64, gfp: Gfp) -> Res
     let virt = memory.map(|memory| VirtAddr::new(memory.addr().get() as u64));
     let virt = AREAS.get().ok_or(VmallocError::NoSpace)?.resize(virt, &request)?;
     virt.map(pointer).transpose()
+}
+
+/// Maps frames one behind the other for a moment, as `vm_map_ram` does: without a lock and without a flush for each.
+///
+/// # Errors
+///
+/// [`VmallocError`].
+///
+/// # Safety
+///
+/// The frames are the caller's; after [`vm_unmap_ram`] stale pointers may still reach them until [`vm_unmap_aliases`].
+pub unsafe fn vm_map_ram(frames: &[Pfn]) -> Result<NonNull<u8>, VmallocError> {
+    // SAFETY: the caller's promise.
+    pointer(unsafe { AREAS.get().ok_or(VmallocError::NoSpace)?.map_ram(frames, 0)? })
+}
+
+/// Undoes [`vm_map_ram`] of so many frames, on any CPU. Of anything else it says what is wrong and does nothing.
+///
+/// # Safety
+///
+/// Nobody uses the mapping any more.
+pub unsafe fn vm_unmap_ram(memory: NonNull<u8>, count: usize) {
+    let virt = VirtAddr::new(memory.addr().get() as u64);
+    let undone = AREAS.get().map_or(Err(BadArea::None(virt)), |vmalloc| vmalloc.unmap_ram(virt, count));
+    if let Err(error) = undone {
+        pr_err!("{error}");
+    }
+}
+
+/// Makes all CPUs forget what was unmapped, and gives back what waited for that.
+pub fn vm_unmap_aliases() {
+    if let Some(vmalloc) = AREAS.get() {
+        vmalloc.purge();
+    }
 }
 
 /// Maps device registers.

@@ -53,7 +53,7 @@ pub const ENTRIES: usize = 512;
 /// Entries of a contiguous group.
 pub const CONTIGUOUS_GROUP: usize = 16;
 /// The last level: pages.
-const PAGE_LEVEL: usize = 3;
+pub(crate) const PAGE_LEVEL: usize = 3;
 
 /// Bytes that one entry of `level` maps.
 #[must_use]
@@ -114,6 +114,9 @@ pub struct PageTable<A> {
     /// The GiB that was used last, its level 1 table and its level 2 table: most of the next are for the same.
     last: (u64, PhysAddr, PhysAddr),
 }
+
+/// The count of a table that somebody writes to directly.
+const HELD: usize = 1023;
 
 /// No GiB has this number.
 const NO_GIB: u64 = u64::MAX;

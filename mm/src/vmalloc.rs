@@ -11,6 +11,7 @@
 //!     |--- Queue     unmapped, but TLBs may still know the way         `lazy.rs`
 //!     |--- Shelf     areas with their frames, for the next of that size `shelf.rs`, `reuse.rs`
 //!     |--- Pool      addresses that are free for the next of that size `pool.rs`
+//!     |--- Ram       mappings of a moment, a block of addresses a CPU    `ram.rs`
 //!     |
 //!   PageTable, Tlb                                                     `crate::pgtable`, `crate::tlb`
 //! ```
@@ -43,6 +44,7 @@ mod look;
 mod map;
 mod pieces;
 mod pool;
+mod ram;
 mod resize;
 mod reuse;
 mod shelf;
@@ -60,6 +62,8 @@ pub use self::global::Global;
 use self::lazy::Queue;
 pub use self::look::Usage;
 use self::pool::Pool;
+pub use self::ram::MOST_PAGES as MOST_RAM_PAGES;
+use self::ram::{Blocks, Ram};
 use self::shelf::Shelf;
 use self::space::Space;
 use self::tags::Tags;
@@ -123,6 +127,7 @@ struct State<'a, A: Arch, S: PageSource> {
     lazy: Queue,
     shelf: Shelf,
     pool: Pool,
+    ram: Blocks,
     /// When frames last went to other addresses: until a flush after that, TLBs may know them by the old ones too.
     last_move: Option<Stamp>,
     /// Frames of areas that are in use.
@@ -140,6 +145,7 @@ pub struct Vmalloc<'a, A: Arch, S: PageSource> {
     pages: Page,
     root: PhysAddr,
     regime: Regime,
+    ram: Ram,
     /// Nothing until the first area: a board that needs none pays nothing.
     state: IrqSpinLock<Option<State<'a, A, S>>>,
 }
@@ -178,7 +184,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let state = IrqSpinLock::new(Rank::SPACE, None);
         let pages = config.size / PAGE_SIZE;
         let pages = if pages < MAX_PAGES as u64 { pages as Page } else { MAX_PAGES };
-        Self { arch, source, tlb, config, pages, root, regime, state }
+        Self { arch, source, tlb, config, pages, root, regime, ram: Ram::new(), state }
     }
 
     /// What it was made with.
@@ -253,6 +259,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             lazy: Queue::new(),
             shelf: Shelf::new(),
             pool: Pool::new(),
+            ram: Blocks::new(),
             last_move: None,
             nr_pages: 0,
             nr_areas: 0,

@@ -10,6 +10,8 @@ mod limits;
 mod machine;
 #[path = "vmalloc_model/mapping.rs"]
 mod mapping;
+#[path = "vmalloc_model/ram.rs"]
+mod ram;
 #[path = "vmalloc_model/random.rs"]
 mod random;
 #[path = "vmalloc_model/reuse.rs"]

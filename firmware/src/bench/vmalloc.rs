@@ -17,7 +17,7 @@ use super::{Bench, Context, counter, no_suffix, replay};
 use crate::console::Failure;
 use crate::kvmalloc::{kvfree, kvmalloc};
 use crate::test_vmalloc::{self, Parameters};
-use crate::vmalloc::{self, KernelVmalloc};
+use crate::vmalloc::{self, KernelVmalloc, vm_map_ram, vm_unmap_aliases, vm_unmap_ram};
 
 /// Bytes, and what they are called.
 const SIZES: [(u64, &str); 6] =
@@ -77,6 +77,13 @@ pub(super) const BENCHES: &[Bench] = &[
         variants: MAPPED.len(),
         suffix: |variant, w| write!(w, "{}", MAPPED.get(variant).unwrap_or(&0)),
         run: map,
+    },
+    Bench {
+        name: "vm_map_ram_",
+        help: "the same for a moment, without a flush",
+        variants: MAPPED.len(),
+        suffix: |variant, w| write!(w, "{}", MAPPED.get(variant).unwrap_or(&0)),
+        run: map_ram,
     },
     Bench {
         name: "vrealloc_",
@@ -256,25 +263,51 @@ fn trace_percentiles(context: &mut Context<'_>, _: usize) -> Result<(), Failure>
 }
 
 fn map(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
-    const PAIRS: u64 = 1000;
+    let vmalloc = state(context);
+    map_with(context, "vmap", variant, |frames| {
+        // SAFETY: the frames are ours.
+        let virt = unsafe { vmalloc.map(frames, Attributes::DATA, 0) };
+        virt.is_ok_and(|virt| vmalloc.unmap(virt).is_ok())
+    })
+}
+
+fn map_ram(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
+    let map: unsafe fn(&[Pfn]) -> _ = core::hint::black_box(vm_map_ram);
+    let unmap: unsafe fn(_, _) = core::hint::black_box(vm_unmap_ram);
+    let done = map_with(context, "vm_map_ram", variant, |frames| {
+        // SAFETY: the frames are ours.
+        let Ok(memory) = (unsafe { map(frames) }) else { return false };
+        // SAFETY: as above, and nobody knows of it.
+        unsafe { unmap(memory, frames.len()) };
+        true
+    });
+    vm_unmap_aliases();
+    done
+}
+
+fn map_with(
+    context: &mut Context<'_>,
+    name: &str,
+    variant: usize,
+    mut pair: impl FnMut(&[Pfn]) -> bool,
+) -> Result<(), Failure> {
+    const PAIRS: u64 = 10_000;
     let count = MAPPED.get(variant).copied().unwrap_or(1);
-    let (vmalloc, pages, overhead) = (state(context), context.machine.memory.pages, counter::overhead());
+    let (pages, overhead) = (context.machine.memory.pages, counter::overhead());
     let mut frames = [Pfn::default(); 64];
     let Some(frames) = frames.get_mut(..count) else { return Err(NO_MEMORY) };
     let taken = pages.alloc_bulk(Gfp::KERNEL, frames);
     let mut failed = taken < count;
     let total = counter::count(overhead, || {
         for _ in 0..PAIRS {
-            // SAFETY: the frames are ours.
-            let Ok(virt) = (unsafe { vmalloc.map(frames, Attributes::DATA, 0) }) else { return failed = true };
-            failed |= vmalloc.unmap(virt).is_err();
+            failed |= !pair(frames);
         }
     });
     let freed = pages.free_bulk(frames.get(..taken).unwrap_or_default());
     if failed || freed.is_err() {
         return Err(NO_MEMORY);
     }
-    Ok(context.report(format_args!("vmap_{count}"), total, PAIRS, "instructions")?)
+    Ok(context.report(format_args!("{name}_{count}"), total, PAIRS, "instructions")?)
 }
 
 fn resize(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {

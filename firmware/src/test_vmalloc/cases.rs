@@ -12,7 +12,9 @@ use mm::rcu::RcuHead;
 use super::{Outcome, Test, Worker};
 use crate::slab::slab;
 use crate::smp;
-use crate::vmalloc::{self, vfree, vmalloc, vmalloc_with, vrealloc, vzalloc};
+use crate::vmalloc::{
+    self, vfree, vm_map_ram, vm_unmap_aliases, vm_unmap_ram, vmalloc, vmalloc_with, vrealloc, vzalloc,
+};
 use crate::{rcu, thread};
 
 /// In the order of the mask's bits.
@@ -220,14 +222,16 @@ fn map_ram(worker: &mut Worker) -> Outcome {
         Outcome::Failed
     } else {
         worker.each(|_| {
-            // SAFETY: the frames are ours.
-            let Ok(virt) = (unsafe { vmalloc.map(frames, Attributes::DATA, 0) }) else { return false };
-            let first: *mut u8 = core::ptr::with_exposed_provenance_mut(virt.as_raw() as usize);
+            // SAFETY: the frames are ours; nobody keeps a pointer to the mapping.
+            let Ok(first) = (unsafe { vm_map_ram(frames) }) else { return false };
             // SAFETY: mapped a moment ago.
             unsafe { first.write_volatile(1) };
-            vmalloc.unmap(virt).is_ok()
+            // SAFETY: as above.
+            unsafe { vm_unmap_ram(first, count) };
+            true
         })
     };
+    vm_unmap_aliases();
     let freed = vmalloc.source().free_bulk(frames.get(..taken).unwrap_or_default());
     if freed.is_ok() { outcome } else { Outcome::Failed }
 }

@@ -14,7 +14,9 @@
 //! [trimmed](PageTable::trim) first.
 
 use super::chain::TableChain;
-use super::{Attributes, CONTIGUOUS_GROUP, Descriptor, ENTRIES, MapError, PAGE_LEVEL, PageTable, Spot, TableSource};
+use super::{
+    Attributes, CONTIGUOUS_GROUP, Descriptor, ENTRIES, HELD, MapError, PAGE_LEVEL, PageTable, Spot, TableSource,
+};
 use super::{index, level_size};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::{Arch, Dsb};
@@ -263,6 +265,31 @@ impl<A: Arch> PageTable<A> {
         debug_assert!(tables.is_empty(), "planned for more tables than were needed");
         self.arch.publish_tables();
         Ok(())
+    }
+
+    /// The table of pages for `virt`, which from now on its holder writes to directly: entries of it are not counted, and it
+    /// stays for good.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::AlreadyMapped`] if something is mapped there, [`MapError::NoTable`]. Nothing has changed then.
+    pub(crate) fn hold_table(&mut self, virt: VirtAddr, source: &mut impl TableSource) -> Result<PhysAddr, MapError> {
+        let (mut spot, entry) = self.locate(virt, PAGE_LEVEL);
+        if spot.level == PAGE_LEVEL {
+            if spot.entries() != 0 {
+                return Err(MapError::AlreadyMapped(virt));
+            }
+        } else {
+            if !entry.is_none() {
+                return Err(MapError::AlreadyMapped(virt));
+            }
+            let mut tables = self.acquire(PAGE_LEVEL - spot.level, source)?;
+            spot = self.link(&Chunk { spot, level: PAGE_LEVEL, count: 0 }, virt, &mut tables)?;
+            self.arch.publish_tables();
+        }
+        let (parent, slot) = spot.parent;
+        self.store(parent, slot, spot.link.with_entries(HELD));
+        Ok(spot.table)
     }
 
     /// How many tables are missing. Every entry that will be written is free.

@@ -31,6 +31,7 @@ pub fn vmallocinfo<W: fmt::Write>(w: &mut W, area: &Area, caller: Option<&dyn fm
         Kind::User => " vmalloc user\n",
         Kind::Map => " vmap\n",
         Kind::Io => " ioremap\n",
+        Kind::Ram => " vm_map_ram\n",
         Kind::Reserved | Kind::Pending => "\n",
     })
 }

@@ -43,6 +43,8 @@ pub enum Kind {
     Reserved = 4,
     /// Being made or moved: nobody's yet.
     Pending = 5,
+    /// Mappings of a moment.
+    Ram = 6,
 }
 
 impl Kind {
@@ -54,6 +56,7 @@ impl Kind {
             2 => Self::Map,
             3 => Self::Io,
             4 => Self::Reserved,
+            6 => Self::Ram,
             _ => Self::Pending,
         }
     }

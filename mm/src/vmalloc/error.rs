@@ -81,6 +81,8 @@ pub enum BadArea {
     Address(VirtAddr),
     /// No area begins there: it was freed, or never was one.
     None(VirtAddr),
+    /// What begins there is longer or shorter than that.
+    Length(VirtAddr),
     /// It must be given back as it was made: `free` for what `alloc` made, `unmap` for what `map` made.
     Kind(VirtAddr),
 }
@@ -90,6 +92,7 @@ impl fmt::Display for BadArea {
         match self {
             Self::Address(virt) => write!(f, "vmalloc: {virt:?} is no address of an area"),
             Self::None(virt) => write!(f, "vmalloc: no area begins at {virt:?}: freed twice?"),
+            Self::Length(virt) => write!(f, "vmalloc: the mapping at {virt:?} is not that long"),
             Self::Kind(virt) => write!(f, "vmalloc: the area at {virt:?} is of another kind"),
         }
     }

@@ -224,6 +224,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     /// Flushes and gives back everything that waits now, as Linux's `vm_unmap_aliases` does and more.
     pub fn purge(&self) {
+        self.flush_ram();
         self.give_back_all();
         self.peek(|state| state.pool.drain(&mut state.space));
     }
