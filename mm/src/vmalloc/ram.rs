@@ -45,10 +45,17 @@ const FIRST: u64 = 1 << 58;
 /// What is known of a block.
 #[repr(C)]
 struct Record {
-    /// The address of its table.
+    /// The frame of its table.
     table: AtomicU64,
     /// Pages cut, and in the upper half pages given back.
     counts: AtomicU64,
+}
+
+impl Record {
+    #[inline(always)]
+    fn table(&self) -> PhysAddr {
+        Pfn::known(self.table.load(Ordering::Relaxed)).addr()
+    }
 }
 
 const _: () = assert!(size_of::<Record>() * BLOCKS as usize == PAGE_SIZE as usize);
@@ -58,7 +65,7 @@ const _: () = assert!(size_of::<Record>() * BLOCKS as usize == PAGE_SIZE as usiz
 pub(super) struct Ram {
     /// The window's first page.
     window: AtomicU32,
-    /// The address of the records' frame, set before the window.
+    /// The records' frame, set before the window.
     records: AtomicU64,
     /// From which block each CPU cuts: its own affair, with interrupts masked.
     current: [AtomicU32; MAX_CPUS],
@@ -121,8 +128,23 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// The caller may map these frames, until [`unmap_ram`](Self::unmap_ram); until a [`purge`](Self::purge) behind that,
     /// nobody has them who must not see or change what is written by stale pointers.
-    #[inline(never)]
+    #[inline(always)]
     pub unsafe fn map_ram(&self, frames: &[Pfn], caller: u64) -> Result<VirtAddr, VmallocError> {
+        match self.cut_ram(frames) {
+            Some(virt) => Ok(virt),
+            // SAFETY: the caller's promise, passed on.
+            None => unsafe { self.map_ram_anew(frames, caller) },
+        }
+    }
+
+    /// Where the block ended, or there is none; or what is too much for one.
+    ///
+    /// # Safety
+    ///
+    /// As [`map_ram`](Self::map_ram).
+    #[cold]
+    #[inline(never)]
+    unsafe fn map_ram_anew(&self, frames: &[Pfn], caller: u64) -> Result<VirtAddr, VmallocError> {
         loop {
             if let Some(virt) = self.cut_ram(frames) {
                 return Ok(virt);
@@ -139,7 +161,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// # Errors
     ///
     /// [`BadArea`]: that is not mapped. Nothing has changed then.
-    #[inline(never)]
+    #[inline(always)]
     pub fn unmap_ram(&self, virt: VirtAddr, pages: usize) -> Result<(), BadArea> {
         let window = self.ram.window.load(Ordering::Acquire);
         let offset = virt.as_raw().wrapping_sub(self.virt_of(window).as_raw());
@@ -152,12 +174,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(BadArea::Address(virt));
         }
         let record = self.record(block);
-        let table = PhysAddr::new_saturating(record.table.load(Ordering::Relaxed));
+        let table = record.table();
         let entry = |slot| {
             // SAFETY: a table of a block that is in the tree for good; the entry is in it.
             if slot < ENTRIES { unsafe { self.arch.load_descriptor(table, slot) } } else { 0 }
         };
-        let is_inside = |slot| entry(slot) & FIRST == 0 && entry(slot) != 0;
+        // Neither free nor the first of another one.
+        let is_inside = |slot| entry(slot).wrapping_sub(1) < FIRST - 1;
         if table == PhysAddr::ZERO || entry(slot) & FIRST == 0 {
             return Err(BadArea::None(virt));
         }
@@ -175,8 +198,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     }
 
     fn record(&self, block: u32) -> &Record {
-        let records = PhysAddr::new_saturating(self.ram.records.load(Ordering::Relaxed));
-        let first: *const Record = self.arch.direct_map(records).cast_const().cast();
+        let records = Pfn::known(self.ram.records.load(Ordering::Relaxed));
+        let first: *const Record = self.arch.direct_map(records.addr()).cast_const().cast();
         // SAFETY: a frame of records, zeroed before the window was seen, and never given back; all its fields are atomic.
         unsafe { &*first.wrapping_add(block as usize) }
     }
@@ -204,7 +227,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return None;
         }
         record.counts.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        let table = PhysAddr::new_saturating(record.table.load(Ordering::Relaxed));
+        let table = record.table();
         let leaf = Descriptor::leaf_of(self.regime, PAGE_LEVEL, PhysAddr::ZERO, Attributes::DATA, false).as_raw();
         let mut first = FIRST;
         for (slot, frame) in (used as usize..).zip(frames) {
@@ -265,7 +288,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
         let virt = self.virt_of(window + block * BLOCK_PAGES);
         let table = state.tree.hold_table(virt, &mut state.tables)?;
-        self.record(block).table.store(table.as_raw(), Ordering::Relaxed);
+        self.record(block).table.store(table.pfn().as_raw(), Ordering::Relaxed);
         state.ram.made += 1;
         Ok(block)
     }
@@ -286,7 +309,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         });
         match made {
             Ok(first) => {
-                self.ram.records.store(records.as_raw(), Ordering::Relaxed);
+                self.ram.records.store(records.pfn().as_raw(), Ordering::Relaxed);
                 self.ram.window.store(first, Ordering::Release);
                 state.nr_areas += 1;
                 Ok(first)
