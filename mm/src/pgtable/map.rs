@@ -18,7 +18,7 @@ use super::{
     Attributes, CONTIGUOUS_GROUP, Descriptor, ENTRIES, HELD, MapError, PAGE_LEVEL, PageTable, Spot, TableSource,
 };
 use super::{index, level_size};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::{Arch, Dsb};
 
 /// Physically contiguous memory to be mapped: its first address and its bytes.
@@ -109,6 +109,27 @@ impl<A: Arch> PageTable<A> {
             return false;
         }
         self.write_leaves(&mut spot, virt, phys, count, attributes);
+        self.arch.publish_tables();
+        true
+    }
+
+    /// Maps frames one behind the other from `virt` on, if that is entries of one table that is there, and free. Tells
+    /// whether it was.
+    #[inline(always)]
+    pub(crate) fn map_frames(&mut self, virt: VirtAddr, frames: &[Pfn], attributes: Attributes) -> bool {
+        let (count, slot) = (frames.len(), index(virt, PAGE_LEVEL));
+        if count.wrapping_sub(1) >= ENTRIES - slot {
+            return false;
+        }
+        let Some(mut spot) = self.table_at::<PAGE_LEVEL>(virt) else { return false };
+        if !self.are_free(&spot, slot, count) {
+            return false;
+        }
+        let like = Descriptor::leaf_of(self.regime, PAGE_LEVEL, PhysAddr::ZERO, attributes, false).as_raw();
+        for (slot, frame) in (slot..).zip(frames) {
+            self.store(spot.table, slot, Descriptor::from_raw(like | frame.addr().as_raw()));
+        }
+        self.count(&mut spot, count as isize);
         self.arch.publish_tables();
         true
     }

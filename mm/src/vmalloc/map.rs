@@ -28,6 +28,28 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// The caller may map these frames with these attributes, until [`unmap`](Self::unmap).
     pub unsafe fn map(&self, frames: &[Pfn], attributes: Attributes, caller: u64) -> Result<VirtAddr, VmallocError> {
+        let again = self.peek_here(|state| {
+            let (first, word) = state.pool.take(&mut state.space, Page::try_from(frames.len()).ok()? + EXTRA, 1)?;
+            if !state.tree.map_frames(self.virt_of(first), frames, attributes) {
+                state.pool.put(&mut state.space, first, word);
+                return None;
+            }
+            let bytes = frames.len() as u64 * PAGE_SIZE;
+            let word = block::busy(word, Kind::Map as u32);
+            let head = Head { word, note: caller, extent: extent(bytes, frames.len() as u64), run: 0 };
+            state.space.tags_mut().set_head(first, head);
+            state.nr_areas += 1;
+            Some(self.virt_of(first))
+        });
+        match again.flatten() {
+            Some(virt) => Ok(virt),
+            None => self.map_anew(frames, attributes, caller),
+        }
+    }
+
+    /// Where no addresses of that length are at hand, or a table is missing.
+    #[inline(never)]
+    fn map_anew(&self, frames: &[Pfn], attributes: Attributes, caller: u64) -> Result<VirtAddr, VmallocError> {
         let pieces = Pieces::of_frames(frames);
         self.map_pieces(pieces, frames.len() as u64, 1, Kind::Map, attributes, caller)
     }
