@@ -40,10 +40,6 @@ pub const SCRATCH_WINDOW: u64 = TREE_WINDOW + 528 * PAGE_SIZE;
 /// Pages for them: the rest of the windows' six tables.
 pub const SCRATCH_PAGES: u64 = 6 * 512 - 528 - DEVICE_PAGES;
 
-/// Stacks of CPUs and threads.
-pub const STACKS: u64 = 0xffff_ffff_a000_0000;
-/// End of the stacks.
-pub const STACKS_END: u64 = 0xffff_ffff_a400_0000;
 /// Device registers that are mapped once there is an allocator.
 pub const DEVICES: u64 = 0xffff_ffff_b000_0000;
 /// End of the device registers.

@@ -127,7 +127,7 @@ impl fmt::Display for Report {
 pub fn run(machine: &'static Machine, seconds: u64, mut is_enough: impl FnMut() -> bool) -> Result<Report, SpawnError> {
     static HOOK: Once<bool> = Once::new();
     HOOK.call_once(|| tick::on_tick(work_in_tick));
-    let before = (machine.memory.pages.free_pages() + machine.memory.pages.hoarded_pages(), stacks::total_bytes());
+    let before = (machine.memory.idle_pages(), stacks::total_bytes());
     let ticks = || smp::online().map(PerCpu::ticks).sum::<u64>();
     let (start, first_ticks) = (time::ticks(), ticks());
     IS_OVER.store(false, Ordering::Relaxed);
@@ -143,7 +143,7 @@ pub fn run(machine: &'static Machine, seconds: u64, mut is_enough: impl FnMut() 
     DONE.add(Work::Lock, core::mem::take(&mut *LOCKED.lock()));
     DONE.add(Work::Park, ALONE.swap(0, Ordering::Relaxed));
     wait_for_posts();
-    let after = (machine.memory.pages.free_pages() + machine.memory.pages.hoarded_pages(), stacks::total_bytes());
+    let after = (machine.memory.idle_pages(), stacks::total_bytes());
     let wrong = if !all_right {
         Some("a result was wrong, or a parked CPU moved")
     } else if Work::ALL.iter().any(|(work, _)| ASKED.of(*work) != DONE.of(*work)) {

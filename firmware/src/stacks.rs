@@ -1,34 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Stacks: pages of their own, mapped behind a page that never is, so that an overflow faults.
-//!
-//! ```text
-//!   slot n, 64 KiB                                                    slot n + 1
-//!   [ guard: at least one page, never mapped | pages, growing down  ][ guard ...
-//! ```
+//! Stacks: areas of vmalloc, so that there is a guard in front of each, and an overflow faults.
 //!
 //! They are not in the direct map's addresses, so a CPU keeps its stack while the direct map is changed.
 //!
-//! Who has which slot is one word a slot, written once to take it and once to free it: a report of a fault can look
-//! stacks up without a lock. *Locks:* the kernel map's and the zones', while a stack is made and taken apart.
+//! Where each is, is one word, written once when it is made and once when it goes: a report of a fault can look stacks up
+//! without a lock. *Locks:* vmalloc's, while a stack is made and taken apart.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use mm::addr::{PAGE_SIZE, VirtAddr, VirtRange};
-use mm::pgtable::{Attributes, MapError};
+use mm::gfp::Gfp;
+use mm::vmalloc::{GUARD_PAGES, Request, VmallocError};
 
-use crate::layout::{STACKS, STACKS_END};
-use crate::memory::{Memory, TableFrames};
+use crate::layout::VMALLOC_START;
+use crate::memory::Memory;
 use crate::pr_err;
+use crate::vmalloc::{KernelVmalloc, caller};
 
-/// Bytes of address space for a stack and its guard.
-const SLOT: u64 = 64 * 1024;
 /// The largest stack, in bytes.
-pub const MAX_SIZE: u64 = SLOT - PAGE_SIZE;
-const SLOTS: usize = ((STACKS_END - STACKS) / SLOT) as usize;
+pub const MAX_SIZE: u64 = 15 * PAGE_SIZE;
+/// Most stacks at once.
+const SLOTS: usize = 1024;
 
-/// Who has each slot: a [`Tag`], or 0.
-static OWNERS: [AtomicU16; SLOTS] = [const { AtomicU16::new(0) }; SLOTS];
+/// The stacks: a [`Tag`] each, or 0.
+static PLACES: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 /// Bytes in all stacks.
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
@@ -74,38 +70,35 @@ pub struct Place {
     pub guard: VirtRange,
 }
 
-/// A slot's owner as one word: bit 15 set, CPU in 13:8, use in 5:4, pages in 3:0.
+/// A stack as one word: its first page, counted from the beginning of vmalloc, from bit 16 up; bit 15 set, CPU in 13:8,
+/// use in 5:4, pages in 3:0.
 #[derive(Clone, Copy)]
-struct Tag(u16);
+struct Tag(u64);
 
 impl Tag {
-    const fn new(used_for: Use, cpu: usize, size: u64) -> Self {
-        Self(1 << 15 | (cpu as u16 & 63) << 8 | (used_for as u16) << 4 | (size / PAGE_SIZE) as u16 & 15)
+    const fn new(used_for: Use, cpu: usize, start: VirtAddr, size: u64) -> Self {
+        let page = (start.as_raw() - VMALLOC_START) / PAGE_SIZE;
+        Self(page << 16 | 1 << 15 | (cpu as u64 & 63) << 8 | (used_for as u64) << 4 | ((size / PAGE_SIZE) & 15))
     }
 
-    fn place(self, slot: usize) -> Option<Place> {
-        let used_for = *Use::ALL.get(usize::from(self.0 >> 4 & 3)).filter(|_| self.0 != 0)?;
-        let bottom = top_of(slot).as_raw() - u64::from(self.0 & 15) * PAGE_SIZE;
-        let range = VirtRange::new(VirtAddr::new(bottom), top_of(slot))?;
-        let guard = VirtRange::new(VirtAddr::new(top_of(slot).as_raw() - SLOT), VirtAddr::new(bottom))?;
-        Some(Place { used_for, cpu: usize::from(self.0 >> 8 & 63), range, guard })
+    fn place(self) -> Option<Place> {
+        let used_for = *Use::ALL.get((self.0 >> 4 & 3) as usize).filter(|_| self.0 != 0)?;
+        let start = VMALLOC_START + (self.0 >> 16) * PAGE_SIZE;
+        let range = VirtRange::new(VirtAddr::new(start), VirtAddr::new(start + (self.0 & 15) * PAGE_SIZE))?;
+        let guard = VirtRange::new(VirtAddr::new(start - GUARD_PAGES * PAGE_SIZE), VirtAddr::new(start))?;
+        Some(Place { used_for, cpu: (self.0 >> 8 & 63) as usize, range, guard })
     }
-}
-
-const fn top_of(slot: usize) -> VirtAddr {
-    VirtAddr::new(STACKS + (slot as u64 + 1) * SLOT)
 }
 
 /// All stacks in use.
 pub fn all() -> impl Iterator<Item = Place> {
-    OWNERS.iter().enumerate().filter_map(|(slot, owner)| Tag(owner.load(Ordering::Relaxed)).place(slot))
+    PLACES.iter().filter_map(|place| Tag(place.load(Ordering::Relaxed)).place())
 }
 
-/// The stack in use whose slot `address` lies in, be it in the stack or in the guard below it.
+/// The stack in use that `address` lies in, be it in the stack or in the guard below it.
 #[must_use]
 pub fn at(address: VirtAddr) -> Option<Place> {
-    let slot = (address.as_raw().checked_sub(STACKS)? / SLOT) as usize;
-    Tag(OWNERS.get(slot)?.load(Ordering::Relaxed)).place(slot)
+    all().find(|place| place.guard.start() <= address && address < place.range.end())
 }
 
 /// Bytes in the stacks that are there.
@@ -119,33 +112,40 @@ pub fn total_bytes() -> u64 {
 pub enum StackError {
     /// Larger than [`MAX_SIZE`], or empty.
     Size(u64),
-    /// Every slot is taken.
-    NoSlot,
+    /// There are as many as there may be.
+    TooMany,
     /// Out of memory.
     NoMemory,
-    /// The map refused it.
-    Map(MapError),
+    /// There is no area for it.
+    Area(VmallocError),
 }
 
 impl fmt::Display for StackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Size(size) => write!(f, "a stack of {size} bytes is not offered; at most {MAX_SIZE} are"),
-            Self::NoSlot => write!(f, "all {SLOTS} stacks are in use"),
+            Self::TooMany => write!(f, "all {SLOTS} stacks are in use"),
             Self::NoMemory => f.write_str("no memory for a stack"),
-            Self::Map(error) => error.fmt(f),
+            Self::Area(error) => error.fmt(f),
         }
     }
 }
 
 impl core::error::Error for StackError {}
 
-/// A stack. Its pages go back to the page allocator when it is dropped, which must not happen on it.
+impl From<VmallocError> for StackError {
+    fn from(error: VmallocError) -> Self {
+        if error == VmallocError::NoMemory { Self::NoMemory } else { Self::Area(error) }
+    }
+}
+
+/// A stack. It goes back when it is dropped, which must not happen on it.
 #[derive(Debug)]
 #[must_use]
 pub struct Stack {
-    memory: &'static Memory,
+    vmalloc: &'static KernelVmalloc,
     slot: usize,
+    bottom: VirtAddr,
     size: u64,
 }
 
@@ -155,63 +155,55 @@ impl Stack {
     /// # Errors
     ///
     /// [`StackError`].
+    #[inline(never)]
     pub fn new(memory: &'static Memory, used_for: Use, size: u64, cpu: usize, node: u32) -> Result<Self, StackError> {
         if !(1..=MAX_SIZE).contains(&size) {
             return Err(StackError::Size(size));
         }
-        let size = size.next_multiple_of(PAGE_SIZE);
-        let slot = take_slot(Tag::new(used_for, cpu, size)).ok_or(StackError::NoSlot)?;
-        // From here on dropping it undoes what was done: pages that are not mapped are left out then.
-        let stack = Self { memory, slot, size };
+        let (vmalloc, size) = (memory.vmalloc, size.next_multiple_of(PAGE_SIZE));
+        let request = Request { node: Some(node), caller: caller(), ..Request::new(size, Gfp::KERNEL) };
+        let bottom = vmalloc.alloc(&request)?;
+        let tag = Tag::new(used_for, cpu, bottom, size);
+        let Some(slot) = take_slot(tag) else {
+            give_back(vmalloc, bottom);
+            return Err(StackError::TooMany);
+        };
         BYTES.fetch_add(size, Ordering::Relaxed);
-        let mut virt = stack.bottom();
-        while virt < stack.top() {
-            let frame = memory.take_frame(node).ok_or(StackError::NoMemory)?;
-            let mut tables = TableFrames(memory);
-            let mapped = memory.map.lock().map(virt, frame, PAGE_SIZE, Attributes::DATA, &mut tables);
-            if let Err(error) = mapped {
-                memory.give_frame(frame);
-                return Err(if error == MapError::NoTable { StackError::NoMemory } else { StackError::Map(error) });
-            }
-            virt = VirtAddr::new(virt.as_raw() + PAGE_SIZE);
-        }
-        Ok(stack)
+        Ok(Self { vmalloc, slot, bottom, size })
     }
 
     /// One past the highest byte.
     #[must_use]
     pub const fn top(&self) -> VirtAddr {
-        top_of(self.slot)
+        VirtAddr::new(self.bottom.as_raw() + self.size)
     }
 
     /// The lowest byte; the guard is below.
     #[must_use]
     pub const fn bottom(&self) -> VirtAddr {
-        VirtAddr::new(self.top().as_raw() - self.size)
+        self.bottom
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        let memory = self.memory;
-        let mut map = memory.map.lock();
-        let give = |frame| memory.give_frame(frame);
-        // SAFETY: the stack belongs to nobody but this value.
-        if let Err(error) = unsafe { map.unmap(self.bottom(), self.size, &mut TableFrames(memory), give) } {
-            pr_err!("stacks: the stack below {:?} is lost: {error}", self.top());
-            return;
-        }
-        drop(map);
         BYTES.fetch_sub(self.size, Ordering::Relaxed);
-        if let Some(owner) = OWNERS.get(self.slot) {
-            // Whoever takes it next finds the pages gone.
-            owner.store(0, Ordering::Release);
+        // Before somebody else can have the addresses.
+        if let Some(place) = PLACES.get(self.slot) {
+            place.store(0, Ordering::Release);
         }
+        give_back(self.vmalloc, self.bottom);
     }
 }
 
-/// The lowest slot that is free.
+fn give_back(vmalloc: &KernelVmalloc, bottom: VirtAddr) {
+    if let Err(error) = vmalloc.free(bottom) {
+        pr_err!("stacks: {error}");
+    }
+}
+
+/// The first word that is free.
 fn take_slot(tag: Tag) -> Option<usize> {
-    let free = |owner: &AtomicU16| owner.compare_exchange(0, tag.0, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    OWNERS.iter().position(free)
+    let free = |place: &AtomicU64| place.compare_exchange(0, tag.0, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    PLACES.iter().position(free)
 }

@@ -100,6 +100,16 @@ pub fn vmalloc_user(bytes: u64) -> Result<NonNull<u8>, VmallocError> {
     alloc_data(bytes, Gfp::KERNEL | Gfp::ZERO, Kind::User, caller())
 }
 
+/// Frames near a node, if it has any (Linux's `vmalloc_node`).
+///
+/// # Errors
+///
+/// [`VmallocError`].
+#[inline(never)]
+pub fn vmalloc_node(bytes: u64, node: u32) -> Result<NonNull<u8>, VmallocError> {
+    alloc(&Request { caller: caller(), node: Some(node), ..Request::new(bytes, Gfp::KERNEL) })
+}
+
 /// Frames that every device reaches.
 ///
 /// # Errors

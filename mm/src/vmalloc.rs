@@ -55,7 +55,7 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 
 pub use self::alloc::Request;
-pub use self::area::{Area, Kind};
+pub use self::area::{Area, GUARD_PAGES, Kind};
 use self::block::{MAX_PAGES, Page};
 pub use self::error::{BadArea, VmallocError};
 pub use self::global::Global;

@@ -12,18 +12,18 @@ firmware::entry!(on_target::main);
 mod on_target {
     use firmware::boot::Machine;
     use firmware::fault::Class;
-    use firmware::layout::{STACKS, STACKS_END};
+    use firmware::layout::VMALLOC_START;
     use firmware::{smp, thread};
 
     pub(crate) fn main(_machine: &'static Machine) -> ! {
-        // Wherever the thread's stack is: what lies between stacks is a guard.
+        // Wherever the thread's stack is: what lies between areas is a guard.
         let words = &[
             "fatal: stack overflow on CPU ",
             "is in the guard page of the thread stack: data abort on a write: translation fault at level 3",
             "] fault_thread_stack::on_target::recurse+0x",
             " times",
         ];
-        tests::expect_fault(Class::Write, STACKS..STACKS_END, words);
+        tests::expect_fault(Class::Write, VMALLOC_START..VMALLOC_START + (256 << 30), words);
         match thread::spawn_on(smp::nr_online() - 1, || recurse(0)) {
             Ok(handle) => handle.join(),
             Err(_) => tests::no_fault("a thread can be spawned"),

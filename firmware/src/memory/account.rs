@@ -53,6 +53,14 @@ impl Memory {
         self.pages.info().into_iter().flatten()
     }
 
+    /// Frames that are free, or hold no more than how things are mapped: after something was made and has gone, as many as
+    /// before. What waits in vmalloc is given back first.
+    pub fn idle_pages(&self) -> u64 {
+        self.vmalloc.purge();
+        let tables = self.map.lock().table_bytes() / PAGE_SIZE;
+        self.pages.free_pages() + self.pages.hoarded_pages() + tables + self.vmalloc.usage().tag_frames
+    }
+
     /// The figures of `meminfo` and `free`.
     #[must_use]
     pub fn mem_info(&self) -> MemInfo {

@@ -5,8 +5,7 @@
 //! there is no direct map yet. How many tables are needed is counted first, so they cannot run out. Nothing that is
 //! live is ever replaced: every entry of the new tree is written once, before any CPU walks it.
 //!
-//! Later it takes device registers, which stay, and stacks, which come and go; the tables for those are the page
-//! allocator's, and a table that is empty again goes back.
+//! Later it takes device registers, which stay; the tables for those are the page allocator's.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -141,38 +140,6 @@ impl KernelMap {
         self.next_device = virt.as_raw() + size + PAGE_SIZE;
         self.map(virt, first, size, Attributes::DEVICE, source)?;
         Ok(VirtAddr::new(virt.as_raw() + base % PAGE_SIZE))
-    }
-
-    /// Takes the pages `virt..virt + size` away, those that are mapped. Every frame is given to `give` when no CPU can
-    /// reach it any more, and tables that are empty then go back to `source`.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError`]; what was not given away stays mapped.
-    ///
-    /// # Safety
-    ///
-    /// Nobody uses the pages any more.
-    pub(crate) unsafe fn unmap(
-        &mut self,
-        virt: VirtAddr,
-        size: u64,
-        source: &mut impl TableSource,
-        mut give: impl FnMut(PhysAddr),
-    ) -> Result<(), MapError> {
-        /// Pages that wait for one flush.
-        const AT_ONCE: usize = 16;
-        let end = virt.as_raw() + size;
-        for batch in (virt.as_raw()..end).step_by(AT_ONCE * PAGE_SIZE as usize) {
-            let pages = end.min(batch + AT_ONCE as u64 * PAGE_SIZE) - batch;
-            let mut frames = [None; AT_ONCE];
-            for (page, frame) in (batch..batch + pages).step_by(PAGE_SIZE as usize).zip(&mut frames) {
-                *frame = self.tree.translate(VirtAddr::new(page));
-            }
-            self.tree.unmap(VirtAddr::new(batch), pages, tlb(), source)?.flush(tlb()).release();
-            frames.into_iter().flatten().for_each(&mut give);
-        }
-        self.tree.trim(virt, size, tlb(), source).map(drop)
     }
 
     /// Takes away whatever is mapped at `virt..virt + size`, in blocks or pages; tables that are empty then go back to

@@ -21,6 +21,11 @@ pub unsafe trait PageSource: Sync {
     /// Takes a block; `None` if there is none. Fills nothing: [`Gfp::ZERO`] is the slab's own affair.
     fn take(&self, order: Order, gfp: Gfp) -> Option<PageBlock>;
 
+    /// The same near a node, if it has any.
+    fn take_on(&self, _node: u32, order: Order, gfp: Gfp) -> Option<PageBlock> {
+        self.take(order, gfp)
+    }
+
     /// Gives a block back, or where it splits an aligned part of one.
     fn give(&self, block: PageBlock);
 
@@ -47,6 +52,10 @@ unsafe impl<S: PageSource> PageSource for &S {
         (**self).take(order, gfp)
     }
 
+    fn take_on(&self, node: u32, order: Order, gfp: Gfp) -> Option<PageBlock> {
+        (**self).take_on(node, order, gfp)
+    }
+
     fn give(&self, block: PageBlock) {
         (**self).give(block);
     }
@@ -71,6 +80,10 @@ unsafe impl<A: Arch> PageSource for Pages<'_, A> {
     #[inline]
     fn take(&self, order: Order, gfp: Gfp) -> Option<PageBlock> {
         self.alloc(gfp, order).ok()
+    }
+
+    fn take_on(&self, node: u32, order: Order, gfp: Gfp) -> Option<PageBlock> {
+        self.alloc_on(node, gfp, order).ok()
     }
 
     #[inline]

@@ -24,6 +24,8 @@ pub struct Request {
     pub attributes: Attributes,
     /// [`Kind::Alloc`] or [`Kind::User`].
     pub kind: Kind,
+    /// Near which node its frames should be, if not near this CPU.
+    pub node: Option<u32>,
     /// Who asks, for reports: an address in code, or 0.
     pub caller: u64,
 }
@@ -33,7 +35,8 @@ impl Request {
     #[must_use]
     #[inline(always)]
     pub const fn new(bytes: u64, gfp: Gfp) -> Self {
-        Self { bytes, align: PAGE_SIZE, gfp, attributes: Attributes::DATA, kind: Kind::Alloc, caller: 0 }
+        let (align, attributes, kind) = (PAGE_SIZE, Attributes::DATA, Kind::Alloc);
+        Self { bytes, align, gfp, attributes, kind, node: None, caller: 0 }
     }
 
     /// What stands beside the state of such an area.
@@ -92,7 +95,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// [`VmallocError`]. Nothing is lost then.
     pub fn alloc(&self, request: &Request) -> Result<VirtAddr, VmallocError> {
-        if request.align == PAGE_SIZE && request.attributes == Attributes::DATA {
+        // Where frames can be handed on, nodes do not matter.
+        let is_anywhere = request.node.is_none() || self.source.recycles();
+        if request.align == PAGE_SIZE && request.attributes == Attributes::DATA && is_anywhere {
             return self.alloc_data(request.bytes, request.gfp, request.kind, request.caller);
         }
         self.alloc_anew(request)
@@ -130,7 +135,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
         if pages.is_power_of_two()
             && let Some(order) = Order::new(pages.trailing_zeros() as usize)
-            && let Some(run) = self.take_one(order, request.gfp)
+            && let Some(run) = self.take_one(order, request)
         {
             return self.alloc_one(run, align, request);
         }
@@ -214,7 +219,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(never)]
     fn alloc_many(&self, pages: u64, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
         let mut batch = Batch::new();
-        self.take(&mut batch, pages, request.gfp)?;
+        self.take(&mut batch, pages, request)?;
         let made = self.with_retry(|state| {
             let (first, word) = self.find_block(state, pages, align)?;
             // Until it is whole it can be seen, and freed by nobody but us.
@@ -249,7 +254,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let mut done = self.peek(|state| state.space.extent(first).1).unwrap_or(0);
         while done < pages {
             batch = batch.next();
-            let more = self.take(&mut batch, pages - done, request.gfp).and_then(|()| {
+            let more = self.take(&mut batch, pages - done, request).and_then(|()| {
                 let added = self.with_retry(|state| self.append(state, first, runs, &batch, request.attributes));
                 added.inspect_err(|_| self.give(&batch))
             });
@@ -283,12 +288,16 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     /// Takes a block of `order`, as zeros if that is wanted. More than a page is worth no reclaim: there are smaller pieces.
     #[inline]
-    fn take_one(&self, order: Order, gfp: Gfp) -> Option<Run> {
+    fn take_one(&self, order: Order, request: &Request) -> Option<Run> {
+        let gfp = request.gfp;
         let mut how = gfp.difference(Gfp::ZERO);
         if order > Order::ZERO {
             how = how.difference(Gfp::DIRECT_RECLAIM).union(Gfp::NORETRY).union(Gfp::NOWARN);
         }
-        let block = self.source.take(order, how)?;
+        let block = match request.node {
+            None => self.source.take(order, how)?,
+            Some(node) => self.source.take_on(node, order, how)?,
+        };
         if gfp.contains(Gfp::ZERO) {
             // SAFETY: the frames are RAM of this arch, by the source's promise, and ours alone.
             unsafe { self.arch.fill(block.pfn().addr(), order.bytes(), 0) };
@@ -297,12 +306,12 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     }
 
     /// Takes up to `pages` frames in as few runs as can be had, as many as a batch holds. After an error it has none.
-    pub(super) fn take(&self, batch: &mut Batch, pages: u64, gfp: Gfp) -> Result<(), VmallocError> {
+    pub(super) fn take(&self, batch: &mut Batch, pages: u64, request: &Request) -> Result<(), VmallocError> {
         while batch.pages < pages && batch.used < BATCH {
             let order = batch.most.min((pages - batch.pages).ilog2() as usize);
-            match self.take_one(Order::new(order).unwrap_or_default(), gfp) {
+            match self.take_one(Order::new(order).unwrap_or_default(), request) {
                 Some(run) => batch.push(run),
-                None if order > 0 => batch.most = self.source.largest(gfp).as_usize().min(order - 1),
+                None if order > 0 => batch.most = self.source.largest(request.gfp).as_usize().min(order - 1),
                 None => {
                     self.give(batch);
                     *batch = Batch::new();

@@ -20,6 +20,8 @@ use crate::pgtable::Piece;
 
 /// Pages of a block that are not mapped.
 pub(super) const EXTRA: Page = 3;
+/// Pages that are never mapped behind each area, and so in front of the next.
+pub const GUARD_PAGES: u64 = EXTRA as u64;
 /// Where the runs begin.
 const RUNS: Page = 3;
 

@@ -125,7 +125,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ) -> Result<(), VmallocError> {
         while done < pages {
             let mut batch = Batch::new();
-            self.take(&mut batch, pages - done, request.gfp)?;
+            self.take(&mut batch, pages - done, request)?;
             let added = self.with_retry(|state| self.append(state, place, runs, &batch, request.attributes));
             added.inspect_err(|_| self.give(&batch))?;
             done += batch.pages();

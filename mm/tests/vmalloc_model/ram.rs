@@ -96,6 +96,7 @@ fn a_long_mapping_is_an_area() {
     check(&machine, virt, &frames);
     assert_eq!(machine.vmalloc.find(virt).unwrap().kind, Kind::Map);
     machine.vmalloc.unmap_ram(virt, frames.len()).unwrap();
+    // SAFETY: that is no frame.
     assert_eq!(unsafe { machine.vmalloc.map_ram(&[], 0) }, Err(VmallocError::Zero));
     end(&machine, block);
 }
