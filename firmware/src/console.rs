@@ -12,7 +12,7 @@ mod session;
 
 pub use self::session::{Failure, Session};
 use crate::boot::Machine;
-use crate::{output, pipe, test_vmalloc};
+use crate::{modules, output, pipe};
 
 /// Shown before each command.
 const PROMPT: &str = "quire> ";
@@ -20,11 +20,11 @@ const PROMPT: &str = "quire> ";
 /// Runs the commands of `run=`, then those that are typed, until `exit`.
 pub fn run(machine: &'static Machine) -> ! {
     let mut session = Session::new(machine);
-    if let Some(parameters) = machine.options.test_vmalloc
-        && let Err(error) = test_vmalloc::run(&parameters, || session.is_closed())
-    {
-        output::show(format_args!("{error}\n"));
-        session.note_failure();
+    for (module, values) in modules::requested(machine.options.text()) {
+        if let Err(why) = (module.run)(&values, &mut || session.is_closed()) {
+            output::show(format_args!("{}: {why}\n", module.name));
+            session.note_failure();
+        }
     }
     match machine.options.run {
         Some(commands) => {

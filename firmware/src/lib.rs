@@ -50,6 +50,7 @@ pub mod kvmalloc;
 pub mod layout;
 #[cfg(target_os = "none")]
 pub mod memory;
+pub mod modules;
 #[cfg(target_os = "none")]
 pub mod options;
 #[cfg(target_os = "none")]

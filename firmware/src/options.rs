@@ -8,8 +8,8 @@ use mm::page_alloc::{Faults, Fill};
 use mm::slab::{DebugSpec, FailSlab};
 
 use crate::log::{self, Threshold};
+use crate::modules;
 use crate::pr_info;
-use crate::test_vmalloc::Parameters;
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -21,8 +21,6 @@ pub struct Options<'a> {
     pub threshold: Option<Threshold>,
     /// `ignore_loglevel`: the console shows everything.
     pub ignore_threshold: bool,
-    /// `test_vmalloc.KEY=VALUE`: these tests run before the console.
-    pub test_vmalloc: Option<Parameters>,
     /// `nohugevmalloc`: vmalloc maps by pages only.
     pub nohugevmalloc: bool,
     /// `log=defmt`, `log=defmt,PORT`: send structured records, to the console's port or to this one.
@@ -82,13 +80,6 @@ impl<'a> Options<'a> {
                 None if param.is("slub_debug") => options.slub_debug = DebugSpec::parse("").unwrap_or_default(),
                 Some(value) if param.is("failslab") => {
                     options.failslab = FailSlab::parse(value).unwrap_or(options.failslab);
-                }
-                Some(value) => {
-                    if let Some(key) = param.key.strip_prefix(TEST_VMALLOC) {
-                        let mut parameters = options.test_vmalloc.unwrap_or(Parameters::DEFAULT);
-                        options.test_vmalloc =
-                            parameters.set(key, value).then_some(parameters).or(options.test_vmalloc);
-                    }
                 }
                 _ => {}
             }
@@ -168,15 +159,12 @@ fn records(value: &str) -> Option<Option<&str>> {
     }
 }
 
-/// In front of the parameters of the tests.
-const TEST_VMALLOC: &str = "test_vmalloc.";
-
 /// Parameters that are on or off.
 const SWITCHES: [&str; 4] = ["init_on_alloc", "init_on_free", "page_poison", "slab_tiny"];
 
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
-    match param.value {
+    let is_ours = match param.value {
         Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
@@ -186,15 +174,11 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("slub_debug") => DebugSpec::parse(value).is_ok(),
         Some(value) if param.is("failslab") => FailSlab::parse(value).is_some(),
         Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
-        Some(value) if param.key.starts_with(TEST_VMALLOC) => {
-            let key = param.key.get(TEST_VMALLOC.len()..).unwrap_or_default();
-            let mut parameters = Parameters::DEFAULT;
-            parameters.set(key, value)
-        }
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => {
             let flags = ["nosmp", "slub_debug", "nohugevmalloc", "quiet", "debug", "ignore_loglevel"];
             flags.iter().any(|name| param.is(name))
         }
-    }
+    };
+    is_ours || modules::accepts(param)
 }

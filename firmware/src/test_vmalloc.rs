@@ -7,11 +7,11 @@
 
 mod cases;
 
-use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mm::arch::MAX_CPUS;
 
+use crate::modules::{Module, Values};
 use crate::thread::{self, JoinHandle};
 use crate::{println, time};
 use crate::{rcu, smp};
@@ -50,27 +50,37 @@ impl Parameters {
         nr_pcpu_objects: 35_000,
     };
 
-    /// Sets one; `false` if there is none of that name, or the value is no number (0x for hexadecimal).
-    pub fn set(&mut self, key: &str, value: &str) -> bool {
-        let number = match value.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => value.parse(),
-        };
-        let Ok(number) = number else { return false };
-        match key {
-            "nr_threads" => self.nr_threads = number,
-            "sequential_test_order" => self.sequential_test_order = number != 0,
-            "test_repeat_count" => self.test_repeat_count = number,
-            "test_loop_count" => self.test_loop_count = number,
-            "nr_pages" => self.nr_pages = number,
-            "use_huge" => self.use_huge = number != 0,
-            "run_test_mask" => self.run_test_mask = number,
-            "nr_pcpu_objects" => self.nr_pcpu_objects = number,
-            _ => return false,
+    fn from_values(values: &Values) -> Self {
+        let [nr_threads, order, test_repeat_count, test_loop_count, nr_pages, huge, run_test_mask, nr_pcpu_objects] =
+            *values;
+        Self {
+            nr_threads,
+            sequential_test_order: order != 0,
+            test_repeat_count,
+            test_loop_count,
+            nr_pages,
+            use_huge: huge != 0,
+            run_test_mask,
+            nr_pcpu_objects,
         }
-        true
     }
 }
+
+/// What `modprobe` and the command line know of it.
+pub(crate) const MODULE: Module = Module {
+    name: "test_vmalloc",
+    parameters: &[
+        ("nr_threads", Parameters::DEFAULT.nr_threads),
+        ("sequential_test_order", 0),
+        ("test_repeat_count", Parameters::DEFAULT.test_repeat_count),
+        ("test_loop_count", Parameters::DEFAULT.test_loop_count),
+        ("nr_pages", Parameters::DEFAULT.nr_pages),
+        ("use_huge", 0),
+        ("run_test_mask", Parameters::DEFAULT.run_test_mask),
+        ("nr_pcpu_objects", Parameters::DEFAULT.nr_pcpu_objects),
+    ],
+    run: |values, is_enough| run(&Parameters::from_values(values), is_enough),
+};
 
 /// How a run of a test ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,25 +131,9 @@ impl Worker {
 
 static IS_ENOUGH: AtomicBool = AtomicBool::new(false);
 static FINISHED: AtomicUsize = AtomicUsize::new(0);
+static PASSED: AtomicUsize = AtomicUsize::new(0);
 static FAILURES: AtomicUsize = AtomicUsize::new(0);
-
-/// Why it did not run, or not well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TestError {
-    /// A thread could not be had.
-    NoThread,
-    /// So many runs of tests failed that should have passed.
-    Failed(usize),
-}
-
-impl fmt::Display for TestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoThread => f.write_str("test_vmalloc: no memory for the workers"),
-            Self::Failed(count) => write!(f, "test_vmalloc: {count} runs failed"),
-        }
-    }
-}
+static EXPECTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs one test by its number, here and now. Whether it passed.
 pub(crate) fn run_one(number: usize, parameters: &Parameters) -> bool {
@@ -152,11 +146,7 @@ pub(crate) fn run_one(number: usize, parameters: &Parameters) -> bool {
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Runs the tests, or as many of them until `is_enough`.
-///
-/// # Errors
-///
-/// [`TestError`].
-pub fn run(parameters: &Parameters, mut is_enough: impl FnMut() -> bool) -> Result<(), TestError> {
+fn run(parameters: &Parameters, is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'static str> {
     /// Workers on one CPU at most.
     const PER_CPU: usize = 4;
     const MOST_WAITS: usize = 1000;
@@ -164,7 +154,7 @@ pub fn run(parameters: &Parameters, mut is_enough: impl FnMut() -> bool) -> Resu
     let nr = (parameters.nr_threads.max(1) as usize).min(most);
     IS_ENOUGH.store(false, Ordering::Relaxed);
     FINISHED.store(0, Ordering::Relaxed);
-    FAILURES.store(0, Ordering::Relaxed);
+    [&PASSED, &FAILURES, &EXPECTED].iter().for_each(|count| count.store(0, Ordering::Relaxed));
     let mut workers: [Option<JoinHandle<()>>; 2 * MAX_CPUS] = [const { None }; 2 * MAX_CPUS];
     let mut spawned = 0;
     for (number, slot) in workers.iter_mut().enumerate().take(nr) {
@@ -187,10 +177,12 @@ pub fn run(parameters: &Parameters, mut is_enough: impl FnMut() -> bool) -> Resu
         }
         thread::sleep(10);
     }
-    match FAILURES.load(Ordering::Relaxed) {
-        _ if spawned < nr => Err(TestError::NoThread),
+    let [passed, failed, expected] = [&PASSED, &FAILURES, &EXPECTED].map(|count| count.load(Ordering::Relaxed));
+    println!("test_vmalloc: {nr} workers: {passed} runs passed, {failed} failed, {expected} failed as expected");
+    match failed {
+        _ if spawned < nr => Err("no memory for the workers"),
         0 => Ok(()),
-        failures => Err(TestError::Failed(failures)),
+        _ => Err("a test failed, or was ended"),
     }
 }
 
@@ -215,14 +207,16 @@ fn work(number: usize, parameters: Parameters) {
             }
             ticks += time::ticks() - start;
         }
+        PASSED.fetch_add(passed, Ordering::Relaxed);
         FAILURES.fetch_add(failed, Ordering::Relaxed);
+        EXPECTED.fetch_add(expected, Ordering::Relaxed);
         let (repeat, loops) = (parameters.test_repeat_count, parameters.test_loop_count);
         let usec = time::to_ns(ticks / repeat.max(1)) / 1000;
         println!(
-            "Summary: {} passed: {passed} failed: {failed} xfailed: {expected} repeat: {repeat} loops: {loops} avg: {usec} usec",
+            "test_vmalloc: Summary: {} passed: {passed} failed: {failed} xfailed: {expected} repeat: {repeat} loops: {loops} avg: {usec} usec",
             test.name
         );
     }
-    println!("All test took worker{number}={} cycles", time::ticks() - start);
+    println!("test_vmalloc: All test took worker{number}={} cycles", time::ticks() - start);
     FINISHED.fetch_add(1, Ordering::Relaxed);
 }

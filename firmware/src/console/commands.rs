@@ -22,6 +22,7 @@
 mod cpus;
 mod log;
 mod memory;
+mod modules;
 mod pages;
 mod pgtable;
 mod shell;
@@ -32,7 +33,7 @@ mod vmalloc;
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 9] = [
+static TABLES: [Table; 10] = [
     shell::TABLE,
     system::TABLE,
     cpus::TABLE,
@@ -41,6 +42,7 @@ static TABLES: [Table; 9] = [
     slab::TABLE,
     vmalloc::TABLE,
     pgtable::TABLE,
+    modules::TABLE,
     log::TABLE,
 ];
 
@@ -96,6 +98,11 @@ pub(super) fn candidates(before: &str, visit: &mut dyn FnMut(&str)) {
             if seconds.starts_with(|c: char| c.is_ascii_digit()) && words.next().is_none() =>
         {
             all().for_each(|command| visit(command.name));
+        }
+        (Some("modprobe"), None) => crate::modules::all().for_each(|module| visit(module.name)),
+        (Some("modprobe"), Some(name)) => {
+            let module = crate::modules::find(name);
+            module.into_iter().flat_map(|module| module.parameters).for_each(|(name, _)| visit(name));
         }
         (Some("cat"), None) => files().for_each(|file| visit(file.path)),
         (Some(name), None) => {
