@@ -1,7 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes that a test writes and looks for.
+//! Bytes that a test writes and looks for, and calls of the slab that are not inlined: its fast paths are in the image often
+//! enough.
 
 use core::ptr::NonNull;
+
+use mm::gfp::Gfp;
+use mm::slab::CacheRef;
+
+use crate::slab::KernelSlab;
+
+/// An object of any size.
+#[inline(never)]
+pub(super) fn kmalloc(slab: &KernelSlab, bytes: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+    slab.kmalloc(bytes, gfp | Gfp::NOWARN).ok()
+}
+
+/// Frees it.
+///
+/// # Safety
+///
+/// It came from there, and is not used any more.
+#[inline(never)]
+pub(super) unsafe fn kfree(slab: &KernelSlab, object: NonNull<u8>) {
+    // SAFETY: the caller's promise.
+    unsafe { slab.kfree(object) };
+}
+
+/// An object of a cache.
+#[inline(never)]
+pub(super) fn cache_alloc(slab: &KernelSlab, cache: CacheRef, gfp: Gfp) -> Option<NonNull<u8>> {
+    slab.cache_alloc(cache, gfp | Gfp::NOWARN).ok()
+}
+
+/// Frees it.
+///
+/// # Safety
+///
+/// It came from there, and is not used any more.
+#[inline(never)]
+pub(super) unsafe fn cache_free(slab: &KernelSlab, cache: CacheRef, object: NonNull<u8>) {
+    // SAFETY: the caller's promise.
+    unsafe { slab.cache_free(cache, object) };
+}
 
 /// Fills memory with anything but zeros.
 ///

@@ -9,7 +9,7 @@ use mm::buddy::PageBlock;
 use mm::gfp::Gfp;
 use mm::slab::{CacheFlags, CacheRef, CacheSpec};
 
-use super::garbage::{fill, is_all};
+use super::garbage::{cache_alloc, cache_free, fill, is_all, kfree, kmalloc};
 use super::registry::Module;
 use crate::slab::{KernelSlab, slab};
 use crate::vmalloc::{vfree, vmalloc};
@@ -64,7 +64,7 @@ fn run(_: &[u64; 8], is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'static
 }
 
 /// Takes memory, fills it, gives it back, and takes as much again.
-fn again(bytes: usize, take: impl Fn() -> Option<NonNull<u8>>, give: impl Fn(NonNull<u8>)) -> Option<bool> {
+fn again(bytes: usize, take: &dyn Fn() -> Option<NonNull<u8>>, give: &dyn Fn(NonNull<u8>)) -> Option<bool> {
     let memory = take()?;
     // SAFETY: just allocated.
     unsafe { fill(memory, bytes) };
@@ -91,18 +91,18 @@ fn test_pages(_: &KernelSlab, score: &mut Score) {
             let pfn = mm::addr::PhysAddr::new_saturating(phys).pfn();
             let _ = pages.free(PageBlock::from_raw(pfn, order));
         };
-        score.note("pages", order.bytes() as usize, again(order.bytes() as usize, take, give));
+        score.note("pages", order.bytes() as usize, again(order.bytes() as usize, &take, &give));
     }
 }
 
 fn test_kvmalloc(slab: &KernelSlab, score: &mut Score) {
     for bytes in (0..20).map(|shift| 1_usize << shift) {
         // SAFETY: each is given back once, by `again`.
-        let give = |memory| unsafe { slab.kfree(memory) };
-        score.note("kmalloc", bytes, again(bytes, || slab.kmalloc(bytes, Gfp::KERNEL | Gfp::NOWARN).ok(), give));
+        let give = |memory| unsafe { kfree(slab, memory) };
+        score.note("kmalloc", bytes, again(bytes, &|| kmalloc(slab, bytes, Gfp::KERNEL), &give));
         // SAFETY: as above.
         let give = |memory| unsafe { vfree(memory) };
-        score.note("vmalloc", bytes, again(bytes, || vmalloc(bytes as u64).ok(), give));
+        score.note("vmalloc", bytes, again(bytes, &|| vmalloc(bytes as u64).ok(), &give));
     }
 }
 
@@ -121,7 +121,7 @@ fn sizes() -> impl Iterator<Item = usize> {
 }
 
 /// A cache for one test.
-fn with_cache(slab: &KernelSlab, spec: CacheSpec, test: impl FnOnce(CacheRef) -> Option<bool>) -> Option<bool> {
+fn with_cache(slab: &KernelSlab, spec: CacheSpec, test: &dyn Fn(CacheRef) -> Option<bool>) -> Option<bool> {
     let cache = slab.cache_create(spec).ok()?;
     let passed = test(cache);
     // SAFETY: the test is over, and nobody else knows the cache.
@@ -157,15 +157,15 @@ fn test_kmemcache(slab: &KernelSlab, score: &mut Score) {
             };
             let one_by_one = |cache| {
                 (0..ROUNDS).try_fold(true, |passed, _| {
-                    let object = slab.cache_alloc(cache, gfp).ok()?;
+                    let object = cache_alloc(slab, cache, gfp)?;
                     let good = is_as_promised(object, size, has_ctor, zero, keeps);
                     spoil(object);
                     // SAFETY: allocated above.
-                    unsafe { slab.cache_free(cache, object) };
+                    unsafe { cache_free(slab, cache, object) };
                     Some(passed && good)
                 })
             };
-            score.note("kmem_cache", size, with_cache(slab, spec, one_by_one));
+            score.note("kmem_cache", size, with_cache(slab, spec, &one_by_one));
             let in_bulk = |cache| {
                 let mut objects = [NonNull::dangling(); ROUNDS];
                 let mut passed = true;
@@ -175,12 +175,12 @@ fn test_kmemcache(slab: &KernelSlab, score: &mut Score) {
                         passed &= is_as_promised(object, size, has_ctor, zero, keeps);
                         spoil(object);
                         // SAFETY: allocated above.
-                        unsafe { slab.cache_free(cache, object) };
+                        unsafe { cache_free(slab, cache, object) };
                     }
                 }
                 Some(passed)
             };
-            score.note("kmem_cache, in bulk", size, with_cache(slab, spec, in_bulk));
+            score.note("kmem_cache, in bulk", size, with_cache(slab, spec, &in_bulk));
         }
     }
 }
@@ -190,13 +190,13 @@ fn test_rcu_persistent(slab: &KernelSlab, score: &mut Score) {
     for size in sizes() {
         let flags = CacheFlags::TYPESAFE_BY_RCU;
         let spec = CacheSpec { flags, ctor: Some(construct), ..CacheSpec::new("test_meminit", size) };
-        let passed = with_cache(slab, spec, |cache| {
-            let object = slab.cache_alloc(cache, Gfp::KERNEL).ok()?;
+        let passed = with_cache(slab, spec, &|cache| {
+            let object = cache_alloc(slab, cache, Gfp::KERNEL)?;
             // SAFETY: allocated above.
             unsafe { fill(object, size) };
             let is_kept = rcu::read(|| {
                 // SAFETY: allocated above.
-                unsafe { slab.cache_free(cache, object) };
+                unsafe { cache_free(slab, cache, object) };
                 // SAFETY: the memory stays one of this type's until readers are through.
                 unsafe { is_all(object, size, 0xa5) }
             });

@@ -2,12 +2,11 @@
 //! Linux's `slub_kunit`: damages objects on purpose, and expects the slab to find each case. The reports in the log
 //! between the results are what is tested.
 
-
 use mm::gfp::Gfp;
 use mm::rcu::RcuHead;
 use mm::slab::{CacheError, CacheFlags, CacheRef, CacheSpec, Debug};
 
-use super::garbage::{fill, is_all, peek, poke};
+use super::garbage::{cache_alloc, cache_free, fill, is_all, kfree, kmalloc, peek, poke};
 use super::registry::Module;
 use super::{Case, check, ktap};
 use crate::slab::{KernelSlab, slab};
@@ -42,10 +41,10 @@ fn damaged(flags: CacheFlags, is_free: bool, at: usize, value: u8) -> Result<(),
     let slab = the_slab()?;
     let spec = CacheSpec { flags: flags | CacheFlags::NO_USER_FLAGS, ..CacheSpec::new("TestSlub", SIZE) };
     let cache = slab.cache_create(spec).map_err(|_| NO_MEMORY)?;
-    let object = slab.cache_alloc(cache, Gfp::KERNEL).map_err(|_| NO_MEMORY)?;
+    let object = cache_alloc(slab, cache, Gfp::KERNEL).ok_or(NO_MEMORY)?;
     if is_free {
         // SAFETY: allocated above.
-        unsafe { slab.cache_free(cache, object) };
+        unsafe { cache_free(slab, cache, object) };
     }
     let before = slab.nr_faults();
     // SAFETY: the slot and its red zones are there as long as the cache; only we use it.
@@ -59,7 +58,7 @@ fn damaged(flags: CacheFlags, is_free: bool, at: usize, value: u8) -> Result<(),
     unsafe { poke(object, at, kept) };
     if !is_free {
         // SAFETY: allocated above.
-        unsafe { slab.cache_free(cache, object) };
+        unsafe { cache_free(slab, cache, object) };
     }
     let destroyed = destroy(slab, cache);
     check(found >= 1 && reported >= 1, NOT_FOUND)?;
@@ -94,7 +93,7 @@ fn kmalloc_redzone_access() -> Result<(), &'static str> {
     if slab.is_tiny() || !slab.settings().debug.of("kmalloc-32").contains(Debug::RED_ZONE) {
         return Err("SKIP it takes slub_debug=Z, and no tiny slab");
     }
-    let object = slab.kmalloc(ASKED, Gfp::KERNEL).map_err(|_| NO_MEMORY)?;
+    let object = kmalloc(slab, ASKED, Gfp::KERNEL).ok_or(NO_MEMORY)?;
     let before = slab.nr_faults();
     // SAFETY: bytes of the slot.
     let kept = unsafe { peek(object, ASKED) };
@@ -104,7 +103,7 @@ fn kmalloc_redzone_access() -> Result<(), &'static str> {
     // SAFETY: as above.
     unsafe { poke(object, ASKED, kept) };
     // SAFETY: allocated above.
-    unsafe { slab.kfree(object) };
+    unsafe { kfree(slab, object) };
     check(found >= 1 && slab.nr_faults() > before, NOT_FOUND)
 }
 
@@ -112,7 +111,7 @@ fn kmalloc_redzone_access() -> Result<(), &'static str> {
 fn deferred() -> Result<(&'static KernelSlab, CacheRef), &'static str> {
     let slab = the_slab()?;
     let cache = slab.cache_create(CacheSpec::new("TestSlub_rcu", SIZE)).map_err(|_| NO_MEMORY)?;
-    let object = slab.cache_alloc(cache, Gfp::KERNEL).map_err(|_| NO_MEMORY)?;
+    let object = cache_alloc(slab, cache, Gfp::KERNEL).ok_or(NO_MEMORY)?;
     let head = object.cast::<RcuHead>();
     // SAFETY: just allocated, large enough and aligned.
     unsafe { head.write(RcuHead::new()) };
@@ -153,12 +152,12 @@ fn kfree_rcu_destroy() -> Result<(), &'static str> {
 fn leak_destroy() -> Result<(), &'static str> {
     let slab = the_slab()?;
     let cache = slab.cache_create(CacheSpec::new("TestSlub_leak", SIZE)).map_err(|_| NO_MEMORY)?;
-    let object = slab.cache_alloc(cache, Gfp::KERNEL).map_err(|_| NO_MEMORY)?;
+    let object = cache_alloc(slab, cache, Gfp::KERNEL).ok_or(NO_MEMORY)?;
     let before = slab.nr_faults();
     let refused = destroy(slab, cache);
     let reported = slab.nr_faults() - before;
     // SAFETY: allocated above.
-    unsafe { slab.cache_free(cache, object) };
+    unsafe { cache_free(slab, cache, object) };
     destroy(slab, cache).map_err(|_| "it cannot be destroyed afterwards")?;
     check(refused == Err(CacheError::InUse(1)), "the leak is not told")?;
     check(reported == 2, "not one report of the cache and one of the object")
@@ -169,7 +168,7 @@ fn krealloc_redzone_zeroing() -> Result<(), &'static str> {
     let slab = the_slab()?;
     let gfp = Gfp::KERNEL | Gfp::ZERO;
     let before = slab.nr_faults();
-    let mut object = slab.kmalloc(48, gfp).map_err(|_| NO_MEMORY)?;
+    let mut object = kmalloc(slab, 48, gfp).ok_or(NO_MEMORY)?;
     // SAFETY: ours, of that size.
     unsafe { fill(object, 48) };
     let mut good = true;
@@ -186,7 +185,7 @@ fn krealloc_redzone_zeroing() -> Result<(), &'static str> {
     }
     let found = slab.validate();
     // SAFETY: ours.
-    unsafe { slab.kfree(object) };
+    unsafe { kfree(slab, object) };
     check(good, "what is new is not zero, or what was there is lost")?;
     check(found == 0 && slab.nr_faults() == before, "a fault was reported")
 }

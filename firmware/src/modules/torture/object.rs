@@ -9,6 +9,7 @@ use mm::buddy::PageBlock;
 use mm::gfp::Gfp;
 use mm::pgtable::Attributes;
 
+use super::super::garbage::{cache_alloc, cache_free, kfree, kmalloc};
 use super::{Plan, SHORTAGES, WRONG};
 use crate::kvmalloc::{kvfree, kvmalloc, kvrealloc};
 use crate::slab::slab;
@@ -84,9 +85,9 @@ impl Object {
             }
             Kind::Kmalloc => {
                 let bytes = size(random, 13);
-                (slab.kmalloc(bytes, gfp).ok(), bytes)
+                (kmalloc(slab, bytes, gfp), bytes)
             }
-            Kind::Cache => (slab.cache_alloc(plan.cache, gfp).ok(), CACHED),
+            Kind::Cache => (cache_alloc(slab, plan.cache, gfp), CACHED),
             Kind::Vmalloc => {
                 let bytes = size(random, 17);
                 let align = PAGE_SIZE << (random >> 56 & 3);
@@ -163,10 +164,12 @@ impl Object {
             Kind::Kmalloc => size(random, 13),
             Kind::Vmalloc | Kind::Kvmalloc => size(random, 17),
         };
-        // SAFETY: ours, and the old address is forgotten.
         let moved = match self.kind {
+            // SAFETY: ours, and the old address is forgotten.
             Kind::Kmalloc => slab().and_then(|slab| unsafe { slab.krealloc(object, bytes, gfp) }.ok()),
+            // SAFETY: as above.
             Kind::Vmalloc => unsafe { vrealloc(object, bytes as u64, gfp) }.ok().flatten(),
+            // SAFETY: as above.
             _ => unsafe { kvrealloc(object, bytes, gfp) }.ok(),
         };
         let Some(moved) = moved else {
@@ -198,9 +201,9 @@ impl Object {
                 }
             }
             // SAFETY: taken from there, and this was the only way to it.
-            Kind::Kmalloc => unsafe { slab.kfree(self.memory) },
+            Kind::Kmalloc => unsafe { kfree(slab, self.memory) },
             // SAFETY: as above.
-            Kind::Cache => unsafe { slab.cache_free(plan.cache, self.memory) },
+            Kind::Cache => unsafe { cache_free(slab, plan.cache, self.memory) },
             // SAFETY: as above.
             Kind::Vmalloc => unsafe { vfree(self.memory) },
             // SAFETY: as above.
