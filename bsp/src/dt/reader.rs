@@ -165,8 +165,22 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.connect_uarts();
         self.interrupts.connect(self.info);
         self.pins.connect(self.info);
-        self.info.memory.sort_unstable();
-        self.info.reserved.sort_unstable_by_key(|entry| (entry.range, entry.kind));
+        sort_short(&mut self.info.memory, &|a, b| a < b);
+        sort_short(&mut self.info.reserved, &|a, b| (a.range, a.kind) < (b.range, b.kind));
+    }
+}
+
+/// Sorts a short list. The library's sorts are made for long ones, and each use of them adds kilobytes to the image.
+fn sort_short<T>(list: &mut [T], is_less: &dyn Fn(&T, &T) -> bool) {
+    for end in 1..list.len() {
+        let mut at = end;
+        while at > 0
+            && let Some([before, item]) = list.get(at - 1..=at)
+            && is_less(item, before)
+        {
+            list.swap(at - 1, at);
+            at -= 1;
+        }
     }
 }
 

@@ -171,7 +171,7 @@ impl<T: Region, const N: usize> Regions<T, N> {
     /// `None` if all slots are in use.
     fn insert_at(&mut self, index: usize, region: T) -> Option<()> {
         let tail = self.slots.get_mut(index..=self.len)?;
-        tail.rotate_right(1);
+        tail.copy_within(..tail.len() - 1, 1);
         *tail.first_mut()? = region;
         self.len += 1;
         Some(())
@@ -179,7 +179,7 @@ impl<T: Region, const N: usize> Regions<T, N> {
 
     fn remove_at(&mut self, index: usize) {
         if let Some(tail) = self.slots.get_mut(index..self.len) {
-            tail.rotate_left(1);
+            tail.copy_within(1.., 0);
             self.len -= 1;
         }
     }

@@ -93,10 +93,8 @@ impl SortKey {
 
     /// Sorts caches: the largest first, names ascending.
     pub fn sort(self, caches: &mut [CacheInfo]) {
-        match self {
-            Self::Name => caches.sort_unstable_by_key(|cache| cache.name),
-            key => caches.sort_unstable_by_key(|cache| (Reverse(key.value(cache)), cache.name)),
-        }
+        // By name all values are 0.
+        sort_short(caches, &|a, b| (Reverse(self.value(a)), a.name) < (Reverse(self.value(b)), b.name));
     }
 }
 
@@ -224,8 +222,23 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 None => left_out += 1,
             }
         });
-        sites.sort_unstable_by_key(|site| Reverse(site.map_or(0, |site| site.bytes)));
+        let bytes = |site: &Option<CallSite>| site.map_or(0, |site| site.bytes);
+        sort_short(sites, &|a, b| bytes(a) > bytes(b));
         (sites.iter().flatten().count(), left_out)
+    }
+}
+
+/// Sorts a short list. The library's sorts are made for long ones, and each use of them adds kilobytes to the image.
+fn sort_short<T>(list: &mut [T], is_less: &dyn Fn(&T, &T) -> bool) {
+    for end in 1..list.len() {
+        let mut at = end;
+        while at > 0
+            && let Some([before, item]) = list.get(at - 1..=at)
+            && is_less(item, before)
+        {
+            list.swap(at - 1, at);
+            at -= 1;
+        }
     }
 }
 
