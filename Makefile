@@ -10,7 +10,7 @@ export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run log image bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
+.PHONY: help setup run vng log image bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -23,6 +23,10 @@ setup: ## Install what is missing to build and run (says what)
 run: ## Boot in QEMU: BOARD=virt|rpi4|rpi3 MEM=512M RUN="meminfo; exit" ...
 	@$(SETUP) run
 	@cargo run --quiet --release --package firmware --target $(TARGET)
+
+vng: ## As virtme-ng: boot, run the tests that APPEND names, end with their status: APPEND='test_vmalloc.run_test_mask=0xFFFF'
+	@$(SETUP) run
+	@RUN="$${RUN:+$$RUN; }exit" cargo run --quiet --release --package firmware --target $(TARGET)
 
 log: ## Boot with structured records and show them: LOG_UART=1 ...; CAPTURE=file decodes an earlier LOG_FILE
 	@$(SETUP) run

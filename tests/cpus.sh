@@ -18,7 +18,25 @@ step "test_vmalloc, all of it" expects 0 'Summary: vrealloc_test passed: 1 faile
     'modprobe test_vmalloc run_test_mask=0x1fff test_loop_count=100 nr_threads=2 nr_pcpu_objects=2000; vpurge; exit' SMP=2
 step "test_vmalloc from the command line" expects 0 'Summary: fix_size_alloc_test passed: 2 failed: 0 xfailed: 0 repeat: 2' \
     exit APPEND="test_vmalloc.run_test_mask=1 test_vmalloc.test_loop_count=1000 test_vmalloc.test_repeat_count=2" BOARD=rpi4
-step "no such module" expects 1 'the only module is test_vmalloc' 'modprobe usb; exit'
+step "test_vmalloc in the log" expects 0 '^\[ .*test_vmalloc: 1 workers: 2 runs passed, 0 failed' \
+    'modprobe test_vmalloc run_test_mask=3 test_loop_count=10; dmesg | grep test_vmalloc; exit'
+vng() { APPEND='test_vmalloc.run_test_mask=1 test_vmalloc.test_loop_count=10 test_vmalloc.use_huge=y' make --no-print-directory vng | grep 'fix_size_alloc_test passed: 1'; }
+step "make vng" vng
+step "no such module" expects 1 'no such module; modprobe alone lists them' 'modprobe usb; exit'
+step "no such parameter" expects 1 'the module has no such parameter' 'modprobe memblock loops=3; exit'
+step "memblock" expects 0 '^# memblock: pass:14 fail:0 skip:0 total:14' exit APPEND=memblock
+step "page_alloc" expects 0 '^# page_alloc: pass:9 fail:0 skip:1 total:10' 'modprobe page_alloc; exit' SMP=2
+step "page_alloc, with a DMA zone" expects 0 '^# page_alloc: pass:10 fail:0 skip:0 total:10' \
+    'modprobe page_alloc; exit' BOARD=rpi4 DTB="$(compiled rpi4-4gb)"
+step "slub_kunit" expects 0 '^# slub_test: pass:8 fail:0 skip:2 total:10' 'modprobe slub_kunit; exit'
+step "slub_kunit, slub_debug=FZPU" expects 0 '^# slub_test: pass:9 fail:0 skip:1 total:10' 'modprobe slub_kunit; exit' APPEND=slub_debug=FZPU
+step "test_meminit, init_on_alloc=1" expects 0 'all [0-9]* tests passed!' exit APPEND="test_meminit init_on_alloc=1"
+step "test_meminit, init_on_free=1" expects 0 'all [0-9]* tests passed!' exit APPEND="test_meminit init_on_free=1"
+step "test_meminit, without" expects 1 'boot with init_on_alloc=1 or init_on_free=1' 'modprobe test_meminit; exit'
+step "torture, 8 CPUs" expects 0 'torture: nothing was wrong, and every page is back' 'modprobe torture seconds=10; exit' SMP=8
+step "torture, rpi4" expects 0 'torture: nothing was wrong, and every page is back' 'modprobe torture seconds=5; exit' BOARD=rpi4
+step "torture, tiny" expects 0 'torture: nothing was wrong, and every page is back' exit MEM=16M APPEND='torture.ops=30000 torture.seed=5'
+step "procps reads our reports" tests/procps.sh $elf
 step "maxcpus=" expects 0 'smp: 2 of 4 CPUs' exit SMP=4 APPEND=maxcpus=2
 step "CPUs that are not there: PSCI" boots_with 'MPIDR 0x1 is not started: PSCI refuses' missing-cpus
 step "CPUs that are not there: spin table" boots_with 'MPIDR 0x2, spin table\) does not come' missing-cpus

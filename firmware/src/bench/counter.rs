@@ -56,8 +56,11 @@ pub(super) fn count(overhead: u64, what: impl FnOnce()) -> u64 {
     (now() - start).saturating_sub(overhead)
 }
 
-/// The median of some counts. Sorts them.
-pub(super) fn median(counts: &mut [u64]) -> u64 {
-    counts.sort_unstable();
-    counts.get(counts.len() / 2).copied().unwrap_or(0)
+/// The median of a few counts. O(their number squared): a sort would be larger than all the benchmarks of a kind.
+pub(super) fn median(counts: &[u64]) -> u64 {
+    let rank = |count: u64| {
+        let below = counts.iter().filter(|other| **other < count).count();
+        below..below + counts.iter().filter(|other| **other == count).count()
+    };
+    counts.iter().copied().find(|count| rank(*count).contains(&(counts.len() / 2))).unwrap_or(0)
 }

@@ -125,7 +125,7 @@ fn hot(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
         return Err(Failure::Because("an operation failed"));
     }
     // The first round is cold.
-    let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+    let median = counter::median(counts.get(1..).unwrap_or_default());
     Ok(context.report(format_args!("pg_hot_{variant}"), median, OPERATIONS, "instructions")?)
 }
 
@@ -169,7 +169,7 @@ fn batch(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     }
     // The first round is cold.
     for (what, counts) in [("alloc", &mut allocs), ("free", &mut frees)] {
-        let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+        let median = counter::median(counts.get(1..).unwrap_or_default());
         let pattern = PATTERNS.get(pattern).unwrap_or(&"");
         context.report(format_args!("pg_batch1000_{at}_{pattern}_{what}"), median, count as u64, "instructions")?;
     }
@@ -217,7 +217,7 @@ fn measure_bulk(
     if failed {
         return Err(Failure::Because("an operation failed"));
     }
-    let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+    let median = counter::median(counts.get(1..).unwrap_or_default());
     Ok(context.report(format_args!("{name}"), median, OPERATIONS * BULK as u64, "instructions per page")?)
 }
 

@@ -84,7 +84,7 @@ fn run(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     rounds(&counting, row, &mut frames, || counting.barriers(), |_, start, end| barriers = end - start)
         .map_err(refused)?;
     let Barriers { dsb, isb, tlbi } = barriers;
-    context.report(format_args!("pt_{}", row.name), counter::median(&mut counts), row.per, "instructions")?;
+    context.report(format_args!("pt_{}", row.name), counter::median(&counts), row.per, "instructions")?;
     Ok(context.note(format_args!("pt_{}: {dsb} DSB, {isb} ISB, {tlbi} TLBI", row.name))?)
 }
 

@@ -174,7 +174,7 @@ fn hot_loop(
     if failures != 0 {
         return Err(Failure::Because("an allocation failed"));
     }
-    let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+    let median = counter::median(counts.get(1..).unwrap_or_default());
     Ok(context.report(name, median, OPERATIONS, "instructions")?)
 }
 
@@ -272,7 +272,7 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
     }
     for (what, counts) in [("alloc", &mut allocs), ("free", &mut frees)] {
         // The first round is cold.
-        let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+        let median = counter::median(counts.get(1..).unwrap_or_default());
         let pattern = PATTERNS.get(pattern).unwrap_or(&"");
         context.report(
             format_args!("km_batch{count}_{size}_{pattern}_{what}"),
@@ -320,7 +320,7 @@ fn cross(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
     }
     for (what, counts) in [("alloc", &mut allocs), ("free", &mut frees)] {
         // The first round is cold.
-        let median = counter::median(counts.get_mut(1..).unwrap_or_default());
+        let median = counter::median(counts.get(1..).unwrap_or_default());
         context.report(format_args!("km_cross64_{what}"), median, OBJECTS as u64, "instructions")?;
     }
     Ok(())

@@ -325,7 +325,7 @@ fn resize(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
         unsafe { (calls.free)(grown.ok_or(NO_MEMORY)?) };
         vmalloc.purge();
     }
-    Ok(context.report(format_args!("vrealloc_{name}"), counter::median(&mut counts), 1, "instructions")?)
+    Ok(context.report(format_args!("vrealloc_{name}"), counter::median(&counts), 1, "instructions")?)
 }
 
 fn either(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `slabinfo`, `slabtop` and `kmem`: the slab's reports, as Linux and procps print them.
 
-use core::cmp::Reverse;
 use core::fmt;
 use core::panic::Location;
 
@@ -91,10 +90,12 @@ impl SortKey {
         }
     }
 
-    /// Sorts caches: the largest first, names ascending.
+    /// Sorts caches: the largest first, those alike as they come; names ascending.
     pub fn sort(self, caches: &mut [CacheInfo]) {
-        // By name all values are 0.
-        sort_short(caches, &|a, b| (Reverse(self.value(a)), a.name) < (Reverse(self.value(b)), b.name));
+        sort_short(caches, &|a, b| match self {
+            Self::Name => a.name < b.name,
+            key => key.value(a) > key.value(b),
+        });
     }
 }
 
@@ -125,12 +126,18 @@ impl fmt::Display for Share {
     }
 }
 
+/// Hundredths of a KiB, rounded as `printf` does: what is just between goes to the even one.
+const fn hundredths(bytes: usize) -> usize {
+    let (down, rest) = (bytes * 100 / 1024, bytes * 100 % 1024);
+    down + (rest + down % 2 > 512) as usize
+}
+
 /// Bytes in KiB, with hundredths.
 struct Kib(usize);
 
 impl fmt::Display for Kib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hundredths = (self.0 * 100 + 512) / 1024;
+        let hundredths = hundredths(self.0);
         write!(f, "{}.{:02}K", hundredths / 100, hundredths % 100)
     }
 }
@@ -149,10 +156,10 @@ pub fn slabtop<W: fmt::Write>(w: &mut W, caches: &[CacheInfo], rows: usize) -> f
     let active = caches.iter().filter(|cache| cache.active_objects > 0).count();
     writeln!(w, " Active / Total Caches (% used)     : {active} / {} {}", caches.len(), Share(active, caches.len()))?;
     let used = sum(|cache| cache.active_objects * cache.object_size);
-    let total = sum(CacheInfo::bytes);
+    let total = sum(|cache| cache.objects * cache.object_size);
     writeln!(w, " Active / Total Size (% used)       : {} / {} {}", Kib(used), Kib(total), Share(used, total))?;
-    let sizes = || caches.iter().filter(|cache| cache.objects > 0).map(|cache| cache.object_size);
-    let average = sum(|cache| cache.objects * cache.object_size).checked_div(all).unwrap_or(0);
+    let sizes = || caches.iter().map(|cache| cache.object_size);
+    let average = total.checked_div(all).unwrap_or(0);
     let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
     writeln!(w, " Minimum / Average / Maximum Object : {} / {} / {}\n", Kib(least), Kib(average), Kib(most))?;
     writeln!(
@@ -161,7 +168,7 @@ pub fn slabtop<W: fmt::Write>(w: &mut W, caches: &[CacheInfo], rows: usize) -> f
         "OBJS", "ACTIVE", "USE", "OBJ SIZE", "SLABS", "OBJ/SLAB", "CACHE SIZE", "NAME"
     )?;
     for cache in caches.iter().take(rows) {
-        let hundredths = (cache.object_size * 100 + 512) / 1024;
+        let hundredths = hundredths(cache.object_size);
         writeln!(
             w,
             "{:6} {:6} {:3}% {:4}.{:02}K {:6} {:8} {:9}K {:<23}",
@@ -295,7 +302,7 @@ mod tests {
         assert_eq!(lines[0], " Active / Total Objects (% used)    : 107 / 168 (63.6%)");
         assert_eq!(lines[1], " Active / Total Slabs (% used)      : 3 / 4 (75.0%)");
         assert_eq!(lines[2], " Active / Total Caches (% used)     : 2 / 2 (100.0%)");
-        assert_eq!(lines[3], " Active / Total Size (% used)       : 7.56K / 16.00K (47.2%)");
+        assert_eq!(lines[3], " Active / Total Size (% used)       : 7.56K / 15.75K (48.0%)");
         assert_eq!(lines[4], " Minimum / Average / Maximum Object : 0.06K / 0.09K / 0.19K");
         assert_eq!(lines[6], "  OBJS ACTIVE  USE OBJ SIZE  SLABS OBJ/SLAB CACHE SIZE NAME                   ");
         assert_eq!(lines[7], "   126    100  79%    0.06K      2       63         8K kmalloc-64             ");
