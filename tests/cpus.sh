@@ -36,6 +36,12 @@ step "test_meminit, without" expects 1 'boot with init_on_alloc=1 or init_on_fre
 step "torture, 8 CPUs" expects 0 'torture: nothing was wrong, and every page is back' 'modprobe torture seconds=10; exit' SMP=8
 step "torture, rpi4" expects 0 'torture: nothing was wrong, and every page is back' 'modprobe torture seconds=5; exit' BOARD=rpi4
 step "torture, tiny" expects 0 'torture: nothing was wrong, and every page is back' exit MEM=16M APPEND='torture.ops=30000 torture.seed=5'
+step "memtest=" expects 0 'EarlyMemtestBad: +0 kB' 'meminfo; exit' APPEND=memtest=3 MEM=64M
+step "memtest, a bad word" expects 0 '42000000-42000fff +4096 bytes  bad RAM|0x42000010-0x42000017 : bad RAM|42000010-42000017 +8 bytes  bad RAM' \
+    'iomem; meminfo | grep EarlyMemtestBad: ..*1.kB; exit' APPEND='memtest=2 memtest_bad=0x42000010' MEM=64M
+step "memtest on the console" expects 0 'KiB tested with 2 patterns, 0 KiB kept from use' 'memtest 2; exit' MEM=64M SMP=2
+step "memtest on the console, a bad word" expects 1 'bad memory at .*42000010-42000017' 'memtest 2; exit' \
+    APPEND=memtest_bad=0x42000010 MEM=64M
 step "procps reads our reports" tests/procps.sh $elf
 step "maxcpus=" expects 0 'smp: 2 of 4 CPUs' exit SMP=4 APPEND=maxcpus=2
 step "CPUs that are not there: PSCI" boots_with 'MPIDR 0x1 is not started: PSCI refuses' missing-cpus

@@ -42,7 +42,7 @@ same slabtop slabtop -o
 same slabtop-c slabtop -o -s c
 same slabtop-n slabtop -o -s n
 total=$(awk '$1 == "MemTotal:" { print $2 }' "$work/meminfo")
-ours vmstat -s | grep -qE "^ +$total K total memory$" || { ours vmstat -s; echo "FAILED: vmstat -s has not $total K"; exit 1; }
+ours vmstat -s | grep -E "^ +$total K total memory$" >/dev/null || { ours vmstat -s; echo "FAILED: vmstat -s has not $total K"; exit 1; }
 ours vmstat | awk -v free="$(awk '$1 == "MemFree:" { print $2 }' "$work/meminfo")" 'NR == 3 && $4 != free { exit 1 }' ||
     { echo "FAILED: vmstat's free"; exit 1; }
 [ "$(ours vmstat -m | tail -n +2 | wc -l)" = "$(tail -n +3 "$work/slabinfo" | wc -l)" ] || { echo "FAILED: vmstat -m"; exit 1; }

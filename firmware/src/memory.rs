@@ -14,6 +14,7 @@ mod account;
 mod iomem;
 mod kernel_map;
 mod late;
+mod memtest;
 mod owner;
 mod set_memory;
 
@@ -39,6 +40,7 @@ pub(crate) use self::kernel_map::is_live as is_mapped;
 pub use self::kernel_map::{KernelMap, tlb};
 pub use self::late::LateError;
 use self::late::{Late, Ranges};
+pub use self::memtest::{Injected, NR_PATTERNS};
 pub use self::owner::Owner;
 pub use self::set_memory::TableFrames;
 use crate::cpu::{Hardware, hardware};
@@ -66,6 +68,8 @@ pub struct Memory {
     pub device_tree: &'static [u8],
     /// Bytes of banks that are not used at all, by `mem=` or because nothing can reach them.
     pub held_back_bytes: u64,
+    /// Whether `memtest=` looked at it.
+    is_tested: bool,
     /// What of that can be added, and was.
     late: Lock<Late>,
 }
@@ -202,6 +206,9 @@ pub(crate) fn start(
     }
     // A reservation of the tree may name what was just released.
     reserve_tree(&mut memblock, info, limit)?;
+    if let Some(passes) = options.memtest {
+        memtest::early(&mut memblock, passes, options.memtest_bad);
+    }
 
     let config = Config {
         dma_limit: info.dma_limit.map(PhysAddr::new_saturating),
@@ -241,6 +248,7 @@ pub(crate) fn start(
         image,
         device_tree,
         held_back_bytes: held_back,
+        is_tested: options.memtest.is_some(),
         late,
     };
     memory.print_account(info);

@@ -8,6 +8,7 @@ use mm::page_alloc::{Faults, Fill};
 use mm::slab::{DebugSpec, FailSlab};
 
 use crate::log::{self, Threshold};
+use crate::memory::{Injected, NR_PATTERNS};
 use crate::modules;
 use crate::pr_info;
 
@@ -27,6 +28,10 @@ pub struct Options<'a> {
     pub records: Option<Option<&'a str>>,
     /// `memblock=debug`: list the boot-time memory regions.
     pub memblock_debug: bool,
+    /// `memtest=N`, `memtest`: test free memory with so many patterns before it is used; never if 0.
+    pub memtest: Option<u64>,
+    /// `memtest_bad=ADDRESS,..`: words that it finds bad, whether or not they are.
+    pub memtest_bad: Injected<'a>,
     /// `panic=N`: reboot N seconds after a failure; at once if negative; never if 0.
     pub panic_seconds: i32,
     /// `init_on_alloc=`, `init_on_free=`, `page_poison=`: what memory is filled with when it changes hands.
@@ -63,6 +68,9 @@ impl<'a> Options<'a> {
                 None if param.is("debug") => options.threshold = Some(Threshold::DEBUG),
                 None if param.is("nohugevmalloc") => options.nohugevmalloc = true,
                 None if param.is("ignore_loglevel") => options.ignore_threshold = true,
+                None if param.is("memtest") => options.memtest = Some(NR_PATTERNS),
+                Some(value) if param.is("memtest") => options.memtest = patterns(value).filter(|nr| *nr > 0),
+                Some(value) if param.is("memtest_bad") => options.memtest_bad = Injected(Some(value)),
                 Some(value) if param.is("panic") => {
                     options.panic_seconds = value.parse().unwrap_or(options.panic_seconds)
                 }
@@ -146,6 +154,11 @@ impl fmt::Display for Unknown<'_> {
     }
 }
 
+/// Passes of a memory test; a pattern may come more than once.
+fn patterns(value: &str) -> Option<u64> {
+    value.parse().ok().filter(|nr| *nr <= 1000)
+}
+
 fn threshold(value: &str) -> Option<Threshold> {
     value.parse().ok().map(Threshold::new)
 }
@@ -166,6 +179,8 @@ const SWITCHES: [&str; 4] = ["init_on_alloc", "init_on_free", "page_poison", "sl
 fn is_known(param: &Param<'_>) -> bool {
     let is_ours = match param.value {
         Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
+        Some(value) if param.is("memtest") => patterns(value).is_some(),
+        Some(value) if param.is("memtest_bad") => value.split(',').all(|text| cmdline::parse_size(text).is_some()),
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
         Some(value) if param.is("panic") => value.parse::<i32>().is_ok(),
@@ -176,7 +191,7 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => {
-            let flags = ["nosmp", "slub_debug", "nohugevmalloc", "quiet", "debug", "ignore_loglevel"];
+            let flags = ["nosmp", "memtest", "slub_debug", "nohugevmalloc", "quiet", "debug", "ignore_loglevel"];
             flags.iter().any(|name| param.is(name))
         }
     };

@@ -69,6 +69,8 @@ pub struct MemInfo {
     pub vmalloc_used_bytes: u64,
     /// Per-CPU data.
     pub percpu_bytes: u64,
+    /// What a test of memory at boot found to be bad; `None` without one.
+    pub memtest_bad_bytes: Option<u64>,
 }
 
 const KIB: u64 = 1024;
@@ -101,7 +103,8 @@ pub fn meminfo<W: fmt::Write>(w: &mut W, info: &MemInfo) -> fmt::Result {
     for (label, bytes) in lines {
         writeln!(w, "{label:<16}{:>8} kB", bytes / KIB)?;
     }
-    Ok(())
+    // A few bad bytes are not none.
+    info.memtest_bad_bytes.map_or(Ok(()), |bytes| writeln!(w, "EarlyMemtestBad: {:>5} kB", bytes.div_ceil(KIB)))
 }
 
 /// In what [`free`] counts.

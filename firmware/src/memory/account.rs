@@ -80,6 +80,7 @@ impl Memory {
             vmalloc_used_bytes,
             slab_reclaimable_bytes: slab.reclaimable_bytes(),
             slab_unreclaimable_bytes: slab.unreclaimable_bytes(),
+            memtest_bad_bytes: self.is_tested.then(|| self.memblock.reserved_bytes(Owner::BadRam.tag())),
             ..MemInfo::default()
         }
     }

@@ -27,6 +27,8 @@ pub enum Owner {
     Initrd,
     /// Where cores wait for their entry point.
     SpinTable,
+    /// What `memtest=` found to be bad.
+    BadRam,
     /// A static reservation of the tree, by its number in [`BootInfo::reserved`].
     Tree(u16),
     /// A reservation that the tree leaves us to place, by its number in [`BootInfo::dynamic`].
@@ -49,6 +51,7 @@ impl Owner {
             Self::Initrd => 5,
             Self::SpinTable => 6,
             Self::Slab => 7,
+            Self::BadRam => 8,
             Self::Section(index) => SECTIONS + index,
             Self::Tree(index) => TREE + index,
             Self::Dynamic(index) => DYNAMIC + index,
@@ -66,6 +69,7 @@ impl Owner {
             5 => Self::Initrd,
             6 => Self::SpinTable,
             7 => Self::Slab,
+            8 => Self::BadRam,
             SECTIONS..TREE => Self::Section(tag.0 - SECTIONS),
             TREE..DYNAMIC => Self::Tree(tag.0 - TREE),
             DYNAMIC.. => Self::Dynamic(tag.0 - DYNAMIC),
@@ -76,7 +80,7 @@ impl Owner {
     /// Whether the firmware itself needs the bytes, rather than the tree wanting them left alone.
     #[must_use]
     pub const fn is_own(self) -> bool {
-        !matches!(self, Self::Tree(_) | Self::Dynamic(_) | Self::Initrd | Self::SpinTable)
+        !matches!(self, Self::Tree(_) | Self::Dynamic(_) | Self::Initrd | Self::SpinTable | Self::BadRam)
     }
 }
 
@@ -94,6 +98,7 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         Some(Owner::PageAllocator) => w.write_str("page allocator"),
         Some(Owner::Slab) => w.write_str("slab"),
         Some(Owner::Initrd) => w.write_str("initrd"),
+        Some(Owner::BadRam) => w.write_str("bad RAM"),
         Some(Owner::SpinTable) => w.write_str("spin table"),
         Some(Owner::Tree(index)) => w.write_str(info.reserved.get(usize::from(index)).map_or("?", |entry| &entry.name)),
         Some(Owner::Dynamic(index)) => {

@@ -4,16 +4,25 @@
 use core::fmt::Write;
 
 use super::{Command, Failure, Session, Table};
+use crate::memory::NR_PATTERNS;
 use crate::modules;
 
 pub(super) const TABLE: Table = Table {
     title: "Tests",
-    commands: &[Command {
-        name: "modprobe",
-        arguments: "MODULE [KEY=VALUE...]",
-        help: "runs a test module, as Linux's; alone, lists them and their parameters",
-        run: modprobe,
-    }],
+    commands: &[
+        Command {
+            name: "modprobe",
+            arguments: "MODULE [KEY=VALUE...]",
+            help: "runs a test module, as Linux's; alone, lists them and their parameters",
+            run: modprobe,
+        },
+        Command {
+            name: "memtest",
+            arguments: "[N]",
+            help: "writes N patterns to all free memory and reads them back",
+            run: memtest,
+        },
+    ],
     files: &[],
 };
 
@@ -41,4 +50,18 @@ fn list(session: &mut Session) -> Result<(), Failure> {
         writeln!(session)?;
     }
     Ok(())
+}
+
+fn memtest(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    let passes = match arguments {
+        "" => NR_PATTERNS,
+        number => {
+            number.parse().ok().filter(|nr| (1..=1000).contains(nr)).ok_or("takes a number of patterns, 1 to 1000")?
+        }
+    };
+    let machine = session.machine();
+    let injected = machine.options.memtest_bad;
+    let (tested, kept) = machine.memory.test_free(passes, injected, &mut || session.is_closed());
+    writeln!(session, "{} KiB tested with {passes} patterns, {} KiB kept from use", tested / 1024, kept / 1024)?;
+    if kept == 0 { Ok(()) } else { Err(Failure::Because("there is bad memory")) }
 }
