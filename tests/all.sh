@@ -29,7 +29,7 @@ lint() { # also for the bare-metal target, whose code the host never compiles
     cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check &&
         cargo fmt --manifest-path tests/bench/Cargo.toml --check &&
         cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings &&
-        cargo clippy --quiet --target $target -p mm -p bsp -p firmware -- -D warnings &&
+        cargo clippy --quiet --target $target -p mm -p bsp -p firmware -p embed -- -D warnings &&
         cargo clippy --quiet --target $target -p tests --tests -- -D warnings &&
         RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps &&
         RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --target $target -p firmware --lib
@@ -85,12 +85,15 @@ on_target() { # SCRIPT...: what runs on the machines
 for ring in "${rings[@]}"; do
     case $ring in
     check) step "format, clippy, rustdoc" lint ;;
-    host) step "host tests" cargo test --quiet --workspace ;;
+    host)
+        step "host tests" cargo test --quiet --workspace
+        step "example: an arena" cargo run --quiet -p mm --example arena
+        ;;
     trees) step "real device trees" trees ;;
     miri) step "Miri" under_miri ;;
     fuzz) step "fuzzing" fuzz ;;
     target | quick)
-        step "on-target build" cargo build --quiet --release --target $target -p firmware
+        step "on-target build" cargo build --quiet --release --target $target -p firmware -p embed
         step "on-target test build" cargo test --quiet --release --target $target -p tests --no-run
         if [ "$ring" = quick ]; then on_target quick; else on_target machines; fi
         ;;

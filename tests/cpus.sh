@@ -38,7 +38,7 @@ step "torture, rpi4" expects 0 'torture: nothing was wrong, and every page is ba
 step "torture, tiny" expects 0 'torture: nothing was wrong, and every page is back' exit MEM=16M APPEND='torture.ops=30000 torture.seed=5'
 step "memtest=" expects 0 'EarlyMemtestBad: +0 kB' 'meminfo; exit' APPEND=memtest=3 MEM=64M
 step "memtest, a bad word" expects 0 '42000000-42000fff +4096 bytes  bad RAM|0x42000010-0x42000017 : bad RAM|42000010-42000017 +8 bytes  bad RAM' \
-    'iomem; meminfo | grep EarlyMemtestBad: ..*1.kB; exit' APPEND='memtest=2 memtest_bad=0x42000010' MEM=64M
+    'iomem; meminfo | grep Bad:.*1.kB; exit' APPEND='memtest=2 memtest_bad=0x42000010' MEM=64M
 step "memtest on the console" expects 0 'KiB tested with 2 patterns, 0 KiB kept from use' 'memtest 2; exit' MEM=64M SMP=2
 step "memtest on the console, a bad word" expects 1 'bad memory at .*42000010-42000017' 'memtest 2; exit' \
     APPEND=memtest_bad=0x42000010 MEM=64M

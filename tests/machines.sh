@@ -44,6 +44,14 @@ late_pages() { env APPEND=mem=64M cargo test --quiet --release --target $target 
 step "memory added late: tests" late_pages
 step "memblock=debug" expects 0 '^memblock: memory 0x20000000 bytes' exit APPEND=memblock=debug
 
+# The example that takes nothing but mm: its own boot code, so no runner of ours.
+embedded() {
+    said=$(timeout "$TIMEOUT" qemu-system-aarch64 -M virt -cpu cortex-a72 -display none -nic none -serial stdio \
+        -semihosting -kernel target/$target/release/embed </dev/null 2>&1) || { complain "status $?"; return; }
+    grep -q 'sum 499999500000, moved 0 times' <<<"$said" || complain "the VVec moved"
+}
+step "mm in another firmware" embedded
+
 step "status of exit" expects 42 '' 'exit 42'
 step "status of a failed command" expects 1 'nonsense: unknown command' 'nonsense; exit'
 step "bad argument" expects 1 'exit: the status is a number' 'exit 1000; exit'

@@ -271,6 +271,7 @@ mod tests {
         vmalloc_total_bytes: 135_288_315_904 * KIB,
         vmalloc_used_bytes: 8 * KIB,
         percpu_bytes: 0,
+        memtest_bad_bytes: None,
     };
 
     #[test]
