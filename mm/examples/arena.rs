@@ -13,21 +13,25 @@ use std::sync::atomic::AtomicU16;
 
 use mm::addr::{PhysAddr, PhysRange};
 use mm::allocators::{AllocError, Allocator, Vec};
+use mm::arch::Arch;
 use mm::arch::host::Host;
 use mm::gfp::Gfp;
 use mm::memblock::Memblock;
 use mm::page_alloc::{Config, Pages};
 
-use mm::slab::{Settings, Slab, report};
-
-type ArenaSlab<'a> = Slab<'a, Host<'a>, &'a Pages<'a, Host<'a>>>;
+use mm::slab::{PageSource, Settings, Slab, report};
 
 /// What collections of the arena are given.
-#[derive(Clone, Copy)]
-struct Arena<'a>(&'a ArenaSlab<'a>);
+struct Arena<'s, 'a, A: Arch, S: PageSource>(&'s Slab<'a, A, S>);
+
+impl<A: Arch, S: PageSource> Clone for Arena<'_, '_, A, S> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
 
 // SAFETY: objects stay where they are until they are freed, and every copy stands for the same slab.
-unsafe impl Allocator for Arena<'_> {
+unsafe impl<A: Arch, S: PageSource> Allocator for Arena<'_, '_, A, S> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let object = self.0.kmalloc_aligned(layout.size(), layout.align(), Gfp::KERNEL).map_err(|_| AllocError)?;
         Ok(NonNull::slice_from_raw_parts(object, layout.size()))
@@ -75,15 +79,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Config::DEFAULT;
     let mut metadata = vec![0; Pages::<Host<'_>>::metadata_bytes(&memblock, &config) as usize / 8];
     let pages = Pages::build(&host, &memblock, &config, &mut metadata)?;
-    let mut tags: std::vec::Vec<_> = (0..ArenaSlab::nr_tags(span)).map(|_| AtomicU16::new(0)).collect();
+    let mut tags: std::vec::Vec<_> =
+        (0..Slab::<Host<'_>, &Pages<'_, Host<'_>>>::nr_tags(span)).map(|_| AtomicU16::new(0)).collect();
     let settings = Settings::new(BYTES as u64, 1, |fault| eprint!("{fault}"));
     let slab = Slab::new(&host, &pages, span, &mut tags, settings).map_err(|error| format!("{error:?}"))?;
     let arena = Arena(&slab);
 
     // Lists of lists, as a parser or a compiler makes them.
-    let mut lists = Vec::new_in(arena);
+    let mut lists = Vec::new_in(arena.clone());
     for length in 0..1000_u64 {
-        let mut list = Vec::new_in(arena);
+        let mut list = Vec::new_in(arena.clone());
         list.extend(0..length);
         lists.push(list);
     }
