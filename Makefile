@@ -7,10 +7,10 @@ SETUP := firmware/tools/setup.sh
 
 # What firmware/tools/qemu.sh reads, from the command line: make run BOARD=rpi4 RUN="meminfo; exit"
 export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
-export LOG LOG_UART LOG_FILE
+export LOG LOG_UART LOG_FILE FIRMWARE_DIR BAUD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run vng log image bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
+.PHONY: help setup run vng log image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -34,10 +34,25 @@ log: ## Boot with structured records and show them: LOG_UART=1 ...; CAPTURE=file
 	@if [ -n "$(CAPTURE)" ]; then firmware/tools/decode-log <"$(CAPTURE)"; \
 	else LOG=1 cargo run --quiet --release --package firmware --target $(TARGET); fi
 
-image: ## Build the flat Image: target/kernel8.img, for QEMU, U-Boot and the Pi
-	@$(SETUP) run
-	@cargo build --quiet --release --package firmware --target $(TARGET)
+image: ## Build target/kernel8.img, for QEMU, U-Boot and the Pi; with FIRMWARE_DIR= also target/rpi4/sdcard.img
+	@$(SETUP) $(if $(FIRMWARE_DIR),card,run)
+	@cargo build --quiet --release --package firmware --package chainloader --target $(TARGET)
 	@firmware/tools/qemu.sh --image target/$(TARGET)/release/firmware target/kernel8.img
+	@firmware/tools/flat.sh target/$(TARGET)/release/chainloader target/chainloader.img
+	@firmware/tools/sdcard.sh files target/kernel8.img target/chainloader.img
+	@$(if $(FIRMWARE_DIR),firmware/tools/sdcard.sh image)
+
+flash: ## Write the card's image: DEV=/dev/..., removable, not mounted; asks first
+	@firmware/tools/sdcard.sh flash "$(DEV)"
+
+chainboot: ## Send target/kernel8.img to a Pi that runs the chainloader, and show what it says: DEV=/dev/ttyUSB0
+	@$(if $(DEV),,echo "which serial line? DEV=/dev/ttyUSB0"; exit 2)
+	@$(MAKE) --no-print-directory image >/dev/null
+	@firmware/tools/serial load "$(DEV)" target/kernel8.img
+
+monitor: ## What a board says on a serial line, and what is typed: DEV=/dev/ttyUSB0 BAUD=115200; Ctrl-] leaves
+	@$(if $(DEV),,echo "which serial line? DEV=/dev/ttyUSB0"; exit 2)
+	@firmware/tools/serial monitor "$(DEV)"
 
 bench: ## Instructions per operation, beside Linux: BENCH=pg_hot SMP=1
 	@$(SETUP) run
@@ -96,4 +111,4 @@ doc: ## API documentation: target/doc/mm/index.html
 	@cargo doc --quiet --no-deps
 
 clean: ## Remove what was built (unpacked device trees stay)
-	@cargo clean --quiet --profile dev; cargo clean --quiet --release; rm -rf target/$(TARGET) target/kernel8.img
+	@cargo clean --quiet --profile dev; cargo clean --quiet --release; rm -rf target/$(TARGET) target/rpi4 target/*.img

@@ -81,6 +81,8 @@ step "report: panic" crashes panic 101 'asked for at the console' 'call trace:' 
 step "report: lines of the source" symbolised
 step "report: SError" serror
 step "report: SError, with RAS" serror CPU=max
+# shellcheck source=tests/pi.sh
+. tests/pi.sh
 # shellcheck source=tests/console.sh
 . tests/console.sh
 # shellcheck source=tests/cpus.sh

@@ -4,8 +4,9 @@
 # prints nothing, when all is there.
 #
 #   setup.sh run     Rust target, objcopy, QEMU >= 9 with raspi4b, dtc, and the Raspberry Pi trees
-#   setup.sh target  the same, and U-Boot for QEMU
-#   setup.sh test    the same, and what all tests need: mtools, nightly's Miri, cargo-fuzz
+#   setup.sh card    the same, and mtools
+#   setup.sh target  the same, and U-Boot for QEMU, mtools
+#   setup.sh test    the same, and what all tests need: procps, nightly's Miri, cargo-fuzz
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -126,9 +127,10 @@ rust
 qemu
 package dtc device-tree-compiler
 real_trees
-[ "$need" = run ] || [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || { apt_update; apt_install u-boot-qemu; }
+[ "$need" = run ] || [ "$need" = card ] || [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || { apt_update; apt_install u-boot-qemu; }
+[ "$need" = run ] || package mcopy mtools
 if [ "$need" = test ]; then
-    package mcopy mtools
+    package free procps
     have rustup && rustup toolchain list | grep -q '^nightly' || die "the tests need nightly Rust for Miri and fuzzing: rustup toolchain install nightly"
     for component in miri rust-src; do
         rustup component list --installed --toolchain nightly | grep -q "^$component" || {

@@ -59,8 +59,8 @@ pub(super) unsafe fn fill(memory: NonNull<u8>, bytes: usize) {
 ///
 /// They can be read.
 pub(super) unsafe fn is_all(memory: NonNull<u8>, bytes: usize, byte: u8) -> bool {
-    // SAFETY: the caller's promise. Volatile, since memory that was freed is looked at too.
-    (0..bytes).all(|at| unsafe { memory.add(at).read_volatile() } == byte)
+    // SAFETY: the caller's promise.
+    (0..bytes).all(|at| unsafe { peek(memory, at) } == byte)
 }
 
 /// Reads a byte; of memory that was freed too.

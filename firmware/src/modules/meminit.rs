@@ -36,10 +36,12 @@ impl Score {
     }
 }
 
+type Group = fn(&KernelSlab, &mut Score);
+
 fn run(_: &[u64; 8], is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'static str> {
     let slab = slab().ok_or("there is no slab")?;
     let mut sum = Score::default();
-    let groups: [(&str, fn(&KernelSlab, &mut Score)); 4] = [
+    let groups: [(&str, Group); 4] = [
         ("test_pages", test_pages),
         ("test_kvmalloc", test_kvmalloc),
         ("test_kmemcache", test_kmemcache),
@@ -152,8 +154,10 @@ fn test_kmemcache(slab: &KernelSlab, score: &mut Score) {
             let gfp = if zero { Gfp::KERNEL | Gfp::ZERO } else { Gfp::KERNEL };
             let spoil = |object: NonNull<u8>| {
                 let kept = if has_ctor { MARKED } else { 0 };
-                // SAFETY: an object of the cache, behind what the constructor wrote.
-                unsafe { fill(object.add(kept), size - kept) };
+                // SAFETY: an object of the cache, larger than what the constructor wrote.
+                let rest = unsafe { object.add(kept) };
+                // SAFETY: as above.
+                unsafe { fill(rest, size - kept) };
             };
             let one_by_one = |cache| {
                 (0..ROUNDS).try_fold(true, |passed, _| {

@@ -37,6 +37,12 @@ fn direct(pfn: Pfn) -> *mut u64 {
     core::ptr::with_exposed_provenance_mut(memory::direct_map(pfn.addr()).as_raw() as usize)
 }
 
+/// The first word of each page of a block.
+fn first_words(block: &PageBlock) -> impl Iterator<Item = *mut u64> + use<> {
+    let first = direct(block.pfn());
+    (0..block.order().pages() as usize).map(move |page| first.wrapping_add(page * 512))
+}
+
 /// Apart, like [`take`]: the allocator's fast path is in the image often enough.
 #[inline(never)]
 fn give(block: PageBlock) -> Result<(), &'static str> {
@@ -63,10 +69,9 @@ fn no_overlap() -> Result<(), &'static str> {
     for (number, slot) in blocks.iter_mut().enumerate() {
         let order = Order::new(number % 4).unwrap_or_default();
         let block = take(Gfp::KERNEL, order).ok();
-        if let Some(block) = &block {
+        for word in block.iter().flat_map(first_words) {
             // SAFETY: a frame of ours, in the direct map.
-            (0..order.pages())
-                .for_each(|page| unsafe { direct(block.pfn()).add(page as usize * 512).write(number as u64) });
+            unsafe { word.write(number as u64) };
         }
         *slot = block;
     }
@@ -74,8 +79,7 @@ fn no_overlap() -> Result<(), &'static str> {
     for (number, block) in blocks.into_iter().enumerate() {
         let Some(block) = block else { continue };
         // SAFETY: as above.
-        whole &= (0..block.order().pages())
-            .all(|page| unsafe { direct(block.pfn()).add(page as usize * 512).read() } == number as u64);
+        whole &= first_words(&block).all(|word| unsafe { word.read() } == number as u64);
         give(block)?;
     }
     check(whole, "two blocks share a frame")

@@ -181,7 +181,9 @@ fn krealloc_redzone_zeroing() -> Result<(), &'static str> {
         // SAFETY: ours, of that size now.
         good &= unsafe { is_all(object, kept, 0xa5) };
         // SAFETY: as above.
-        good &= unsafe { is_all(object.add(kept), bytes - kept, 0) };
+        let new = unsafe { object.add(kept) };
+        // SAFETY: as above.
+        good &= unsafe { is_all(new, bytes - kept, 0) };
     }
     let found = slab.validate();
     // SAFETY: ours.
