@@ -12,7 +12,6 @@ mod worker;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use mm::addr::Order;
 use mm::arch::MAX_CPUS;
 use mm::page_alloc::Faults;
 use mm::slab::{CacheFlags, CacheRef, CacheSpec};
@@ -83,6 +82,7 @@ fn run(values: &Values, is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'sta
     let seed = if seed == 0 { time::ticks() | 1 } else { seed };
     let spec = CacheSpec { flags: CacheFlags::HWCACHE_ALIGN, ..CacheSpec::new("torture", object::CACHED) };
     let before = (pages_in_hand(machine), stacks::total_bytes());
+    let faults = slab.nr_faults();
     let cache = slab.cache_create(spec).map_err(|_| "no memory for a cache")?;
     let plan = Plan { machine, cache, seed, ops, slots: slots.clamp(1, 4096) as usize, hogs: shortage != 0 };
     for counter in [&WRONG, &OPERATIONS, &SHORTAGES, &INTERRUPTS] {
@@ -125,6 +125,7 @@ fn run(values: &Values, is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'sta
     let found = match broken {
         Some(why) => Err(why),
         None if wrong > 0 => Err("an object was not as its owner left it"),
+        None if slab.nr_faults() != faults => Err("the slab reported faults"),
         None if leaked => Err("objects of the cache are lost"),
         None if before.1 != after.1 => Err("a stack is lost"),
         None if missing > 0 => Err("pages are missing"),
@@ -201,20 +202,6 @@ fn stand_still(plan: &Plan, nr: usize) -> Option<&'static str> {
 fn validate(machine: &Machine) -> Option<&'static str> {
     if machine.memory.pages.validate().is_err() {
         return Some("the page allocator's zones are not as they should be");
-    }
-    // Two free buddies side by side would be one block.
-    let unmerged = machine.memory.pages.each_zone(|zone| {
-        let largest = |order: Order| order == Order::MAX;
-        let free = zone.buddy();
-        let is_free = |pfn, order| free.free_blocks().any(|block| block == (pfn, order));
-        // Looking for each one's buddy is quadratic: the first few are enough.
-        free.free_blocks()
-            .filter(|(_, order)| !largest(*order))
-            .take(64)
-            .any(|(pfn, order)| is_free(pfn.buddy(order), order))
-    });
-    if unmerged.into_iter().flatten().any(|found| found) {
-        return Some("two free buddies were not merged");
     }
     let damaged = crate::slab::slab().is_some_and(|slab| slab.validate() > 0);
     damaged.then_some("the slab found damaged objects")
