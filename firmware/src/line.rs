@@ -94,6 +94,7 @@ impl Line {
     /// # Errors
     ///
     /// Those of `w`.
+    #[inline(never)]
     pub fn show(&mut self, w: &mut impl fmt::Write) -> fmt::Result {
         self.screen.begin(w)?;
         self.update(w)
@@ -139,23 +140,27 @@ impl Line {
     }
 
     /// The line as it stands, which is remembered, and then empty.
+    #[inline(never)]
     pub fn take(&mut self) -> Text {
         self.back = 0;
         self.history.push(self.text.as_str());
         core::mem::take(&mut self.text)
     }
 
+    #[inline(never)]
     fn update(&mut self, w: &mut impl fmt::Write) -> fmt::Result {
         self.screen.update(self.text.as_bytes(), self.text.cursor(), w)
     }
 
     /// Leaves the line on the screen.
+    #[inline(never)]
     fn end(&mut self, w: &mut impl fmt::Write) -> fmt::Result {
         self.text.move_to(CAPACITY);
         self.update(w)?;
         w.write_char('\n')
     }
 
+    #[inline(never)]
     fn edit(&mut self, key: Key, w: &mut impl fmt::Write) -> fmt::Result {
         let text = &mut self.text;
         let cursor = text.cursor();
@@ -184,6 +189,7 @@ impl Line {
     }
 
     /// Goes through the history; the line that was being typed is found again at its end.
+    #[inline(never)]
     fn recall(&mut self, up: bool, w: &mut impl fmt::Write) -> fmt::Result {
         let back = if up { self.back + 1 } else { self.back.wrapping_sub(1) };
         if self.back == 0 && up {
@@ -199,6 +205,7 @@ impl Line {
     }
 
     /// Adds what all candidates agree on; the second time, lists them.
+    #[inline(never)]
     fn complete(&mut self, again: bool, w: &mut impl fmt::Write) -> fmt::Result {
         let before = self.text;
         let completion = Completion::new(before.before_cursor(), self.candidates);
@@ -226,6 +233,7 @@ impl Line {
 }
 
 /// Lists the candidates, as many a line as there is room for.
+#[inline(never)]
 fn list(completion: &Completion<'_>, columns: Option<u16>, w: &mut impl fmt::Write) -> fmt::Result {
     let columns = usize::from(columns.unwrap_or(80));
     let mut widest = 0;

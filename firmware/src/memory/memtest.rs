@@ -20,11 +20,20 @@ pub const NR_PATTERNS: u64 = 17;
 const DIGITS: [u64; NR_PATTERNS as usize - 1] =
     [0x0, 0xf, 0x5, 0xa, 0x1, 0x2, 0x4, 0x8, 0x3, 0x6, 0x9, 0xc, 0x7, 0xb, 0xd, 0xe];
 
-/// What a word at `at` holds: 16 patterns of one digit, and one in which every word differs.
-fn pattern(number: u64, at: u64) -> u64 {
-    match DIGITS.get((number % NR_PATTERNS) as usize) {
-        Some(digit) => digit * 0x1111_1111_1111_1111,
-        None => !at,
+/// What a word holds: 16 patterns of one digit, and one in which every word differs.
+#[derive(Clone, Copy)]
+struct Pattern(Option<u64>);
+
+impl Pattern {
+    fn new(number: u64) -> Self {
+        Self(DIGITS.get((number % NR_PATTERNS) as usize).map(|digit| digit * 0x1111_1111_1111_1111))
+    }
+
+    const fn at(self, address: u64) -> u64 {
+        match self.0 {
+            Some(word) => word,
+            None => !address,
+        }
     }
 }
 
@@ -42,6 +51,7 @@ impl Bar {
         Self { total: total.max(1), done: 0, shown: 0 }
     }
 
+    #[inline(never)]
     fn step(&mut self, bytes: u64) {
         self.done += bytes;
         let wanted = (u128::from(self.done) * u128::from(Self::WIDTH) / u128::from(self.total)) as u64;
@@ -61,6 +71,8 @@ impl Bar {
 pub struct Injected<'a>(pub Option<&'a str>);
 
 impl Injected<'_> {
+    #[cold]
+    #[inline(never)]
     fn spoil(self, range: PhysRange) {
         let addresses = self.0.into_iter().flat_map(|list| list.split(',')).filter_map(bsp::cmdline::parse_size);
         for address in addresses.filter_map(|raw| PhysAddr::new(raw & !7)).filter(|at| range.contains(*at)) {
@@ -88,15 +100,18 @@ unsafe fn one_pass(
     const CHUNK: u64 = 64 << 10;
     let (first, end) = (range.start().as_raw(), range.end().as_raw());
     let chunks = || (first..end).step_by(CHUNK as usize).map(|start| (start, end.min(start + CHUNK)));
+    let pattern = Pattern::new(number);
     let word = |at: u64| direct_ptr(PhysAddr::new_saturating(at)).cast::<u64>();
     for (start, end) in chunks() {
         for at in (start..end).step_by(8) {
             // SAFETY: the caller's promise.
-            unsafe { word(at).write_volatile(pattern(number, at)) };
+            unsafe { word(at).write_volatile(pattern.at(at)) };
         }
         bar.step(end - start);
     }
-    injected.spoil(range);
+    if injected.0.is_some() {
+        injected.spoil(range);
+    }
     let mut run: Option<(u64, u64)> = None;
     let mut tell = |run: Option<(u64, u64)>| {
         let at = PhysAddr::new_saturating;
@@ -105,7 +120,7 @@ unsafe fn one_pass(
     for (start, end) in chunks() {
         for at in (start..end).step_by(8) {
             // SAFETY: the caller's promise.
-            if unsafe { word(at).read_volatile() } == pattern(number, at) {
+            if unsafe { word(at).read_volatile() } == pattern.at(at) {
                 continue;
             }
             run = match run {
@@ -154,7 +169,7 @@ pub(super) fn early(memblock: &mut Memblock, passes: u64, injected: Injected<'_>
 }
 
 fn reserve(memblock: &mut Memblock, number: u64, bad: PhysRange) {
-    let sample = pattern(number, bad.start().as_raw());
+    let sample = Pattern::new(number).at(bad.start().as_raw());
     pr_err!("early_memtest:   {sample:016x} bad mem addr {bad} reserved");
     if let Err(error) = memblock.reserve(bad, Owner::BadRam.tag(), ReserveFlags::empty()) {
         pr_err!("early_memtest: not kept from use: {error}");
