@@ -10,7 +10,7 @@ export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE FIRMWARE_DIR BAUD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run vng log image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants doc clean
+.PHONY: help setup run vng log image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants planted doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -102,6 +102,10 @@ test-target: ## Tests on every emulated machine
 mutants: ## Take out each barrier, invalidate and break in turn: every mutant fails a test
 	@$(SETUP) run
 	@tests/mutants.sh
+
+planted: ## Plant a lost merge, a missing invalidate and a double free in turn: torture finds each
+	@$(SETUP) run
+	@tests/planted.sh
 
 test-trees: ## Read every device tree of Debian's arm64 kernel
 	@$(SETUP) run
