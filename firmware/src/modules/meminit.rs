@@ -10,7 +10,7 @@ use mm::gfp::Gfp;
 use mm::slab::{CacheFlags, CacheRef, CacheSpec};
 
 use super::garbage::{cache_alloc, cache_free, fill, is_all, kfree, kmalloc};
-use super::registry::Module;
+use super::registry::{Module, Values};
 use crate::slab::{KernelSlab, slab};
 use crate::vmalloc::{vfree, vmalloc};
 use crate::{boot, memory, println, rcu};
@@ -38,7 +38,7 @@ impl Score {
 
 type Group = fn(&KernelSlab, &mut Score);
 
-fn run(_: &[u64; 8], is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'static str> {
+fn run(_: &Values, is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'static str> {
     let slab = slab().ok_or("there is no slab")?;
     let mut sum = Score::default();
     let groups: [(&str, Group); 4] = [

@@ -93,7 +93,7 @@ fn run(values: &Values, is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'sta
     static HOOK: Once<bool> = Once::new();
     HOOK.call_once(|| tick::on_tick(work_in_tick));
     TICKS_RUN.store(interrupts != 0, Ordering::Relaxed);
-    println!("torture: {} CPUs, {seconds} s, seed={seed:#x} ops={ops}", smp::nr_online());
+    println!("torture: {} CPUs, seconds={seconds} seed={seed:#x} ops={ops}", smp::nr_online());
     let mut workers: [Option<JoinHandle<()>>; MAX_CPUS] = [const { None }; MAX_CPUS];
     let mut nr = 0;
     for (slot, cpu) in workers.iter_mut().zip(CpuSet::online().iter()) {
