@@ -70,7 +70,8 @@ under_miri() ( # in a shell of its own: the rings behind it are built otherwise
         cargo +nightly miri test --quiet -p mm
     else
         cargo +nightly miri test --quiet -p mm --lib -- "${parts[@]}" &&
-            cargo +nightly miri test --quiet -p mm --test memblock_model --test hotplug
+            cargo +nightly miri test --quiet -p mm --test memblock_model --test hotplug &&
+            cargo +nightly miri test --quiet -p firmware --lib -- modules::
     fi
 )
 

@@ -36,6 +36,15 @@ step "test_meminit, without" expects 1 'boot with init_on_alloc=1 or init_on_fre
 step "torture, 8 CPUs" expects 0 'torture: nothing was wrong, and every page is back' 'modprobe torture seconds=10; exit' SMP=8
 step "torture, rpi4" expects 0 'torture: nothing was wrong, and every page is back' 'modprobe torture seconds=5; exit' BOARD=rpi4
 step "torture, tiny" expects 0 'torture: nothing was wrong, and every page is back' exit MEM=16M APPEND='torture.ops=30000 torture.seed=5'
+# The same seed does the same, down to the last tick.
+replays() {
+    local run='modprobe torture seed=7 ops=4000; exit' first
+    console "$run" ICOUNT=1 MEM=64M || { complain "status $?"; return; }
+    first=$(grep '^torture: .* operations' <<<"$said")
+    console "$run" ICOUNT=1 MEM=64M || { complain "status $?"; return; }
+    [ -n "$first" ] && grep -qxF "$first" <<<"$said" || complain "not as the first time: $first"
+}
+step "torture, replayed" replays
 step "memtest=" expects 0 'EarlyMemtestBad: +0 kB' 'meminfo; exit' APPEND=memtest=3 MEM=64M
 step "memtest, a bad word" expects 0 '42000000-42000fff +4096 bytes  bad RAM|0x42000010-0x42000017 : bad RAM|42000010-42000017 +8 bytes  bad RAM' \
     'iomem; meminfo | grep Bad:.*1.kB; exit' APPEND='memtest=2 memtest_bad=0x42000010' MEM=64M

@@ -139,7 +139,7 @@ impl Object {
     #[inline(never)]
     fn complain(&self, what: &str, cpu: usize, operation: u64) {
         WRONG.fetch_add(1, Ordering::Relaxed);
-        let Self { memory, bytes, kind, .. } = self;
+        let (memory, bytes, kind) = (self.memory, self.bytes, self.kind);
         println!(
             "torture: WRONG: CPU {cpu}, operation {operation}: {kind:?} object of {bytes} bytes at {memory:p}: {what}"
         );
