@@ -127,7 +127,9 @@ fn run(values: &Values, is_enough: &mut dyn FnMut() -> bool) -> Result<(), &'sta
         None if wrong > 0 => Err("an object was not as its owner left it"),
         None if slab.nr_faults() != faults => Err("the slab reported faults"),
         None if leaked => Err("objects of the cache are lost"),
-        None if interrupts != 0 && ops == 0 && tick::is_running() && count(&INTERRUPTS) == 0 => Err("no tick took part"),
+        None if interrupts != 0 && ops == 0 && tick::is_running() && count(&INTERRUPTS) == 0 => {
+            Err("no tick took part")
+        }
         None if before.1 != after.1 => Err("a stack is lost"),
         None if missing > 0 => Err("pages are missing"),
         None => validate(machine).map_or(Ok(()), Err),
