@@ -177,7 +177,7 @@ fn reserve(memblock: &mut Memblock, number: u64, bad: PhysRange) {
 }
 
 impl Memory {
-    /// Tests what is free now with so many patterns, or as much of it until `is_enough`; bad blocks are kept from use for
+    /// Tests what is free now, but for the reserves, with so many patterns, or as much of it until `is_enough`; bad blocks are kept from use for
     /// good. Returns bytes tested and bytes kept.
     pub fn test_free(&self, passes: u64, injected: Injected<'_>, is_enough: &mut dyn FnMut() -> bool) -> (u64, u64) {
         let (mut tested, mut kept, mut chain) = (0, 0, 0);

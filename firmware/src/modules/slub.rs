@@ -42,6 +42,8 @@ fn damaged(flags: CacheFlags, is_free: bool, at: usize, value: u8) -> Result<(),
     let spec = CacheSpec { flags: flags | CacheFlags::NO_USER_FLAGS, ..CacheSpec::new("TestSlub", SIZE) };
     let cache = slab.cache_create(spec).map_err(|_| NO_MEMORY)?;
     let object = cache_alloc(slab, cache, Gfp::KERNEL).ok_or(NO_MEMORY)?;
+    // A slab with no object in use may go back at once, and be looked at no more.
+    let other = cache_alloc(slab, cache, Gfp::KERNEL).ok_or(NO_MEMORY)?;
     if is_free {
         // SAFETY: allocated above.
         unsafe { cache_free(slab, cache, object) };
@@ -60,6 +62,8 @@ fn damaged(flags: CacheFlags, is_free: bool, at: usize, value: u8) -> Result<(),
         // SAFETY: allocated above.
         unsafe { cache_free(slab, cache, object) };
     }
+    // SAFETY: allocated above.
+    unsafe { cache_free(slab, cache, other) };
     let destroyed = destroy(slab, cache);
     check(found >= 1 && reported >= 1, NOT_FOUND)?;
     destroyed.map_err(|_| "the cache cannot be destroyed")

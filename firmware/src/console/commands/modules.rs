@@ -19,7 +19,7 @@ pub(super) const TABLE: Table = Table {
         Command {
             name: "memtest",
             arguments: "[N]",
-            help: "writes N patterns to all free memory and reads them back",
+            help: "writes N patterns to all free memory but the reserves and reads them back",
             run: memtest,
         },
     ],
