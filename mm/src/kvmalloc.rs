@@ -81,6 +81,7 @@ impl<'k, 'a, A: Arch, S: PageSource + Copy + Send> Kvmalloc<'k, 'a, A, S> {
     ///
     /// [`OutOfMemory`], if neither has it.
     #[track_caller]
+    #[inline(always)]
     pub fn alloc(&self, request: &KvRequest) -> Result<NonNull<u8>, OutOfMemory> {
         if request.bytes as u64 <= Order::MAX.bytes() {
             let object = self.slab.kmalloc_aligned(request.bytes, request.align, request.slab_gfp());

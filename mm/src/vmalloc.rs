@@ -298,3 +298,6 @@ impl<A: Arch, S: PageSource + Copy + Send> Shrinker for Vmalloc<'_, A, S> {
         self.flush_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,8 +113,8 @@ impl<A: Arch> PageTable<A> {
         true
     }
 
-    /// Maps frames one behind the other from `virt` on, if that is entries of one table that is there, and free. Tells
-    /// whether it was.
+    /// Maps frames one behind the other from `virt` on, which is known to be free, if that is entries of one table that is
+    /// there. Tells whether it was.
     #[inline(always)]
     pub(crate) fn map_frames(&mut self, virt: VirtAddr, frames: &[Pfn], attributes: Attributes) -> bool {
         let (count, slot) = (frames.len(), index(virt, PAGE_LEVEL));
@@ -122,9 +122,7 @@ impl<A: Arch> PageTable<A> {
             return false;
         }
         let Some(mut spot) = self.table_at::<PAGE_LEVEL>(virt) else { return false };
-        if !self.are_free(&spot, slot, count) {
-            return false;
-        }
+        debug_assert!(self.are_free(&spot, slot, count), "{virt:?} is mapped already");
         let like = Descriptor::leaf_of(self.regime, PAGE_LEVEL, PhysAddr::ZERO, attributes, false).as_raw();
         for (slot, frame) in (slot..).zip(frames) {
             self.store(spot.table, slot, Descriptor::from_raw(like | frame.addr().as_raw()));
@@ -305,8 +303,8 @@ impl<A: Arch> PageTable<A> {
                 return Err(MapError::AlreadyMapped(virt));
             }
             let mut tables = self.acquire(PAGE_LEVEL - spot.level, source)?;
+            // Walkers see the link by the barrier behind the first leaf, at the latest.
             spot = self.link(&Chunk { spot, level: PAGE_LEVEL, count: 0 }, virt, &mut tables)?;
-            self.arch.publish_tables();
         }
         let (parent, slot) = spot.parent;
         self.store(parent, slot, spot.link.with_entries(HELD));

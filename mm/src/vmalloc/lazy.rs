@@ -94,7 +94,7 @@ impl<A: Arch, S: PageSource> State<'_, A, S> {
     }
 
     /// Everything that was freed so far is due, at a moment when it is unmapped.
-    fn make_due(&mut self, now: Stamp) {
+    pub(super) fn make_due(&mut self, now: Stamp) {
         self.shelf.age(now);
         self.lazy.unflushed = 0;
     }

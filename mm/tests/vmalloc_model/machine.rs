@@ -10,7 +10,7 @@ use mm::arch::Arch;
 use mm::arch::model::{Installed, Machine as ModelMachine, Model};
 use mm::buddy::{Buddy, Mobility, PageBlock};
 use mm::gfp::Gfp;
-use mm::pgtable::{PageTable, Regime, TableSource};
+use mm::pgtable::{Attributes, PageTable, Regime, TableSource};
 use mm::slab::PageSource;
 use mm::tlb::Tlb;
 use mm::vmalloc::{Config, Request, Vmalloc, VmallocError};
@@ -183,6 +183,11 @@ impl Machine {
         self.mark(moved, request.bytes.div_ceil(PAGE_SIZE) as usize, request.gfp.contains(Gfp::ZERO));
         self.check_area(moved.as_raw());
         Ok(moved)
+    }
+
+    /// An access of this CPU, which mapped it, goes to `phys` and nowhere else.
+    pub(crate) fn expect(&self, cpu: usize, virt: VirtAddr, phys: PhysAddr) {
+        self.model.expect_mapped(cpu, virt, phys, Attributes::DATA.page_bits());
     }
 
     fn check_area(&self, virt: u64) {

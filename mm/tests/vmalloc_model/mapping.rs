@@ -44,12 +44,21 @@ fn frames_of_others_are_mapped_and_unmapped_at_once() {
     let machine = Machine::new(256);
     let block = machine.source.take(Order::new(2).unwrap(), Gfp::KERNEL).unwrap();
     let frames: Vec<_> = (0..4).rev().map(|n| block.pfn().addr().checked_add(n * PAGE_SIZE).unwrap().pfn()).collect();
-    // SAFETY: the frames are ours.
-    let virt = unsafe { machine.vmalloc.map(&frames, Attributes::DATA, 0x1234) }.unwrap();
-    for (n, frame) in frames.iter().enumerate() {
-        let at = VirtAddr::new(virt.as_raw() + n as u64 * PAGE_SIZE + 5);
-        assert_eq!(machine.vmalloc.translate(at), frame.addr().checked_add(5));
-    }
+    let map = || {
+        // SAFETY: the frames are ours.
+        let virt = unsafe { machine.vmalloc.map(&frames, Attributes::DATA, 0x1234) }.unwrap();
+        for (n, frame) in frames.iter().enumerate() {
+            let at = VirtAddr::new(virt.as_raw() + n as u64 * PAGE_SIZE + 5);
+            assert_eq!(machine.vmalloc.translate(at), frame.addr().checked_add(5));
+            machine.expect(0, at, frame.addr().checked_add(5).unwrap());
+        }
+        virt
+    };
+    // Anew, and at addresses that are at hand.
+    let virt = map();
+    machine.vmalloc.unmap(virt).unwrap();
+    (0..CPUS).for_each(|cpu| machine.model.expect_unmapped(cpu, virt));
+    assert_eq!(map(), virt);
     let area = machine.vmalloc.find(VirtAddr::new(virt.as_raw() + 3 * PAGE_SIZE)).unwrap();
     assert_eq!((area.kind, area.pages, area.caller), (Kind::Map, 4, 0x1234));
     machine.vmalloc.unmap(virt).unwrap();

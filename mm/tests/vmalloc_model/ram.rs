@@ -24,8 +24,18 @@ fn block(machine: &Machine, order: usize) -> (PageBlock, Vec<Pfn>) {
 }
 
 fn map(machine: &Machine, frames: &[Pfn]) -> VirtAddr {
-    // SAFETY: the frames are ours, and are given back behind a purge only.
-    unsafe { machine.vmalloc.map_ram(frames, 7) }.unwrap()
+    map_on(machine, 0, frames)
+}
+
+fn map_on(machine: &Machine, cpu: usize, frames: &[Pfn]) -> VirtAddr {
+    machine.model.on(cpu, || {
+        // SAFETY: the frames are ours, and are given back behind a purge only.
+        let virt = unsafe { machine.vmalloc.map_ram(frames, 7) }.unwrap();
+        for (n, frame) in (0..).zip(frames) {
+            machine.expect(cpu, VirtAddr::new(virt.as_raw() + n * PAGE_SIZE), frame.addr());
+        }
+        virt
+    })
 }
 
 fn check(machine: &Machine, virt: VirtAddr, frames: &[Pfn]) {
@@ -130,7 +140,7 @@ fn all_cpus_map_and_undo_what_others_mapped() {
             let count = if random.below(2) == 0 { 1 + random.below(4) } else { 40 + random.below(25) } as usize;
             let start = random.below((frames.len() - count) as u64) as usize;
             let frames = &frames[start..start + count];
-            live.push((machine.model.on(cpu, || map(&machine, frames)), frames));
+            live.push((map_on(&machine, cpu, frames), frames));
         } else if !live.is_empty() {
             let (virt, frames) = live.swap_remove(random.below(live.len() as u64) as usize);
             check(&machine, virt, frames);
