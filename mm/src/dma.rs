@@ -202,8 +202,7 @@ impl<'a, A: Arch, S: PageSource, P: Platform> Mapper<'a, A, S, P> {
     /// [`DmaError::TooMany`]; [`DmaError::Mask`] if it reaches no RAM.
     pub fn add_device(&self, spec: &Spec) -> Result<Device, DmaError> {
         let mut names = self.names.lock(self.arch);
-        let (number, slot) =
-            (0..).zip(names.iter_mut()).find(|(_, slot)| slot.is_none()).ok_or(DmaError::TooMany)?;
+        let (number, slot) = (0..).zip(names.iter_mut()).find(|(_, slot)| slot.is_none()).ok_or(DmaError::TooMany)?;
         let device = Device::new(number, spec);
         if !self.reaches_some(&device) {
             return Err(DmaError::Mask(spec.mask));

@@ -161,6 +161,22 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         self.bounce.lock(self.arch).origin(phys).unwrap_or(phys)
     }
 
+    /// Gives the area back, if nothing of it is in use.
+    pub(super) fn shrink_bounce(&self) -> u64 {
+        let mut bounce = self.bounce.lock(self.arch);
+        if bounce.slots == 0 || bounce.used != 0 {
+            return 0;
+        }
+        let order = Order::for_bytes(u64::from(bounce.slots) * SLOT_BYTES).unwrap_or_default();
+        let (area, most) = (PageBlock::from_raw(bounce.start.pfn(), order), bounce.most);
+        let table = bounce.origins.clear();
+        *bounce = Bounce { most, ..Bounce::new() };
+        drop(bounce);
+        self.source.give(area);
+        table.into_iter().for_each(|block| self.source.give(block));
+        order.pages()
+    }
+
     /// Takes the area, if that has not been done.
     fn start_bouncing(&self, gfp: Gfp) -> Result<(), DmaError> {
         if self.bounce.lock(self.arch).slots != 0 {

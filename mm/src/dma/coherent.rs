@@ -22,14 +22,14 @@ use crate::gfp::Gfp;
 use crate::slab::PageSource;
 
 /// Most chunks.
-pub(super) const MAX_CHUNKS: usize = 8;
-/// A chunk that is taken later has at least so many pages.
+const MAX_CHUNKS: usize = 16;
+/// A chunk that is taken later has at least so many pages; and as many as there are, so that few are needed.
 const LEAST_PAGES: u64 = 16;
 
 /// All chunks, behind one lock.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    pub(super) list: [Option<Chunk>; MAX_CHUNKS],
+    list: [Option<Chunk>; MAX_CHUNKS],
 }
 
 impl Chunks {
@@ -90,12 +90,7 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
 
     /// Takes pages from the first chunk that has them in the device's reach.
     #[inline]
-    fn take(
-        &self,
-        device: &Device,
-        pages: u32,
-        caller: &'static Location<'static>,
-    ) -> Option<(PhysAddr, DmaAddr)> {
+    fn take(&self, device: &Device, pages: u32, caller: &'static Location<'static>) -> Option<(PhysAddr, DmaAddr)> {
         let mut chunks = self.chunks.lock(self.arch);
         chunks.list.iter_mut().flatten().find_map(|chunk| {
             let phys = chunk.take(pages, device.number, caller)?;
@@ -133,7 +128,8 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
     /// One more chunk, with room for `pages`.
     fn grow(&self, device: &Device, pages: u32, gfp: Gfp) -> Result<(), DmaError> {
         let least = Order::for_bytes(u64::from(pages) * PAGE_SIZE).ok_or(DmaError::NoMemory)?;
-        let wanted = Order::for_bytes(u64::from(pages).max(LEAST_PAGES) * PAGE_SIZE).unwrap_or(least);
+        let all: u64 = self.chunks.lock(self.arch).iter().map(|chunk| u64::from(chunk.pages())).sum();
+        let wanted = Order::for_bytes(u64::from(pages).max(LEAST_PAGES).max(all) * PAGE_SIZE).unwrap_or(Order::MAX);
         let block = self
             .reachable_block(device, wanted, gfp.union(Gfp::NOWARN).union(Gfp::NORETRY))
             .or_else(|_| self.reachable_block(device, least, gfp))?;
@@ -194,9 +190,10 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         Ok(())
     }
 
-    /// Gives chunks back that were taken later and are free as a whole. Never in interrupt context. Tells the pages.
+    /// Gives back what was taken and is not in use: chunks that are free as a whole, the bounce area, the room for records.
+    /// What was set aside at boot stays. Never in interrupt context. Tells the pages.
     pub fn shrink(&self) -> u64 {
-        let mut given = 0;
+        let mut given = self.shrink_records() + self.shrink_bounce();
         loop {
             let mut chunks = self.chunks.lock(self.arch);
             let is_idle = |chunk: &Chunk| chunk.is_grown() && chunk.free_pages() == chunk.pages();

@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_range_is_in_one_window_or_in_none() {
-        let two = [Window { bus: 0, cpu: 0x8000_0000, size: 0x1000 }, Window { bus: 0x9000, cpu: 0x8000_1000, size: 0x1000 }];
+        let two =
+            [Window { bus: 0, cpu: 0x8000_0000, size: 0x1000 }, Window { bus: 0x9000, cpu: 0x8000_1000, size: 0x1000 }];
         let device = device(&two, u64::MAX);
         assert_eq!(device.bus_address(at(0x8000_1800), 0x800), Ok(DmaAddr(0x9800)));
         assert!(device.bus_address(at(0x8000_0800), 0x1000).is_err());

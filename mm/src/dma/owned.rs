@@ -77,9 +77,7 @@ impl<'m, 'a, B: DmaBuffer, A: Arch, S: PageSource, P: Platform> Dma<'m, 'a, B, A
         let (pointer, size) = buffer.region();
         // SAFETY: the region is the buffer's alone, which nobody can get at while we have it.
         match unsafe { mapper.map_single(device, pointer, size as u64, direction, Attrs::empty()) } {
-            Ok(addr) => {
-                Ok(Self { mapper, device, buffer: ManuallyDrop::new(buffer), pointer, size, addr, direction })
-            }
+            Ok(addr) => Ok(Self { mapper, device, buffer: ManuallyDrop::new(buffer), pointer, size, addr, direction }),
             Err(error) => Err((buffer, error)),
         }
     }
@@ -190,12 +188,7 @@ impl<'m, 'a, T: Plain, A: Arch, S: PageSource, P: Platform> Coherent<'m, 'a, T, 
     ///
     /// [`DmaError`], as [`Mapper::alloc_coherent`].
     #[track_caller]
-    pub fn new(
-        mapper: &'m Mapper<'a, A, S, P>,
-        device: &'m Device,
-        len: usize,
-        gfp: Gfp,
-    ) -> Result<Self, DmaError> {
+    pub fn new(mapper: &'m Mapper<'a, A, S, P>, device: &'m Device, len: usize, gfp: Gfp) -> Result<Self, DmaError> {
         let size = len.checked_mul(size_of::<T>()).ok_or(DmaError::TooLarge(u64::MAX))?;
         let memory = mapper.alloc_coherent(device, size as u64, gfp)?;
         Ok(Self { mapper, device, memory, len, values: PhantomData })

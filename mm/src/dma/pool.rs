@@ -185,7 +185,9 @@ impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
                 return state.segments.insert(at, segment);
             };
             drop(state);
-            let Some(block) = self.mapper.source.take(order, gfp.difference(Gfp::DMA | Gfp::ZERO)) else { return false };
+            let Some(block) = self.mapper.source.take(order, gfp.difference(Gfp::DMA | Gfp::ZERO)) else {
+                return false;
+            };
             let old = self.state.lock(self.mapper.arch).segments.move_to(self.mapper.arch, block);
             old.into_iter().for_each(|block| self.mapper.source.give(block));
         }

@@ -160,7 +160,8 @@ impl Records {
         let mut found = Err(DmaError::NotMapped(addr));
         // Several may read the same memory: the first that is right in all, or what is wrong with the best.
         let mut best = 0;
-        for (at, record) in all.iter().enumerate().skip(first).take_while(|(_, record)| record.start == start.as_raw()) {
+        for (at, record) in all.iter().enumerate().skip(first).take_while(|(_, record)| record.start == start.as_raw())
+        {
             let wrong = if record.kind() != kind {
                 (1, DmaError::NotMapped(addr))
             } else if record.device != device.number {
@@ -207,6 +208,18 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
             let old = self.records.lock(self.arch).table.move_to(self.arch, block);
             old.into_iter().for_each(|block: PageBlock| self.source.give(block));
         }
+    }
+
+    /// Gives the room for mappings back, if there are none.
+    pub(super) fn shrink_records(&self) -> u64 {
+        let mut records = self.records.lock(self.arch);
+        let block = if records.all().is_empty() { records.table.clear() } else { None };
+        drop(records);
+        block.map_or(0, |block| {
+            let pages = block.order().pages();
+            self.source.give(block);
+            pages
+        })
     }
 
     /// Takes the mapping out that is what the caller says.

@@ -102,9 +102,8 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         loop {
             let chunks = self.chunks.lock(self.arch);
             let tags = chunks.iter().flat_map(super::chunk::Chunk::tags);
-            let found = tags
-                .filter(|(phys, tag)| phys.as_raw() >= next && is_meant(tag.device))
-                .min_by_key(|(phys, _)| *phys);
+            let found =
+                tags.filter(|(phys, tag)| phys.as_raw() >= next && is_meant(tag.device)).min_by_key(|(phys, _)| *phys);
             drop(chunks);
             let Some((phys, tag)) = found else { break };
             next = phys.as_raw() + PAGE_SIZE;
