@@ -64,6 +64,8 @@ pub struct Memory {
     pub image: Image,
     /// A compact copy of the device tree, for drivers that come later.
     pub device_tree: &'static [u8],
+    /// RAM for devices that do not see the caches: its direct map is uncached. May be empty.
+    pub coherent_pool: PhysRange,
     /// Bytes of banks that are not used at all, by `mem=` or because nothing can reach them.
     pub held_back_bytes: u64,
     /// What of that can be added, and was.
@@ -191,7 +193,8 @@ pub(crate) fn start(
 
     let copy_size = dt::compact_size(blob).map_err(MemoryError::Tree)? as u64;
     let copy = near_image(&mut memblock, image, copy_size, Owner::DeviceTree)?;
-    let map = KernelMap::build(&mut memblock, image, copy, windows, |destination| {
+    let coherent_pool = place_coherent_pool(&mut memblock, info, options);
+    let map = KernelMap::build(&mut memblock, image, copy, coherent_pool, windows, |destination| {
         dt::compact(blob, destination).map_err(MemoryError::Tree)
     })?;
 
@@ -240,6 +243,7 @@ pub(crate) fn start(
         vmalloc,
         image,
         device_tree,
+        coherent_pool,
         held_back_bytes: held_back,
         late,
     };
@@ -381,6 +385,23 @@ fn place_dynamic(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) {
             pr_warn!("memory: {} could not be placed: {error}", wish.name);
         }
     }
+}
+
+/// Sets memory aside for devices that do not see the caches: as `coherent_pool=` says, or like Linux 128 KiB for each GiB
+/// of RAM; none where there is little, since it can be had later too.
+fn place_coherent_pool(memblock: &mut Memblock, info: &BootInfo, options: &Options<'_>) -> PhysRange {
+    const LEAST_RAM: u64 = 64 << 20;
+    let ram: u64 = memblock.memory().iter().map(|region| region.range.size()).sum();
+    let usual = if ram < LEAST_RAM { 0 } else { ram.div_ceil(1 << 30) * (128 << 10) };
+    let wanted = options.coherent_pool.unwrap_or(usual).min(Order::MAX.bytes());
+    let Some(order) = Order::for_bytes(wanted).filter(|_| wanted > 0) else { return PhysRange::default() };
+    let size = order.bytes();
+    let limit = PhysAddr::new_saturating(info.dma_limit.unwrap_or(u64::MAX));
+    let request = Request::new(size, Owner::CoherentPool.tag()).align(size).within(PhysRange::below(limit));
+    memblock.alloc(request).unwrap_or_else(|error| {
+        pr_warn!("memory: no {size} bytes for devices can be set aside: {error}");
+        PhysRange::default()
+    })
 }
 
 const fn flags_of(kind: ReservedKind) -> ReserveFlags {

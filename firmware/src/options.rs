@@ -23,6 +23,10 @@ pub struct Options<'a> {
     pub ignore_threshold: bool,
     /// `test_vmalloc.KEY=VALUE`: these tests run before the console.
     pub test_vmalloc: Option<Parameters>,
+    /// `coherent_pool=SIZE`: RAM that is mapped uncached from the beginning, for devices that do not see the caches.
+    pub coherent_pool: Option<u64>,
+    /// `swiotlb=N`: slots of 2 KiB for bounce buffers.
+    pub swiotlb: Option<u64>,
     /// `nohugevmalloc`: vmalloc maps by pages only.
     pub nohugevmalloc: bool,
     /// `log=defmt`, `log=defmt,PORT`: send structured records, to the console's port or to this one.
@@ -56,6 +60,10 @@ impl<'a> Options<'a> {
             // The last one wins, as in Linux.
             match param.value {
                 Some(value) if param.is("mem") => options.mem = cmdline::parse_size(value).or(options.mem),
+                Some(value) if param.is("coherent_pool") => {
+                    options.coherent_pool = cmdline::parse_size(value).or(options.coherent_pool);
+                }
+                Some(value) if param.is("swiotlb") => options.swiotlb = value.parse().ok().or(options.swiotlb),
                 Some(value) if param.is("maxcpus") => options.max_cpus = value.parse().ok().or(options.max_cpus),
                 None if param.is("nosmp") => options.max_cpus = Some(1),
                 Some("debug") if param.is("memblock") => options.memblock_debug = true,
@@ -177,7 +185,7 @@ const SWITCHES: [&str; 4] = ["init_on_alloc", "init_on_free", "page_poison", "sl
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
     match param.value {
-        Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
+        Some(value) if param.is("mem") || param.is("coherent_pool") => cmdline::parse_size(value).is_some(),
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
         Some(value) if param.is("panic") => value.parse::<i32>().is_ok(),
@@ -185,7 +193,7 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("fail_page_alloc") => Faults::parse(value).is_some(),
         Some(value) if param.is("slub_debug") => DebugSpec::parse(value).is_ok(),
         Some(value) if param.is("failslab") => FailSlab::parse(value).is_some(),
-        Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
+        Some(value) if param.is("maxcpus") || param.is("swiotlb") => value.parse::<usize>().is_ok(),
         Some(value) if param.key.starts_with(TEST_VMALLOC) => {
             let key = param.key.get(TEST_VMALLOC.len()..).unwrap_or_default();
             let mut parameters = Parameters::DEFAULT;

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory for devices against a reference model, on a machine whose caches are as unkind as they may be; and with the
 //! banks and the reach of the Raspberry Pi 4.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test helper may fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a test helper may fail loudly, and what is unsafe here is one promise"
+)]
 
 #[path = "dma_model/calls.rs"]
 mod calls;

@@ -20,6 +20,7 @@
 //! ```
 
 mod cpus;
+mod dma;
 mod log;
 mod memory;
 mod pages;
@@ -32,7 +33,7 @@ mod vmalloc;
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 9] = [
+static TABLES: [Table; 10] = [
     shell::TABLE,
     system::TABLE,
     cpus::TABLE,
@@ -41,6 +42,7 @@ static TABLES: [Table; 9] = [
     slab::TABLE,
     vmalloc::TABLE,
     pgtable::TABLE,
+    dma::TABLE,
     log::TABLE,
 ];
 

@@ -23,6 +23,8 @@ pub enum Owner {
     PageAllocator,
     /// The slab's metadata.
     Slab,
+    /// Memory for devices, mapped uncached.
+    CoherentPool,
     /// The initial ram disk.
     Initrd,
     /// Where cores wait for their entry point.
@@ -49,6 +51,7 @@ impl Owner {
             Self::Initrd => 5,
             Self::SpinTable => 6,
             Self::Slab => 7,
+            Self::CoherentPool => 8,
             Self::Section(index) => SECTIONS + index,
             Self::Tree(index) => TREE + index,
             Self::Dynamic(index) => DYNAMIC + index,
@@ -66,6 +69,7 @@ impl Owner {
             5 => Self::Initrd,
             6 => Self::SpinTable,
             7 => Self::Slab,
+            8 => Self::CoherentPool,
             SECTIONS..TREE => Self::Section(tag.0 - SECTIONS),
             TREE..DYNAMIC => Self::Tree(tag.0 - TREE),
             DYNAMIC.. => Self::Dynamic(tag.0 - DYNAMIC),
@@ -93,6 +97,7 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         Some(Owner::Tables) => w.write_str("translation tables"),
         Some(Owner::PageAllocator) => w.write_str("page allocator"),
         Some(Owner::Slab) => w.write_str("slab"),
+        Some(Owner::CoherentPool) => w.write_str("coherent pool"),
         Some(Owner::Initrd) => w.write_str("initrd"),
         Some(Owner::SpinTable) => w.write_str("spin table"),
         Some(Owner::Tree(index)) => w.write_str(info.reserved.get(usize::from(index)).map_or("?", |entry| &entry.name)),
