@@ -3,22 +3,24 @@
 //!
 //! ```text
 //!   page of coherent memory    [ segment        | segment        ]   at most 64 blocks each, none crosses a border
-//!   segments, by address       { where, free: a bit a block }        in ordinary memory
+//!   list of segments           { where, free: a bit a block }        in ordinary memory, never moved
 //! ```
 //!
 //! What is free stands outside of the blocks: a device that goes on writing to one that was given back breaks nothing.
+//! Blocks are taken and given back by one atomic operation, without a lock, from anywhere; the lock is for new segments.
 //! Pages stay with the pool until it ends.
 //!
-//! *Complexity:* O(1) to take a block while the segment at hand has one; to give one back, O(log segments).
+//! *Complexity:* O(1) for the segment that was used last, else O(segments).
 
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::coherent::CoherentMemory;
 use super::device::{Device, DmaAddr};
-use super::table::Table;
 use super::{DmaError, Mapper, Platform};
-use crate::addr::{Order, PAGE_SIZE};
+use crate::addr::{Order, PAGE_SIZE, PhysAddr};
 use crate::arch::Arch;
+use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 use crate::slab::PageSource;
 use crate::sync::{IrqSpinLock, Rank};
@@ -35,26 +37,29 @@ pub struct PoolSpec {
 }
 
 /// A part of a page with at most 64 blocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Segment {
     /// A bit a block, set while it is free.
-    free: u64,
+    free: AtomicU64,
     pointer: NonNull<u8>,
     addr: DmaAddr,
     /// Whether the page begins here.
     is_first: bool,
+    /// The one that was there before.
+    next: *const Segment,
 }
 
-// SAFETY: the memory belongs to the pool, wherever that goes.
-unsafe impl Send for Segment {}
-
+/// What is there for new segments.
 #[derive(Debug)]
-struct State {
-    segments: Table<Segment>,
-    /// Where a block was taken or given back last.
-    last: usize,
-    in_use: u64,
+struct Room {
+    /// The frame that was taken last; its first word leads to the one before.
+    frame: Option<PhysAddr>,
+    /// How many segments are in it.
+    used: usize,
 }
+
+/// Segments of a frame, behind the word that leads to the next.
+const PER_FRAME: usize = (PAGE_SIZE as usize - size_of::<Segment>()) / size_of::<Segment>();
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -69,7 +74,11 @@ pub struct DmaPool<'m, 'a, A: Arch, S: PageSource, P: Platform> {
     page: u64,
     /// All blocks of a segment.
     full: u64,
-    state: IrqSpinLock<State>,
+    /// Where a block was taken or given back last.
+    last: AtomicPtr<Segment>,
+    /// The latest segment.
+    segments: AtomicPtr<Segment>,
+    room: IrqSpinLock<Room>,
 }
 
 impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
@@ -101,8 +110,9 @@ impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
         }
         let blocks = segment / step;
         let full = if blocks == 64 { u64::MAX } else { (1 << blocks) - 1 };
-        let state = IrqSpinLock::new(Rank::DMA_POOL, State { segments: Table::new(), last: 0, in_use: 0 });
-        Ok(Self { mapper, device, step, segment, page, full, state })
+        let (last, segments) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
+        let room = IrqSpinLock::new(Rank::DMA_POOL, Room { frame: None, used: 0 });
+        Ok(Self { mapper, device, step, segment, page, full, last, segments, room })
     }
 
     /// Takes a block; what is in it is not known. Works in interrupt handlers with a `gfp` that does not wait.
@@ -112,16 +122,13 @@ impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
     /// [`DmaError`], as [`Mapper::alloc_coherent`].
     #[inline]
     pub fn alloc(&self, gfp: Gfp) -> Result<CoherentMemory, DmaError> {
-        let mut state = self.state.lock(self.mapper.arch);
-        let last = state.last;
-        if let Some(segment) = state.segments.items_mut().get_mut(last)
-            && segment.free != 0
-        {
-            let block = segment.take(self.step);
-            state.in_use += 1;
-            return Ok(block);
+        // SAFETY: a segment of ours, which stays where it is for as long as the pool lives.
+        if let Some(segment) = unsafe { self.last.load(Ordering::Acquire).as_ref() } {
+            let free = self.mapper.arch.take_lowest(&segment.free);
+            if free != 0 {
+                return Ok(segment.block(free.trailing_zeros(), self.step));
+            }
         }
-        drop(state);
         self.alloc_elsewhere(gfp)
     }
 
@@ -141,55 +148,75 @@ impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
     #[inline(never)]
     fn alloc_elsewhere(&self, gfp: Gfp) -> Result<CoherentMemory, DmaError> {
         loop {
-            let mut state = self.state.lock(self.mapper.arch);
-            let place = state.segments.items().iter().position(|segment| segment.free != 0);
-            if let Some(place) = place
-                && let Some(segment) = state.segments.items_mut().get_mut(place)
-            {
-                let block = segment.take(self.step);
-                state.last = place;
-                state.in_use += 1;
-                return Ok(block);
+            for segment in self.segments() {
+                let free = self.mapper.arch.take_lowest(&segment.free);
+                if free != 0 {
+                    self.used_last(segment);
+                    return Ok(segment.block(free.trailing_zeros(), self.step));
+                }
             }
-            drop(state);
             self.grow(gfp)?;
         }
     }
 
-    /// One more page. Room for all its segments comes first, so that nothing has to be undone.
+    /// All segments, the latest first.
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        // SAFETY: segments of ours, which stay where they are for as long as the pool lives.
+        let first = unsafe { self.segments.load(Ordering::Acquire).as_ref() };
+        // SAFETY: as above; a segment in the list is whole.
+        core::iter::successors(first, |segment| unsafe { segment.next.as_ref() })
+    }
+
+    fn used_last(&self, segment: &Segment) {
+        self.last.store(ptr::from_ref(segment).cast_mut(), Ordering::Release);
+    }
+
+    /// One more page.
     fn grow(&self, gfp: Gfp) -> Result<(), DmaError> {
         let page = self.mapper.alloc_coherent(self.device, self.page, gfp)?;
         for offset in (0..self.page).step_by(self.segment as usize) {
-            // SAFETY: inside the page.
-            let pointer = unsafe { page.pointer.add(offset as usize) };
-            let addr = DmaAddr::new(page.addr.as_raw() + offset);
-            let segment = Segment { free: self.full, pointer, addr, is_first: offset == 0 };
-            if !self.add(segment, gfp) {
-                // The first ones can be used; without any, the page goes back.
+            if !self.add(page, offset, gfp) {
                 if offset == 0 {
                     self.mapper.free_coherent(self.device, self.page, page)?;
                     return Err(DmaError::NoRecord);
                 }
+                // The first ones can be used.
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn add(&self, segment: Segment, gfp: Gfp) -> bool {
+    /// Puts a segment of `page` into the list; `false` if there is no room to remember it.
+    fn add(&self, page: CoherentMemory, offset: u64, gfp: Gfp) -> bool {
         loop {
-            let mut state = self.state.lock(self.mapper.arch);
-            let Some(order) = state.segments.wanted() else {
-                let at = state.segments.items().partition_point(|other| other.addr < segment.addr);
-                state.last = at;
-                return state.segments.insert(at, segment);
-            };
-            drop(state);
-            let Some(block) = self.mapper.source.take(order, gfp.difference(Gfp::DMA | Gfp::ZERO)) else {
+            let mut room = self.room.lock(self.mapper.arch);
+            if let Some(frame) = room.frame.filter(|_| room.used < PER_FRAME) {
+                room.used += 1;
+                let place = self.mapper.arch.direct_map(frame).cast::<Segment>().wrapping_add(room.used);
+                let segment = Segment {
+                    free: AtomicU64::new(self.full),
+                    // Inside the page, which is not the first.
+                    pointer: NonNull::new(page.pointer.as_ptr().wrapping_add(offset as usize)).unwrap_or(page.pointer),
+                    addr: DmaAddr::new(page.addr.as_raw() + offset),
+                    is_first: offset == 0,
+                    next: self.segments.load(Ordering::Relaxed),
+                };
+                // SAFETY: a place in a frame of ours, aligned as a frame is, that nobody knows of yet.
+                unsafe { place.write(segment) };
+                self.segments.store(place, Ordering::Release);
+                return true;
+            }
+            drop(room);
+            let Some(block) = self.mapper.source.take(Order::ZERO, gfp.difference(Gfp::DMA | Gfp::ZERO)) else {
                 return false;
             };
-            let old = self.state.lock(self.mapper.arch).segments.move_to(self.mapper.arch, block);
-            old.into_iter().for_each(|block| self.mapper.source.give(block));
+            let mut room = self.room.lock(self.mapper.arch);
+            let frame = block.pfn().addr();
+            let before = room.frame.map_or(u64::MAX, PhysAddr::as_raw);
+            // SAFETY: the first word of a frame that is ours.
+            unsafe { self.mapper.arch.direct_map(frame).cast::<u64>().write(before) };
+            *room = Room { frame: Some(frame), used: 0 };
         }
     }
 
@@ -200,37 +227,53 @@ impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
     /// [`DmaError::NotMapped`], [`DmaError::WrongPointer`]: it is no block of this pool that is in use.
     #[inline]
     pub fn free(&self, block: CoherentMemory) -> Result<(), DmaError> {
-        let mut state = self.state.lock(self.mapper.arch);
-        let last = state.last;
-        let is_in = |segment: &Segment| block.addr.as_raw().wrapping_sub(segment.addr.as_raw()) < self.segment;
-        let at = if state.segments.items().get(last).is_some_and(is_in) {
-            last
-        } else {
-            state.segments.items().partition_point(|segment| segment.addr <= block.addr).wrapping_sub(1)
-        };
-        let Some(segment) = state.segments.items_mut().get_mut(at).filter(|segment| is_in(segment)) else {
-            return Err(DmaError::NotMapped(block.addr));
-        };
-        let offset = block.addr.as_raw() - segment.addr.as_raw();
+        // SAFETY: a segment of ours, which stays where it is for as long as the pool lives.
+        match unsafe { self.last.load(Ordering::Acquire).as_ref() } {
+            Some(segment) if self.offset(segment, block) < self.segment => self.put(segment, block),
+            _ => self.free_elsewhere(block),
+        }
+    }
+
+    #[inline(always)]
+    const fn offset(&self, segment: &Segment, block: CoherentMemory) -> u64 {
+        block.addr.as_raw().wrapping_sub(segment.addr.as_raw())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_elsewhere(&self, block: CoherentMemory) -> Result<(), DmaError> {
+        let segment = self.segments().find(|segment| self.offset(segment, block) < self.segment);
+        let segment = segment.ok_or(DmaError::NotMapped(block.addr))?;
+        self.put(segment, block)?;
+        self.used_last(segment);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn put(&self, segment: &Segment, block: CoherentMemory) -> Result<(), DmaError> {
+        let offset = self.offset(segment, block);
         let index = offset / self.step;
-        let bit = 1u64.checked_shl(index as u32).unwrap_or(0) & self.full;
-        if index * self.step != offset || segment.free & bit != 0 || bit == 0 {
+        // There are at most 64.
+        let bit = 1u64.wrapping_shl(index as u32);
+        if index * self.step != offset || self.full & bit == 0 {
             return Err(DmaError::NotMapped(block.addr));
         }
         if block.pointer.addr().get() != segment.pointer.addr().get() + offset as usize {
             return Err(DmaError::WrongPointer(block.addr));
         }
-        segment.free |= bit;
-        state.last = at;
-        state.in_use -= 1;
-        Ok(())
+        match segment.free.fetch_or(bit, Ordering::Release) & bit {
+            0 => Ok(()),
+            _ => Err(DmaError::NotMapped(block.addr)),
+        }
     }
 
-    /// Blocks that are out, and all there are.
+    /// Blocks that are out, and all there are. O(segments).
     #[must_use]
     pub fn blocks(&self) -> (u64, u64) {
-        let state = self.state.lock(self.mapper.arch);
-        (state.in_use, state.segments.items().len() as u64 * u64::from(self.full.count_ones()))
+        let all = u64::from(self.full.count_ones());
+        self.segments().fold((0, 0), |(out, sum), segment| {
+            (out + all - u64::from(segment.free.load(Ordering::Relaxed).count_ones()), sum + all)
+        })
     }
 
     /// Ends the pool; all its memory goes back.
@@ -248,25 +291,33 @@ impl<'m, 'a, A: Arch, S: PageSource, P: Platform> DmaPool<'m, 'a, A, S, P> {
 impl<A: Arch, S: PageSource, P: Platform> Drop for DmaPool<'_, '_, A, S, P> {
     /// With blocks out, its memory stays with the device, whose release names it.
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        if state.in_use == 0 {
-            let size = self.page;
-            for segment in state.segments.items().iter().filter(|segment| segment.is_first) {
+        if self.blocks().0 == 0 {
+            for segment in self.segments().filter(|segment| segment.is_first) {
                 let page = CoherentMemory { pointer: segment.pointer, addr: segment.addr };
-                let freed = self.mapper.free_coherent(self.device, size, page);
+                let freed = self.mapper.free_coherent(self.device, self.page, page);
                 debug_assert!(freed.is_ok(), "{freed:?}");
             }
         }
-        state.segments.clear().into_iter().for_each(|block| self.mapper.source.give(block));
+        let mut next = self.room.get_mut().frame;
+        while let Some(frame) = next {
+            // SAFETY: the first word of a frame that is ours, which `add` wrote.
+            let before = unsafe { self.mapper.arch.direct_map(frame).cast::<u64>().read() };
+            self.mapper.source.give(PageBlock::from_raw(frame.pfn(), Order::ZERO));
+            next = PhysAddr::new(before);
+        }
     }
 }
 
+// SAFETY: the segments are the pool's, wherever it goes.
+unsafe impl<A: Arch, S: PageSource + Sync, P: Platform> Send for DmaPool<'_, '_, A, S, P> {}
+// SAFETY: what of a segment changes is atomic.
+unsafe impl<A: Arch, S: PageSource + Sync, P: Platform> Sync for DmaPool<'_, '_, A, S, P> {}
+
 impl Segment {
-    /// Takes a block, of which there is at least one.
-    #[inline]
-    fn take(&mut self, step: u64) -> CoherentMemory {
-        let offset = u64::from(self.free.trailing_zeros()) * step;
-        self.free &= self.free - 1;
+    /// The block of this number.
+    #[inline(always)]
+    fn block(&self, index: u32, step: u64) -> CoherentMemory {
+        let offset = u64::from(index) * step;
         // SAFETY: the block is inside the segment's memory.
         let pointer = unsafe { self.pointer.add(offset as usize) };
         CoherentMemory { pointer, addr: DmaAddr::new(self.addr.as_raw() + offset) }
