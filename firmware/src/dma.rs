@@ -4,11 +4,11 @@
 //! The memory set aside at boot has its place in the direct map uncached from the first table on; what is added later
 //! changes there, page by page, while its users are none.
 
-use core::ptr::NonNull;
+pub mod disk;
+pub mod engine;
 
 use bsp::info::{BootInfo, Master, MasterKind};
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
-use mm::arch::Arch;
 use mm::dma::{Config, Device, Held, Mapper, Platform, Reach, SLOT_BYTES, Spec, Window};
 use mm::pgtable::{Attributes, Change};
 use spin::Once;
@@ -17,7 +17,7 @@ use crate::boot::{self, Machine};
 use crate::cpu::{Hardware, hardware};
 use crate::memory::{TableFrames, direct_map};
 use crate::slab::Source;
-use crate::{pr_err, pr_warn, translate};
+use crate::{devices, pr_err, pr_warn, translate};
 
 /// Its type.
 pub type KernelMapper = Mapper<'static, Hardware, Source, KernelMap>;
@@ -78,6 +78,7 @@ pub(crate) fn start(machine: &'static Machine) {
     {
         pr_warn!("dma: the coherent pool cannot be used: {error}");
     }
+    devices::use_coherent_memory(machine.info, mapper);
 }
 
 /// It, which is there when `boot` is through.
@@ -113,10 +114,4 @@ pub fn release(device: Device) {
     if let Err((device, error)) = mapper.release(device, leak) {
         pr_err!("dma: {} is not released: {error}", device.name());
     }
-}
-
-/// Where a pointer into the direct map is in physical memory.
-#[must_use]
-pub fn phys_of(pointer: NonNull<u8>) -> Option<PhysAddr> {
-    PhysAddr::new(pointer.addr().get().wrapping_sub(hardware().direct_map(PhysAddr::ZERO).addr()) as u64)
 }

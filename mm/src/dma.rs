@@ -54,6 +54,7 @@ pub use self::report::{DeviceUse, Held, Usage};
 pub use self::stream::Segment;
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::arch::{Arch, CacheOp};
+use crate::gfp::Gfp;
 use crate::slab::PageSource;
 use crate::sync::{IrqSpinLock, Rank};
 
@@ -234,6 +235,11 @@ impl<'a, A: Arch, S: PageSource, P: Platform> Mapper<'a, A, S, P> {
         let places = [start.as_raw(), start.as_raw().midpoint(limit), limit.saturating_sub(PAGE_SIZE)];
         let mut frames = places.into_iter().map(|at| PhysAddr::new_saturating(at).align_down(PAGE_SIZE));
         frames.any(|frame| device.bus_address(frame, PAGE_SIZE).is_ok())
+    }
+
+    /// What brings memory that every device reaches.
+    const fn from_below(&self) -> Gfp {
+        if self.config.dma_limit.is_some() { Gfp::DMA } else { Gfp::empty() }
     }
 
     /// Whether the device reaches all RAM.
