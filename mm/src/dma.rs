@@ -238,7 +238,7 @@ impl<'a, A: Arch, S: PageSource, P: Platform> Mapper<'a, A, S, P> {
     }
 
     /// What brings memory that every device reaches.
-    const fn from_below(&self) -> Gfp {
+    const fn reached_by_all(&self) -> Gfp {
         if self.config.dma_limit.is_some() { Gfp::DMA } else { Gfp::empty() }
     }
 

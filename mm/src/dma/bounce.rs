@@ -182,7 +182,7 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         if self.bounce.lock(self.arch).slots != 0 {
             return Ok(());
         }
-        let gfp = gfp.union(self.from_below()).union(Gfp::NOWARN).difference(Gfp::ZERO);
+        let gfp = gfp.union(self.reached_by_all()).union(Gfp::NOWARN).difference(Gfp::ZERO);
         let wanted = Order::for_bytes(self.config.bounce_bytes.max(SLOT_BYTES)).unwrap_or(Order::MAX);
         // The less there is, the fewer can be mapped at once.
         let mut sizes = Order::all().rev().filter(|order| *order <= wanted);

@@ -156,9 +156,9 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
     fn reachable_block(&self, device: &Device, order: Order, gfp: Gfp) -> Result<PageBlock, DmaError> {
         let gfp = gfp.difference(Gfp::ZERO);
         let mut found = DmaError::NoMemory;
-        let from_below = gfp | self.from_below();
-        for gfp in [gfp, from_below] {
-            if gfp == from_below || self.reaches_all(device) {
+        let below = gfp | self.reached_by_all();
+        for gfp in [gfp, below] {
+            if gfp == below || self.reaches_all(device) {
                 let Some(block) = self.source.take(order, gfp) else { continue };
                 match device.bus_address(block.pfn().addr(), order.bytes()) {
                     Ok(_) => return Ok(block),
