@@ -10,6 +10,7 @@
 //!     small       DmaPool         blocks of the above                             pool.rs
 //!   in turns      map, unmap      nothing to do          cache maintenance        stream.rs
 //!     out of reach, or in a line with others: bounced                             bounce.rs
+//!   large, in one piece: Cma, which lends what is not needed                      cma.rs
 //! ```
 //!
 //! What is with a device is remembered, and each call is checked against it ([`record`]): a mapping that is undone with
@@ -25,6 +26,7 @@
 
 mod bounce;
 mod chunk;
+mod cma;
 mod coherent;
 mod device;
 mod error;
@@ -42,6 +44,7 @@ use bitflags::bitflags;
 
 use self::bounce::Bounce;
 pub use self::bounce::SLOT_BYTES;
+pub use self::cma::{Cma, CmaUsage};
 use self::coherent::Chunks;
 pub use self::coherent::CoherentMemory;
 pub use self::device::{Device, DmaAddr, MAX_WINDOWS, Reach, Spec, Window, bit_mask};

@@ -21,7 +21,7 @@ use super::zone_cell::{ZoneCell, count};
 use super::{BadFree, Fault, OutOfMemory, Pages, Shrinker, word};
 use crate::addr::{MAX_ORDER, Order, Pfn};
 use crate::arch::Arch;
-use crate::buddy::PageBlock;
+use crate::buddy::{Mobility, PageBlock};
 use crate::gfp::Gfp;
 use crate::zone::{Zone, ZoneKind};
 
@@ -188,7 +188,8 @@ impl<'a, A: Arch> Pages<'a, A> {
             let mut zone = cell.zone.lock(self.arch);
             let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(highest(gfp)) };
             let mark_pages = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
-            let usable = zone.buddy().usable_pages(gfp.may_use_reserve());
+            let borrowed = if gfp.contains(Gfp::MOVABLE) { zone.buddy().free_pages_of(Mobility::Cma) } else { 0 };
+            let usable = zone.buddy().usable_pages(gfp.may_use_reserve()) + borrowed;
             if Watermarks::allow(usable, order, mark_pages, reserve)
                 && let Some(pfn) = take(cell, &mut zone)
             {
