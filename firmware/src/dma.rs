@@ -9,7 +9,7 @@ pub mod engine;
 
 use bsp::info::{BootInfo, Master, MasterKind};
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
-use mm::dma::{Config, Device, Held, Mapper, Platform, Reach, SLOT_BYTES, Spec, Window};
+use mm::dma::{Cma, Config, Device, Held, Mapper, Platform, Reach, SLOT_BYTES, Spec, Window};
 use mm::pgtable::{Attributes, Change};
 use spin::Once;
 
@@ -17,7 +17,7 @@ use crate::boot::{self, Machine};
 use crate::cpu::{Hardware, hardware};
 use crate::memory::{TableFrames, direct_map};
 use crate::slab::Source;
-use crate::{devices, pr_err, pr_warn, translate};
+use crate::{devices, pr_err, pr_info, pr_warn, translate};
 
 /// Its type.
 pub type KernelMapper = Mapper<'static, Hardware, Source, KernelMap>;
@@ -52,6 +52,32 @@ impl Platform for KernelMap {
         }
         changed.is_ok()
     }
+}
+
+/// The type of the contiguous memory area.
+pub type KernelCma = Cma<'static, 'static, Hardware>;
+
+static CMA: Once<KernelCma> = Once::new();
+
+/// Makes the contiguous memory area of frames that are all free. Nothing, if it is empty.
+#[inline(never)] // since there is room for this once on the boot stack
+pub(crate) fn start_cma(pages: Source, range: PhysRange) {
+    if range.is_empty() {
+        return;
+    }
+    match Cma::new(hardware(), pages, range) {
+        Ok(cma) => {
+            CMA.call_once(|| cma);
+            pr_info!("cma: {} KiB at {range}", range.size() / 1024);
+        }
+        Err(error) => pr_warn!("cma: {range} cannot be lent: {error}"),
+    }
+}
+
+/// The contiguous memory area, if there is one.
+#[must_use]
+pub fn cma() -> Option<&'static KernelCma> {
+    CMA.get()
 }
 
 /// Makes it. Everything else is up.

@@ -23,6 +23,8 @@ pub struct Options<'a> {
     pub ignore_threshold: bool,
     /// `test_vmalloc.KEY=VALUE`: these tests run before the console.
     pub test_vmalloc: Option<Parameters>,
+    /// `cma=SIZE`: bytes of the contiguous memory area, 0 for none; as the tree says if it is not given.
+    pub cma: Option<u64>,
     /// `coherent_pool=SIZE`: RAM that is mapped uncached from the beginning, for devices that do not see the caches.
     pub coherent_pool: Option<u64>,
     /// `swiotlb=N`: slots of 2 KiB for bounce buffers.
@@ -63,6 +65,7 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("coherent_pool") => {
                     options.coherent_pool = cmdline::parse_size(value).or(options.coherent_pool);
                 }
+                Some(value) if param.is("cma") => options.cma = cmdline::parse_size(value).or(options.cma),
                 Some(value) if param.is("swiotlb") => options.swiotlb = value.parse().ok().or(options.swiotlb),
                 Some(value) if param.is("maxcpus") => options.max_cpus = value.parse().ok().or(options.max_cpus),
                 None if param.is("nosmp") => options.max_cpus = Some(1),
@@ -185,7 +188,9 @@ const SWITCHES: [&str; 4] = ["init_on_alloc", "init_on_free", "page_poison", "sl
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
     match param.value {
-        Some(value) if param.is("mem") || param.is("coherent_pool") => cmdline::parse_size(value).is_some(),
+        Some(value) if ["mem", "coherent_pool", "cma"].iter().any(|name| param.is(name)) => {
+            cmdline::parse_size(value).is_some()
+        }
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
         Some(value) if param.is("log") => records(value).is_some(),
         Some(value) if param.is("panic") => value.parse::<i32>().is_ok(),

@@ -69,6 +69,10 @@ pub struct MemInfo {
     pub vmalloc_used_bytes: u64,
     /// Per-CPU data.
     pub percpu_bytes: u64,
+    /// Contiguous memory areas, if there are any.
+    pub cma_total_bytes: u64,
+    /// What of them is neither taken nor lent.
+    pub cma_free_bytes: u64,
 }
 
 const KIB: u64 = 1024;
@@ -97,6 +101,8 @@ pub fn meminfo<W: fmt::Write>(w: &mut W, info: &MemInfo) -> fmt::Result {
         ("VmallocUsed:", info.vmalloc_used_bytes),
         ("VmallocChunk:", 0),
         ("Percpu:", info.percpu_bytes),
+        ("CmaTotal:", info.cma_total_bytes),
+        ("CmaFree:", info.cma_free_bytes),
     ];
     for (label, bytes) in lines {
         writeln!(w, "{label:<16}{:>8} kB", bytes / KIB)?;
@@ -268,6 +274,8 @@ mod tests {
         vmalloc_total_bytes: 135_288_315_904 * KIB,
         vmalloc_used_bytes: 8 * KIB,
         percpu_bytes: 0,
+        cma_total_bytes: 65_536 * KIB,
+        cma_free_bytes: 60_000 * KIB,
     };
 
     #[test]
@@ -292,7 +300,9 @@ mod tests {
              VmallocTotal:   135288315904 kB\n\
              VmallocUsed:           8 kB\n\
              VmallocChunk:          0 kB\n\
-             Percpu:                0 kB\n"
+             Percpu:                0 kB\n\
+             CmaTotal:          65536 kB\n\
+             CmaFree:           60000 kB\n"
         );
     }
 

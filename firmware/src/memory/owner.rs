@@ -25,6 +25,8 @@ pub enum Owner {
     Slab,
     /// Memory for devices, mapped uncached.
     CoherentPool,
+    /// The contiguous memory area, until it is lent.
+    Cma,
     /// The initial ram disk.
     Initrd,
     /// Where cores wait for their entry point.
@@ -52,6 +54,7 @@ impl Owner {
             Self::SpinTable => 6,
             Self::Slab => 7,
             Self::CoherentPool => 8,
+            Self::Cma => 9,
             Self::Section(index) => SECTIONS + index,
             Self::Tree(index) => TREE + index,
             Self::Dynamic(index) => DYNAMIC + index,
@@ -70,6 +73,7 @@ impl Owner {
             6 => Self::SpinTable,
             7 => Self::Slab,
             8 => Self::CoherentPool,
+            9 => Self::Cma,
             SECTIONS..TREE => Self::Section(tag.0 - SECTIONS),
             TREE..DYNAMIC => Self::Tree(tag.0 - TREE),
             DYNAMIC.. => Self::Dynamic(tag.0 - DYNAMIC),
@@ -98,6 +102,7 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         Some(Owner::PageAllocator) => w.write_str("page allocator"),
         Some(Owner::Slab) => w.write_str("slab"),
         Some(Owner::CoherentPool) => w.write_str("coherent pool"),
+        Some(Owner::Cma) => w.write_str("contiguous memory area"),
         Some(Owner::Initrd) => w.write_str("initrd"),
         Some(Owner::SpinTable) => w.write_str("spin table"),
         Some(Owner::Tree(index)) => w.write_str(info.reserved.get(usize::from(index)).map_or("?", |entry| &entry.name)),

@@ -3,19 +3,29 @@
 
 use core::fmt::Write;
 
+use mm::addr::{Order, PAGE_SIZE};
 use mm::dma::{Held, Kind};
+use mm::gfp::Gfp;
 
 use super::{Command, Failure, Session, Table};
 use crate::dma;
 
 pub(super) const TABLE: Table = Table {
     title: "Memory for devices",
-    commands: &[Command {
-        name: "dmainfo",
-        arguments: "[-v|shrink]",
-        help: "pools, bounce buffers, devices; -v what they have; shrink gives back what is unused",
-        run: dmainfo,
-    }],
+    commands: &[
+        Command {
+            name: "dmainfo",
+            arguments: "[-v|shrink]",
+            help: "pools, bounce buffers, devices; -v what they have; shrink gives back what is unused",
+            run: dmainfo,
+        },
+        Command {
+            name: "cma",
+            arguments: "[test PAGES]",
+            help: "the contiguous memory area; test takes so many pages and gives them back",
+            run: cma,
+        },
+    ],
     files: &[],
 };
 
@@ -64,6 +74,36 @@ fn dmainfo(session: &mut Session, arguments: &str) -> Result<(), Failure> {
         let mut result = Ok(());
         mapper.for_each_held(|held| result = result.and_then(|()| line(session, held)));
         result?;
+    }
+    Ok(())
+}
+
+fn cma(session: &mut Session, arguments: &str) -> Result<(), Failure> {
+    let cma = dma::cma().ok_or("there is no contiguous memory area: cma=64M makes one")?;
+    let mut words = arguments.split_whitespace();
+    match (words.next(), words.next().map(str::parse::<u64>)) {
+        (None, _) => {}
+        (Some("test"), Some(Ok(pages))) => {
+            let range = match cma.alloc(pages, Order::ZERO, Gfp::KERNEL) {
+                Ok(range) => range,
+                Err(error) => {
+                    writeln!(session, "{error}")?;
+                    return Err(Failure::Because("the pages cannot be had"));
+                }
+            };
+            writeln!(session, "took {range}")?;
+            cma.free(range).map_err(|_| Failure::Because("the pages cannot be given back"))?;
+        }
+        _ => return Err(Failure::Because("takes nothing, or test PAGES")),
+    }
+    let usage = cma.usage();
+    let all = usage.range.size() / PAGE_SIZE;
+    writeln!(session, "{}: {all} pages, {} taken, {} lent or hoarded", usage.range, usage.used_pages, {
+        all.saturating_sub(usage.used_pages + session.machine().memory.pages.cma_free_pages())
+    })?;
+    writeln!(session, "{} allocations, {} failed", usage.allocated, usage.failed)?;
+    if let Some(pfn) = usage.blocked_by {
+        writeln!(session, "the last page in the way was {:#x}", pfn.addr().as_raw())?;
     }
     Ok(())
 }
