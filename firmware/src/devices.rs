@@ -94,8 +94,10 @@ pub(crate) fn use_coherent_memory(info: &BootInfo, mapper: &'static KernelMapper
         // SAFETY: the firmware sees that memory there.
         Ok(unsafe { firmware.lock().move_to(buffer, bus) })
     });
-    if moved != Ok(true) {
-        pr_warn!("mailbox: messages stay in the image: {moved:?}");
+    match moved {
+        Ok(true) => {}
+        Ok(false) => pr_warn!("mailbox: messages stay in the image: their place is misaligned"),
+        Err(error) => pr_warn!("mailbox: messages stay in the image: {error}"),
     }
 }
 
