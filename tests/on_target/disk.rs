@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a virtio disk holds arrives through memory for devices. `tests/disk.sh` makes the disk: word i of it is
+//! What a virtio disk holds arrives through memory for devices. `tests/boots.sh` makes the disk: word i of it is
 //! i * 2654435761.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
