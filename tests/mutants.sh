@@ -18,11 +18,15 @@ export CARGO_TARGET_DIR=$copy/target CARGO_PROFILE_DEV_DEBUG=0 RUST_BACKTRACE=0
 export PGTABLE_STEPS=${PGTABLE_STEPS:-1000} PGTABLE_LENGTH=${PGTABLE_LENGTH:-2} PGTABLE_SWITCHES=${PGTABLE_SWITCHES:-1}
 cd "$copy" || exit
 
-# The cheap ones first: most mutants need no more. What is vmalloc's own has a model of its own.
+# The cheap ones first: most mutants need no more. What is vmalloc's own, and memory for devices, have models of their own.
 tests() { # NAME
-    case ${1:-} in vmalloc*)
+    case ${1:-} in
+    vmalloc*)
         timeout 200 cargo test --offline --quiet -p mm --test vmalloc_model >"$copy/log" 2>&1
-        return
+        return ;;
+    dma*)
+        timeout 200 cargo test --offline --quiet -p mm --test dma_model >"$copy/log" 2>&1
+        return ;;
     esac
     timeout 120 cargo test --offline --quiet -p mm --test pgtable_model >"$copy/log" 2>&1 &&
         timeout 120 cargo test --offline --quiet -p mm --lib -- pgtable tlb ops >"$copy/log" 2>&1
@@ -142,6 +146,32 @@ mutant "vmalloc: a tail that had moved is flushed by its new addresses only" vma
 mutant "vmalloc: frames that moved wait with their old addresses" vmalloc/resize.rs 1 'head, 0, unmapped\.stamp\(\)' 'head, old, unmapped.stamp()'
 mutant "vmalloc: an area that moved leaves no trace" vmalloc/resize.rs 1 'state\.last_move = Some\(unmapped\.stamp\(\)\);' "$nothing"
 mutant "vmalloc: frames of others are unmapped without a flush" vmalloc/map.rs 1 'unmapped\.flush\(self\.tlb\)\.release\(\);' 'let _ = unmapped;'
+# Memory for devices: what is cleaned and invalidated, for whom, and when.
+mutant "dma: map does not clean" dma/stream.rs 1 'self\.maintain\(CacheOp::Clean, phys, size\);' "$nothing"
+mutant "dma: map invalidates instead" dma/stream.rs 1 'CacheOp::Clean, phys, size' 'CacheOp::Invalidate, phys, size'
+mutant "dma: map cleans a line too few" dma/stream.rs 1 'CacheOp::Clean, phys, size' 'CacheOp::Clean, phys, size.saturating_sub(64)'
+mutant "dma: map to bounce does not clean" dma/stream.rs 2 'self\.maintain\(CacheOp::Clean, phys, size\);' "$nothing"
+mutant "dma: map to bounce does not copy" dma/stream.rs 1 'self\.copy\(record\.start\(\), phys, size\);' "$nothing"
+mutant "dma: sync for the device does not clean" dma/stream.rs 1 'self\.maintain\(CacheOp::Clean, found\.phys, size\);' "$nothing"
+mutant "dma: sync for the device does not copy" dma/stream.rs 1 'self\.copy\(start, found\.phys, size\);' "$nothing"
+mutant "dma: unmap and sync do not invalidate" dma/stream.rs 1 'self\.maintain\(CacheOp::Invalidate, found\.phys, size\);' "$nothing"
+mutant "dma: unmap cleans instead" dma/stream.rs 1 'CacheOp::Invalidate, found\.phys' 'CacheOp::Clean, found.phys'
+mutant "dma: unmap does not copy back" dma/stream.rs 1 'self\.copy\(found\.phys, start, size\);' "$nothing"
+mutant "dma: unmap copies back before it invalidates" dma/stream.rs 1 'if !device\.is_coherent\(\) \{\s*self\.maintain\(CacheOp::Invalidate, found\.phys, size\);\s*\}\s*if found\.record\.slot\(\)\.is_some\(\) \{\s*self\.copy\(found\.phys, start, size\);\s*\}' 'if found.record.slot().is_some() { self.copy(found.phys, start, size); } if !device.is_coherent() { self.maintain(CacheOp::Invalidate, found.phys, size); }'
+mutant "dma: unmap shows the CPU nothing" dma/stream.rs 1 'if direction\.writes\(\) && !attrs' 'if false \&\& !attrs'
+mutant "dma: a device that sees the caches is taken for one that does not" dma/stream.rs 1 'if !device\.is_coherent\(\) && !attrs' 'if !attrs'
+mutant "dma: a buffer that shares lines is not bounced" dma/stream.rs 1 '\|\| self\.owns_lines\(phys, size\)' '|| true'
+mutant "dma: only the beginning of a buffer is looked at" dma/stream.rs 1 '\(phys\.as_raw\(\) \| size\)\.is_multiple_of' 'phys.as_raw().is_multiple_of'
+mutant "dma: the granule is a byte" dma.rs 1 'arch\.cache_granule\(\)\.max\(1\)' '1'
+mutant "dma: overlaps are let through" dma/record.rs 1 '&& \(old\.is_written\(\) \|\| new\.is_written\(\)\)' '\&\& false'
+mutant "dma: what a device reads may be written by another" dma/record.rs 1 'old\.is_written\(\) \|\| new\.is_written\(\)' 'new.is_written()'
+mutant "dma: a new chunk's lines stay in the caches" dma/coherent.rs 1 'self\.discard\(range\);' "$nothing"
+mutant "dma: a new chunk stays cached" dma/coherent.rs 1 'if !self\.platform\.set_cached\(range, false\)' 'if false'
+mutant "dma: a chunk goes back uncached" dma/coherent.rs 1 'range\.is_some_and\(\|range\| self\.platform\.set_cached\(range, true\)\)' 'true'
+mutant "dma: coherent memory is not zeroed" dma/coherent.rs 1 'self\.zero\(phys, pages\);' "$nothing"
+mutant "dma: coherent memory is of any alignment" dma/chunk.rs 1 'begins &= aligned;' "let _ = aligned;"
+mutant "dma: the mask is not looked at" dma/device.rs 1 'last <= self\.mask' 'true'
+mutant "dma: bounce slots are not given back" dma/stream.rs 2 'self\.free_slot\(slot, size\);' 'let _ = slot;'
 
 echo "$killed killed, $survived survived, $broken do not apply"
 [ $((survived + broken)) = 0 ]

@@ -98,11 +98,11 @@ pub(crate) fn start(machine: &'static Machine) {
     };
     let mapper = MAPPER.call_once(|| Mapper::new(hardware(), memory.pages, KernelMap, config));
     let pool = memory.coherent_pool;
-    // SAFETY: memblock set it aside, and its direct map, which is its only one, was uncached before it was live.
-    if !pool.is_empty()
-        && let Err(error) = unsafe { mapper.add_pool(pool) }
-    {
-        pr_warn!("dma: the coherent pool cannot be used: {error}");
+    if !pool.is_empty() {
+        // SAFETY: memblock set it aside, and its direct map, which is its only one, was uncached before it was live.
+        if let Err(error) = unsafe { mapper.add_pool(pool) } {
+            pr_warn!("dma: the coherent pool cannot be used: {error}");
+        }
     }
     devices::use_coherent_memory(machine.info, mapper);
 }

@@ -33,6 +33,7 @@ mod on_target {
                 ("a mapping is undone as it was made, or not at all", wrong_unmaps),
                 ("what is out of reach is bounced", out_of_reach),
                 ("stacks and the image are no memory for devices", not_the_direct_map),
+                ("objects for devices own their cache lines", objects_own_their_lines),
                 ("the engine copies what the CPU wrote", the_engine_copies),
             ],
         )
@@ -204,6 +205,26 @@ mod on_target {
             check(matches!(mapped, Err(DmaError::NotRam(_))), "uncached memory is lent")?;
             mapper.free_coherent(device, 4096, memory).map_err(|_| "it cannot be freed")
         })
+    }
+
+    fn objects_own_their_lines(machine: &'static Machine) -> Result<(), &'static str> {
+        let slab = firmware::slab::slab().ok_or("there is no slab")?;
+        let granule = mapper().ok_or("there is no memory for devices")?.granule();
+        let limit = machine.info.dma_limit.unwrap_or(u64::MAX);
+        let mut before = 0;
+        for bytes in [1, 8, 40, 64, 100, 200, 1000, 3000, 5000] {
+            let object = slab.kmalloc(bytes, Gfp::KERNEL | Gfp::DMA).map_err(|_| "no memory")?;
+            let at = object.addr().get() as u64;
+            check(at.is_multiple_of(granule), "it begins within a line")?;
+            check(at - direct_map(PhysAddr::ZERO).as_raw() < limit, "a device does not reach it")?;
+            // SAFETY: ours, so long.
+            unsafe { object.write_bytes(0x77, bytes) };
+            check(at.abs_diff(before) >= granule, "two share a line")?;
+            before = at;
+            // SAFETY: ours, and used no more.
+            unsafe { slab.kfree(object) };
+        }
+        Ok(())
     }
 
     fn the_engine_copies(machine: &'static Machine) -> Result<(), &'static str> {

@@ -173,7 +173,7 @@ impl<'a, A: Arch> Pages<'a, A> {
         }
         self.drain();
         for cell in self.candidates(self.home(), gfp) {
-            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(super::slow::highest(gfp)) };
+            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(self.highest(gfp)) };
             let zone = cell.zone.lock(self.arch);
             let has_them = Watermarks::allow_pages(
                 zone.buddy().usable_pages(gfp.may_use_reserve()),
