@@ -39,7 +39,7 @@ mod on_target {
 
     fn expected(sector: u64, byte: usize) -> u8 {
         let word = (sector * WORDS + byte as u64 / 4) as u32;
-        word.wrapping_mul(2_654_435_761).to_le_bytes()[byte % 4]
+        (word.wrapping_mul(2_654_435_761) >> (byte % 4 * 8)) as u8
     }
 
     fn is_right(sector: u64, data: &[u8]) -> bool {

@@ -70,13 +70,14 @@ impl Bounce {
         self.start.checked_add(u64::from(slot.0) * SLOT_BYTES).unwrap_or(self.start)
     }
 
-    /// What the byte at `phys` stands for, if it is in a slot that is in use: where it comes from.
-    fn origin(&self, phys: PhysAddr) -> Option<PhysAddr> {
+    /// What the byte at `phys` stands for, if it is in a slot that is in use: where it comes from, and the run's first slot.
+    fn origin(&self, phys: PhysAddr) -> Option<(PhysAddr, Slot)> {
         let offset = phys.as_raw().checked_sub(self.start.as_raw())?;
         let slot = (offset / SLOT_BYTES) as usize;
         let is_used = slot < self.slots as usize && self.map.get(slot / 64)? >> (slot % 64) & 1 == 0;
         let origin = self.origins.items().get(slot).filter(|_| is_used)?;
-        origin.start.checked_add(offset - u64::from(origin.first) * SLOT_BYTES)
+        let start = origin.start.checked_add(offset - u64::from(origin.first) * SLOT_BYTES)?;
+        Some((start, Slot(origin.first)))
     }
 
     fn is_free(&self, slot: usize) -> bool {
@@ -156,9 +157,12 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         self.bounce.lock(self.arch).phys(slot)
     }
 
-    /// What memory the byte at `phys` is or, in a bounce buffer, stands for.
-    pub(super) fn origin(&self, phys: PhysAddr) -> PhysAddr {
-        self.bounce.lock(self.arch).origin(phys).unwrap_or(phys)
+    /// What memory the byte at `phys` is or, in a bounce buffer, stands for; and that buffer's slot.
+    pub(super) fn origin(&self, phys: PhysAddr) -> (PhysAddr, Option<Slot>) {
+        match self.bounce.lock(self.arch).origin(phys) {
+            Some((start, slot)) => (start, Some(slot)),
+            None => (phys, None),
+        }
     }
 
     /// Gives the area back, if nothing of it is in use.

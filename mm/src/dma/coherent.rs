@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use super::chunk::{Chunk, MAX_PAGES};
 use super::device::{Device, DmaAddr};
-use super::record::{Kind, Record};
+use super::record::{Kind, Place, Record};
 use super::table::Table;
 use super::{Direction, DmaError, Mapper, Platform};
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
@@ -276,7 +276,8 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
     #[inline(never)]
     fn free_cached(&self, device: &Device, pages: u64, phys: PhysAddr, addr: DmaAddr) -> Result<(), DmaError> {
         let size = pages * PAGE_SIZE;
-        let record = self.forget(device, phys, addr, size, Direction::Both, Kind::Coherent)?;
+        let place = Place { start: phys, slot: None, addr };
+        let record = self.forget(device, &place, size, Direction::Both, Kind::Coherent)?;
         let order = Order::for_bytes(record.bytes()).unwrap_or_default();
         self.source.give(PageBlock::from_raw(phys.pfn(), order));
         Ok(())

@@ -104,6 +104,17 @@ impl Record {
     }
 }
 
+/// What a device's address leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The memory that it is or stands for.
+    pub(super) start: PhysAddr,
+    /// The bounce buffer that it is in.
+    pub(super) slot: Option<Slot>,
+    /// The address.
+    pub(super) addr: DmaAddr,
+}
+
 /// All mappings of this moment, by address.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -150,11 +161,12 @@ impl Records {
     fn find(
         &self,
         device: &Device,
-        (start, addr): (PhysAddr, DmaAddr),
+        at: &Place,
         size: u64,
         direction: Direction,
         kind: Kind,
     ) -> Result<usize, DmaError> {
+        let Place { start, slot, addr } = *at;
         let all = self.table.items();
         let first = all.partition_point(|record| record.start < start.as_raw());
         let mut found = Err(DmaError::NotMapped(addr));
@@ -162,7 +174,7 @@ impl Records {
         let mut best = 0;
         for (at, record) in all.iter().enumerate().skip(first).take_while(|(_, record)| record.start == start.as_raw())
         {
-            let wrong = if record.kind() != kind {
+            let wrong = if record.kind() != kind || record.slot() != slot {
                 (1, DmaError::NotMapped(addr))
             } else if record.device != device.number {
                 (2, DmaError::WrongDevice(addr))
@@ -181,13 +193,16 @@ impl Records {
         found
     }
 
-    /// The mapping of `device` that has all of `size` bytes from `start` on.
-    fn around(&self, device: &Device, start: u64, size: u64) -> Option<Record> {
+    /// The mapping of `device` that has all of `size` bytes from a place on.
+    fn around(&self, device: &Device, place: &Place, size: u64, direction: Direction) -> Option<Record> {
+        let start = place.start.as_raw();
         let end = start.checked_add(size)?;
         let (_, near) = self.near(start, end);
         let covers = |record: &&Record| {
             record.device == device.number
                 && record.kind() == Kind::Streaming
+                && record.slot() == place.slot
+                && record.direction() == direction
                 && record.start <= start
                 && end <= record.end()
         };
@@ -226,33 +241,37 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
     pub(super) fn forget(
         &self,
         device: &Device,
-        start: PhysAddr,
-        addr: DmaAddr,
+        place: &Place,
         size: u64,
         direction: Direction,
         kind: Kind,
     ) -> Result<Record, DmaError> {
         let mut records = self.records.lock(self.arch);
-        let at = records.find(device, (start, addr), size, direction, kind)?;
-        records.table.remove(at).ok_or(DmaError::NotMapped(addr))
+        let at = records.find(device, place, size, direction, kind)?;
+        records.table.remove(at).ok_or(DmaError::NotMapped(place.addr))
     }
 
     /// The mapping that is what the caller says.
     pub(super) fn recall(
         &self,
         device: &Device,
-        start: PhysAddr,
-        addr: DmaAddr,
+        place: &Place,
         size: u64,
         direction: Direction,
     ) -> Result<Record, DmaError> {
         let records = self.records.lock(self.arch);
-        let at = records.find(device, (start, addr), size, direction, Kind::Streaming)?;
-        records.all().get(at).copied().ok_or(DmaError::NotMapped(addr))
+        let at = records.find(device, place, size, direction, Kind::Streaming)?;
+        records.all().get(at).copied().ok_or(DmaError::NotMapped(place.addr))
     }
 
     /// The mapping that a part of one belongs to.
-    pub(super) fn recall_around(&self, device: &Device, start: PhysAddr, size: u64) -> Option<Record> {
-        self.records.lock(self.arch).around(device, start.as_raw(), size)
+    pub(super) fn recall_around(
+        &self,
+        device: &Device,
+        place: &Place,
+        size: u64,
+        direction: Direction,
+    ) -> Option<Record> {
+        self.records.lock(self.arch).around(device, place, size, direction)
     }
 }

@@ -17,7 +17,7 @@ use core::panic::Location;
 use core::ptr::NonNull;
 
 use super::device::{Device, DmaAddr};
-use super::record::{Kind, Record};
+use super::record::{Kind, Place, Record};
 use super::{Attrs, Direction, DmaError, Mapper, Platform};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::arch::{Arch, CacheOp};
@@ -151,12 +151,11 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         direction: Direction,
         attrs: Attrs,
     ) -> Result<(), DmaError> {
-        let phys = device.phys_address(addr).ok_or(DmaError::NotMapped(addr))?;
-        let start = self.origin(phys);
-        let record = self.forget(device, start, addr, size, direction, Kind::Streaming)?;
+        let (phys, place) = self.place(device, addr)?;
+        let record = self.forget(device, &place, size, direction, Kind::Streaming)?;
         let found = Found { phys, record };
         if direction.writes() && !attrs.contains(Attrs::SKIP_CPU_SYNC) {
-            self.show_to_cpu(device, &found, start, size);
+            self.show_to_cpu(device, &found, place.start, size);
         }
         if let Some(slot) = record.slot() {
             self.free_slot(slot, size);
@@ -276,19 +275,20 @@ impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
         size: u64,
         direction: Direction,
     ) -> Result<(Found, PhysAddr), DmaError> {
-        let phys = device.phys_address(addr).ok_or(DmaError::NotMapped(addr))?;
-        let start = self.origin(phys);
-        let around = self.recall_around(device, start, size);
-        let record = match around.filter(|record| record.direction() == direction) {
+        let (phys, place) = self.place(device, addr)?;
+        let record = match self.recall_around(device, &place, size, direction) {
             Some(record) => record,
             // Says what is wrong with it.
-            None => self.recall(device, start, addr, size, direction)?,
+            None => self.recall(device, &place, size, direction)?,
         };
-        // Memory itself and its bounce buffer are two: the device was told of one.
-        if record.slot().is_some() == (start == phys) {
-            return Err(DmaError::NotMapped(addr));
-        }
-        Ok((Found { phys, record }, start))
+        Ok((Found { phys, record }, place.start))
+    }
+
+    /// Where a device's address leads in RAM, and what memory that is or stands for.
+    fn place(&self, device: &Device, addr: DmaAddr) -> Result<(PhysAddr, Place), DmaError> {
+        let phys = device.phys_address(addr).ok_or(DmaError::NotMapped(addr))?;
+        let (start, slot) = self.origin(phys);
+        Ok((phys, Place { start, slot, addr }))
     }
 
     /// Makes the CPU see what the device has written.

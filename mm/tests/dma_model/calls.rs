@@ -143,6 +143,34 @@ fn what_is_not_reached_is_bounced() {
 }
 
 #[test]
+fn two_bounce_buffers_of_one_memory_are_two() {
+    with_machine(&Plan::small(), |machine, pages, mapper| {
+        let device = add(mapper, Spec { reach: window(0x4000_0000, 8 << 20), ..Spec::new("legacy") });
+        let block = pages.alloc(Gfp::KERNEL, Order::ZERO).unwrap();
+        let (start, none, to) = (block.pfn().addr(), Attrs::empty(), Direction::ToDevice);
+        machine.cpu_write(start.as_raw(), &[0x33; 4096]);
+        let seen = |addr: mm::dma::DmaAddr| addr.as_raw() - 0xc000_0000 + 0x4000_0000;
+        // SAFETY: the page is ours, and the model's device is done with what is unmapped.
+        unsafe {
+            let first = mapper.map_page(&device, start, PAGE, to, none).unwrap();
+            let second = mapper.map_page(&device, start, PAGE, to, none).unwrap();
+            assert_ne!(first, second);
+            mapper.unmap(&device, second, PAGE, to, none).unwrap();
+            assert_eq!(mapper.unmap(&device, second, PAGE, to, none), Err(DmaError::NotMapped(second)));
+            // Whatever comes next is not put over the first.
+            machine.cpu_write(start.as_raw(), &[0x44; 4096]);
+            let third = mapper.map_page(&device, start, PAGE, to, none).unwrap();
+            assert_eq!(machine.device_read(seen(first), 4096), vec![0x33; 4096]);
+            assert_eq!(machine.device_read(seen(third), 4096), vec![0x44; 4096]);
+            mapper.unmap(&device, first, PAGE, to, none).unwrap();
+            mapper.unmap(&device, third, PAGE, to, none).unwrap();
+        }
+        pages.free(block).unwrap();
+        end(mapper, device);
+    });
+}
+
+#[test]
 fn a_buffer_that_shares_a_line_is_bounced_where_the_device_writes() {
     for granule in [64, 2048] {
         with_machine(&Plan { granule, ..Plan::small() }, |machine, pages, mapper| {
