@@ -158,12 +158,12 @@ mutant "dma: unmap and sync do not invalidate" dma/stream.rs 1 'self\.maintain\(
 mutant "dma: unmap cleans instead" dma/stream.rs 1 'CacheOp::Invalidate, found\.phys' 'CacheOp::Clean, found.phys'
 mutant "dma: unmap does not copy back" dma/stream.rs 1 'self\.copy\(found\.phys, start, size\);' "$nothing"
 mutant "dma: unmap copies back before it invalidates" dma/stream.rs 1 'if !device\.is_coherent\(\) \{\s*self\.maintain\(CacheOp::Invalidate, found\.phys, size\);\s*\}\s*if found\.record\.slot\(\)\.is_some\(\) \{\s*self\.copy\(found\.phys, start, size\);\s*\}' 'if found.record.slot().is_some() { self.copy(found.phys, start, size); } if !device.is_coherent() { self.maintain(CacheOp::Invalidate, found.phys, size); }'
-mutant "dma: unmap shows the CPU nothing" dma/stream.rs 1 'if direction\.writes\(\) && !attrs' 'if false \&\& !attrs'
+mutant "dma: unmap shows the CPU nothing" dma/stream.rs 1 'if direction\.writes\(\) && !attrs' 'if false && !attrs'
 mutant "dma: a device that sees the caches is taken for one that does not" dma/stream.rs 1 'if !device\.is_coherent\(\) && !attrs' 'if !attrs'
 mutant "dma: a buffer that shares lines is not bounced" dma/stream.rs 1 '\|\| self\.owns_lines\(phys, size\)' '|| true'
 mutant "dma: only the beginning of a buffer is looked at" dma/stream.rs 1 '\(phys\.as_raw\(\) \| size\)\.is_multiple_of' 'phys.as_raw().is_multiple_of'
 mutant "dma: the granule is a byte" dma.rs 1 'arch\.cache_granule\(\)\.max\(1\)' '1'
-mutant "dma: overlaps are let through" dma/record.rs 1 '&& \(old\.is_written\(\) \|\| new\.is_written\(\)\)' '\&\& false'
+mutant "dma: overlaps are let through" dma/record.rs 1 '&& \(old\.is_written\(\) \|\| new\.is_written\(\)\)' '&& false'
 mutant "dma: what a device reads may be written by another" dma/record.rs 1 'old\.is_written\(\) \|\| new\.is_written\(\)' 'new.is_written()'
 mutant "dma: a new chunk's lines stay in the caches" dma/coherent.rs 1 'self\.discard\(range\);' "$nothing"
 mutant "dma: a new chunk stays cached" dma/coherent.rs 1 'if !self\.platform\.set_cached\(range, false\)' 'if false'

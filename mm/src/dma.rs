@@ -13,7 +13,7 @@
 //!   large, in one piece: Cma, which lends what is not needed                      cma.rs
 //! ```
 //!
-//! What is with a device is remembered, and each call is checked against it ([`record`]): a mapping that is undone with
+//! What is with a device is remembered, and each call is checked against it (`record.rs`): a mapping that is undone with
 //! another size, for another device or twice is an error, two that overlap while a device writes are refused, and what
 //! is left when a driver ends is named ([`Mapper::release`]). Errors are values, and after one nothing has changed.
 //!

@@ -51,7 +51,7 @@ struct Found {
 
 impl<A: Arch, S: PageSource, P: Platform> Mapper<'_, A, S, P> {
     /// Lends `size` bytes of the direct map to `device` (Linux's `dma_map_single`). Works in interrupt handlers.
-    /// O(lines), plus what it takes to remember ([`record`](super::record)).
+    /// O(lines), plus what it takes to remember (`record.rs`).
     ///
     /// # Errors
     ///
