@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A virtio block device on virtio's MMIO transport: rings in coherent memory, data by streaming mappings.
 //!
-//! The protocol is the crate's, `virtio-drivers`; here is where its memory comes from ([`Memory`]). One disk is open at a
+//! The protocol is the crate's, `virtio-drivers`; here is where its memory comes from (`Memory`). One disk is open at a
 //! time, since that crate asks for memory without saying for whom.
 
 use core::fmt;

@@ -2,7 +2,7 @@
 //! Coherent memory: what the CPU writes the device reads, and the other way about, with no call in between.
 //!
 //! For a device that sees the caches that is any memory. For others it comes from *chunks* of RAM that the CPU has mapped
-//! uncached ([`chunk`](super::chunk)): one that was set aside at boot, and more that are taken from the page allocator
+//! uncached (`chunk.rs`): one that was set aside at boot, and more that are taken from the page allocator
 //! when a caller that may wait finds no room. A chunk is never also mapped cacheable: its own place in the direct map
 //! changes type, before first use, by break-before-make; then whatever the caches still have of it is thrown out.
 #![forbid(unsafe_code)]
