@@ -211,16 +211,23 @@ mod on_target {
         let slab = firmware::slab::slab().ok_or("there is no slab")?;
         let granule = mapper().ok_or("there is no memory for devices")?.granule();
         let limit = machine.info.dma_limit.unwrap_or(u64::MAX);
-        let mut before = 0;
-        for bytes in [1, 8, 40, 64, 100, 200, 1000, 3000, 5000] {
+        let mut objects = [None; 9];
+        for (bytes, slot) in [1, 8, 40, 64, 100, 200, 1000, 3000, 5000].into_iter().zip(&mut objects) {
             let object = slab.kmalloc(bytes, Gfp::KERNEL | Gfp::DMA).map_err(|_| "no memory")?;
             let at = object.addr().get() as u64;
             check(at.is_multiple_of(granule), "it begins within a line")?;
             check(at - direct_map(PhysAddr::ZERO).as_raw() < limit, "a device does not reach it")?;
             // SAFETY: ours, so long.
             unsafe { object.write_bytes(0x77, bytes) };
-            check(at.abs_diff(before) >= granule, "two share a line")?;
-            before = at;
+            *slot = Some((object, bytes as u64));
+        }
+        for (object, bytes) in objects.into_iter().flatten() {
+            let (at, end) = (object.addr().get() as u64, object.addr().get() as u64 + bytes);
+            let is_near = |other: u64| other != at && other + granule > at && other < end.next_multiple_of(granule);
+            let near = objects.iter().flatten().any(|(other, _)| is_near(other.addr().get() as u64));
+            check(!near, "two share a line")?;
+        }
+        for (object, _) in objects.into_iter().flatten() {
             // SAFETY: ours, and used no more.
             unsafe { slab.kfree(object) };
         }

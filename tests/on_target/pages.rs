@@ -70,7 +70,7 @@ mod on_target {
     /// Takes everything in single frames; each frame's first word links to the one before it.
     fn take_all(pages: &Pages<'static, Hardware>) -> Result<(u64, u64), &'static str> {
         let (mut last, mut count) = (u64::MAX, 0);
-        while let Ok(block) = pages.alloc(Gfp::MEMALLOC, Order::ZERO) {
+        while let Ok(block) = pages.alloc(Gfp::MEMALLOC | Gfp::MOVABLE, Order::ZERO) {
             let (pfn, _) = block.into_raw();
             // SAFETY: the frame is ours and in the direct map.
             unsafe { word(pfn).write_volatile(last) };
