@@ -105,6 +105,7 @@ pub(crate) fn with_machine(
     assert!(mapper.validate());
     mapper.shrink();
     assert_eq!(free() + tags, before, "all memory has come back");
+    assert_eq!(machine.uncached_bytes(), plan.pool.map_or(0, |pool| pool.1), "and is cached again");
     if let Some((_, size)) = plan.pool {
         assert_eq!(mapper.usage().pool_free_bytes, size);
         assert_eq!(mapper.usage().pool_bytes, size);

@@ -83,6 +83,30 @@ fn chunks_grow_for_who_may_wait_and_then_fail() {
 }
 
 #[test]
+fn nothing_old_is_written_back_into_a_new_chunk() {
+    with_machine(&Plan { pool: None, ..Plan::small() }, |machine, pages, mapper| {
+        let device = add(mapper, plain("nic"));
+        // Whatever block the chunk will be, the CPU has written it and the caches have it.
+        let take = || pages.alloc(Gfp::KERNEL | Gfp::NOWARN, Order::ZERO).ok();
+        let blocks: Vec<_> = std::iter::from_fn(take).collect();
+        for block in blocks {
+            machine.cpu_write(block.pfn().addr().as_raw(), &[0xee; 4096]);
+            pages.free(block).unwrap();
+        }
+        pages.drain();
+        let memory = mapper.alloc_coherent(&device, 16 * PAGE, Gfp::KERNEL).unwrap();
+        let start = phys(machine, memory.pointer);
+        for line in (start..start + 16 * PAGE).step_by(64) {
+            machine.device_write(line, &[1]);
+            let now = machine.cpu_read(line, 64);
+            assert!(now[0] == 1 && now[1..].iter().all(|byte| *byte == 0), "{line:#x}");
+        }
+        mapper.free_coherent(&device, 16 * PAGE, memory).unwrap();
+        end(mapper, device);
+    });
+}
+
+#[test]
 fn interrupt_handlers_get_what_the_pool_has_and_no_more() {
     with_machine(&Plan::small(), |_, _, mapper| {
         let device = add(mapper, plain("nic"));

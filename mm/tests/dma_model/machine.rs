@@ -92,6 +92,11 @@ impl<'h> Machine<'h> {
         self.state.lock().unwrap().operations
     }
 
+    /// Bytes that are uncached.
+    pub(crate) fn uncached_bytes(&self) -> u64 {
+        self.state.lock().unwrap().uncached.len() as u64 * PAGE_SIZE
+    }
+
     /// Whether a page is uncached.
     pub(crate) fn is_uncached(&self, phys: u64) -> bool {
         self.state.lock().unwrap().uncached.contains(&(phys & !(PAGE_SIZE - 1)))

@@ -140,6 +140,7 @@ impl World<'_, '_, '_, '_> {
         };
         let at = phys(self.machine, memory.pointer);
         assert_eq!(at, self.seen(device, memory.addr));
+        assert!(at.is_multiple_of(pages.next_power_of_two() * PAGE));
         assert!(device != 2 || at + pages * PAGE <= 0x4080_0000);
         assert_eq!(self.device_read(device, at, size as usize), vec![0; size as usize]);
         let value = self.next();
