@@ -19,6 +19,15 @@ boots() { # [NAME=VALUE...]
     fi
 }
 
+# A disk by virtio, whose words are what disk.rs expects.
+disk() { # [NAME=VALUE...]
+    local out
+    perl -e 'print pack("V*", map { ($_ * 2654435761) & 0xffffffff } 0..131071)' >"$work/disk" || return 1
+    out=$(env QEMU_ARGS="${DISK_ARGS:-} -drive if=none,id=disk,format=raw,file=$work/disk -device virtio-blk-device,drive=disk" "$@" \
+        cargo test --quiet --release --target $target -p tests --test disk 2>&1 </dev/null)
+    grep -q '^5 passed, 0 failed' <<<"$out" || { echo "$out"; return 1; }
+}
+
 # Boots the image with console commands; what it says is in $said.
 console() { # COMMANDS [NAME=VALUE...]
     local commands=$1

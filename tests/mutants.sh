@@ -18,12 +18,16 @@ export CARGO_TARGET_DIR=$copy/target CARGO_PROFILE_DEV_DEBUG=0 RUST_BACKTRACE=0
 export PGTABLE_STEPS=${PGTABLE_STEPS:-1000} PGTABLE_LENGTH=${PGTABLE_LENGTH:-2} PGTABLE_SWITCHES=${PGTABLE_SWITCHES:-1}
 cd "$copy" || exit
 
-# The cheap ones first: most mutants need no more. What is vmalloc's own has a model of its own.
+# The cheap ones first: most mutants need no more. What is vmalloc's own, and memory for devices, have models of their own.
 tests() { # NAME
-    case ${1:-} in vmalloc*)
+    case ${1:-} in
+    vmalloc*)
         timeout 200 cargo test --offline --quiet -p mm --test vmalloc_model >"$copy/log" 2>&1 &&
             timeout 120 cargo test --offline --quiet -p mm --lib -- vmalloc >"$copy/log" 2>&1
-        return
+        return ;;
+    dma*)
+        timeout 200 cargo test --offline --quiet -p mm --test dma_model >"$copy/log" 2>&1
+        return ;;
     esac
     timeout 120 cargo test --offline --quiet -p mm --test pgtable_model >"$copy/log" 2>&1 &&
         timeout 120 cargo test --offline --quiet -p mm --lib -- pgtable tlb ops >"$copy/log" 2>&1
@@ -154,6 +158,32 @@ mutant "vmalloc: some pages of a flush are left out" tlb.rs 1 'first\.\.first \+
 mutant "vmalloc: a mapping of a moment, no barriers at the end" vmalloc/ram.rs 1 'self\.arch\.publish_tables\(\);' "$nothing"
 mutant "vmalloc: a mapping of a moment is undone without a DSB" vmalloc/ram.rs 1 "$stores" "$nothing"
 mutant "vmalloc: blocks of such mappings are used again without a flush" vmalloc/ram.rs 1 'self\.tlb\.flush_everything\(self\.regime\);' "$nothing"
+# Memory for devices: what is cleaned and invalidated, for whom, and when.
+mutant "dma: map does not clean" dma/stream.rs 1 'self\.maintain\(CacheOp::Clean, phys, size\);' "$nothing"
+mutant "dma: map invalidates instead" dma/stream.rs 1 'CacheOp::Clean, phys, size' 'CacheOp::Invalidate, phys, size'
+mutant "dma: map cleans a line too few" dma/stream.rs 1 'CacheOp::Clean, phys, size' 'CacheOp::Clean, phys, size.saturating_sub(64)'
+mutant "dma: map to bounce does not clean" dma/stream.rs 2 'self\.maintain\(CacheOp::Clean, phys, size\);' "$nothing"
+mutant "dma: map to bounce does not copy" dma/stream.rs 1 'self\.copy\(record\.start\(\), phys, size\);' "$nothing"
+mutant "dma: sync for the device does not clean" dma/stream.rs 1 'self\.maintain\(CacheOp::Clean, found\.phys, size\);' "$nothing"
+mutant "dma: sync for the device does not copy" dma/stream.rs 1 'self\.copy\(start, found\.phys, size\);' "$nothing"
+mutant "dma: unmap and sync do not invalidate" dma/stream.rs 1 'self\.maintain\(CacheOp::Invalidate, found\.phys, size\);' "$nothing"
+mutant "dma: unmap cleans instead" dma/stream.rs 1 'CacheOp::Invalidate, found\.phys' 'CacheOp::Clean, found.phys'
+mutant "dma: unmap does not copy back" dma/stream.rs 1 'self\.copy\(found\.phys, start, size\);' "$nothing"
+mutant "dma: unmap copies back before it invalidates" dma/stream.rs 1 'if !device\.is_coherent\(\) \{\s*self\.maintain\(CacheOp::Invalidate, found\.phys, size\);\s*\}\s*if found\.record\.slot\(\)\.is_some\(\) \{\s*self\.copy\(found\.phys, start, size\);\s*\}' 'if found.record.slot().is_some() { self.copy(found.phys, start, size); } if !device.is_coherent() { self.maintain(CacheOp::Invalidate, found.phys, size); }'
+mutant "dma: unmap shows the CPU nothing" dma/stream.rs 1 'if direction\.writes\(\) && !attrs' 'if false && !attrs'
+mutant "dma: a device that sees the caches is taken for one that does not" dma/stream.rs 1 'if !device\.is_coherent\(\) && !attrs' 'if !attrs'
+mutant "dma: a buffer that shares lines is not bounced" dma/stream.rs 1 '\|\| self\.owns_lines\(phys, size\)' '|| true'
+mutant "dma: only the beginning of a buffer is looked at" dma/stream.rs 1 '\(phys\.as_raw\(\) \| size\)\.is_multiple_of' 'phys.as_raw().is_multiple_of'
+mutant "dma: the granule is a byte" dma.rs 1 'arch\.cache_granule\(\)\.max\(1\)' '1'
+mutant "dma: overlaps are let through" dma/record.rs 1 '&& \(old\.is_written\(\) \|\| new\.is_written\(\)\)' '&& false'
+mutant "dma: what a device reads may be written by another" dma/record.rs 1 'old\.is_written\(\) \|\| new\.is_written\(\)' 'new.is_written()'
+mutant "dma: a new chunk's lines stay in the caches" dma/coherent.rs 1 'self\.discard\(range\);' "$nothing"
+mutant "dma: a new chunk stays cached" dma/coherent.rs 1 'if !self\.platform\.set_cached\(range, false\)' 'if false'
+mutant "dma: a chunk goes back uncached" dma/coherent.rs 1 'range\.is_some_and\(\|range\| self\.platform\.set_cached\(range, true\)\)' 'true'
+mutant "dma: coherent memory is not zeroed" dma/coherent.rs 1 'self\.zero\(phys, pages\);' "$nothing"
+mutant "dma: coherent memory is of any alignment" dma/chunk.rs 1 'begins &= aligned;' "let _ = aligned;"
+mutant "dma: the mask is not looked at" dma/device.rs 1 'last <= self\.mask' 'true'
+mutant "dma: bounce slots are not given back" dma/stream.rs 2 'self\.free_slot\(slot, size\);' 'let _ = slot;'
 
 echo "$killed killed, $survived survived, $broken do not apply"
 [ $((survived + broken)) = 0 ]

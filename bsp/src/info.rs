@@ -4,12 +4,14 @@
 //! Numbers are as the tree writes them, even where they are absurd; who uses them checks them. Device
 //! addresses are CPU addresses, translated through every bus's `ranges`.
 
+mod masters;
 mod pins;
 
 use core::fmt;
 
 use arrayvec::{ArrayString, ArrayVec};
 
+pub use self::masters::{DmaWindows, Master, MasterKind};
 pub use self::pins::{DmaWindow, Gpio, GpioKind, Led, LedLine, Mailbox, PinSetting, Pull};
 
 /// Owned text of at most `N` bytes. Longer text is cut, and what is not printable becomes `?`.
@@ -303,6 +305,10 @@ pub struct BootInfo {
     pub timer: Option<Timer>,
     /// First address that some bus master cannot reach (the tightest `dma-ranges`); `None` without any limit.
     pub dma_limit: Option<u64>,
+    /// Devices that are masters of a bus, and that there are drivers for.
+    pub masters: ArrayVec<Master, 40>,
+    /// How RAM looks from their buses.
+    pub dma_buses: ArrayVec<DmaWindows, 8>,
     /// CPU address of the Raspberry Pi's power management block.
     pub watchdog: Option<u64>,
     /// The Raspberry Pi's pin controller.
@@ -346,6 +352,8 @@ impl BootInfo {
             intcs: ArrayVec::new_const(),
             timer: None,
             dma_limit: None,
+            masters: ArrayVec::new_const(),
+            dma_buses: ArrayVec::new_const(),
             watchdog: None,
             gpio: None,
             mailbox: None,
@@ -375,6 +383,8 @@ impl BootInfo {
         self.intcs.clear();
         self.timer = None;
         self.dma_limit = None;
+        self.masters.clear();
+        self.dma_buses.clear();
         self.watchdog = None;
         self.gpio = None;
         self.mailbox = None;

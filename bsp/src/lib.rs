@@ -4,7 +4,7 @@
 //! - [`dt`] reads the device tree into plain data, [`info::BootInfo`]; the only place where a tree is parsed.
 //! - [`cmdline`] takes the command line apart, [`console`] chooses the serial port.
 //! - [`uart`] drives it, behind the traits of `embedded-io`; [`irq`] drives the interrupt controller.
-//! - [`delay`], [`gpio`], [`led`], [`mailbox`] and [`watchdog`] are other drivers, behind the traits of `embedded-hal`
+//! - [`delay`], [`dma_engine`], [`gpio`], [`led`], [`mailbox`] and [`watchdog`] are other drivers, behind the traits of `embedded-hal`
 //!   where it has one.
 //! - [`board`] knows what little can be said of a board that comes without a tree.
 //!
@@ -16,6 +16,7 @@ pub mod cache;
 pub mod cmdline;
 pub mod console;
 pub mod delay;
+pub mod dma_engine;
 pub mod dt;
 pub mod gpio;
 pub mod info;

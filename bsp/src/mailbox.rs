@@ -167,6 +167,22 @@ impl<B: Boxes> Firmware<B> {
         bus.is_multiple_of(16).then_some(Self { boxes, buffer, bus })
     }
 
+    /// From now on messages are in `buffer`, which the firmware sees at `bus`. `false` if that is misaligned; nothing has
+    /// changed then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    pub unsafe fn move_to(&mut self, buffer: &'static mut Buffer, bus: u32) -> bool {
+        let is_aligned = bus.is_multiple_of(16);
+        if is_aligned {
+            let buffer = &raw mut buffer.0;
+            buffer.expose_provenance();
+            (self.buffer, self.bus) = (buffer, bus);
+        }
+        is_aligned
+    }
+
     /// Asks `tag` with `values`; tells the answer's values, at most as many as `answer` has room for.
     ///
     /// # Errors

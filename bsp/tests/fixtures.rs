@@ -6,8 +6,8 @@ mod common;
 
 use bsp::console::choose_console;
 use bsp::info::{
-    BootInfo, Conduit, Cpu, EnableMethod, IntcKind, Interrupt, MemoryBank, Oddity, Psci, RawRange, ReservedKind,
-    UartKind,
+    BootInfo, Conduit, Cpu, DmaWindow, EnableMethod, IntcKind, Interrupt, MasterKind, MemoryBank, Oddity, Psci,
+    RawRange, ReservedKind, UartKind,
 };
 use common::blob;
 
@@ -99,6 +99,21 @@ fn devices_are_wired_to_their_controllers() {
     assert_eq!(pi3.timer.as_ref().unwrap().interrupts[..], [0, 1, 3, 2].map(|line| wire(0, [line, 4, 0])));
     assert_eq!((pi3.intcs[0].parent, pi3.intcs[1].parent), (None, Some(wire(0, [8, 4, 0]))));
     assert_eq!(pi3.uarts[1].interrupt, Some(wire(1, [1, 29, 0])));
+}
+
+#[test]
+fn masters_see_ram_as_their_buses_do() {
+    let window = |bus, cpu, size| DmaWindow { bus, cpu, size };
+    let pi4 = read(&blob("rpi4-8gb"));
+    let [engine] = &pi4.masters[..] else { panic!("{:?}", pi4.masters) };
+    assert_eq!(engine.kind, MasterKind::Bcm2835Dma { channels: 0x7f5 });
+    assert_eq!((engine.base, engine.size, engine.is_coherent), (0xfe00_7000, 0xb00, false));
+    assert_eq!(pi4.dma_buses[engine.bus as usize][..], [window(0xc000_0000, 0, GIB)]);
+    let virt = read(&blob("masters"));
+    let [plain, behind] = &virt.masters[..] else { panic!("{:?}", virt.masters) };
+    assert_eq!((plain.base, plain.is_coherent, &virt.dma_buses[plain.bus as usize][..]), (0x0a00_0000, true, &[][..]));
+    assert_eq!((behind.base, behind.is_coherent), (0x0b00_0200, false));
+    assert_eq!(virt.dma_buses[behind.bus as usize][..], [window(0, 0x4000_0000, 0x1000_0000)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 mod buffer;
 mod counter;
 mod counting;
+mod dma;
 mod fragmented;
 mod pages;
 mod pgtable;
@@ -29,7 +30,7 @@ use crate::console::{Failure, Session};
 use crate::cpu::hardware;
 
 /// The lists, a subsystem each.
-static SUITES: [&[Bench]; 4] = [pages::BENCHES, slab::BENCHES, pgtable::BENCHES, vmalloc::BENCHES];
+static SUITES: [&[Bench]; 5] = [pages::BENCHES, slab::BENCHES, pgtable::BENCHES, vmalloc::BENCHES, dma::BENCHES];
 
 /// A benchmark with its variants.
 pub(crate) struct Bench {

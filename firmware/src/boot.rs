@@ -24,7 +24,7 @@ use crate::memory::{self, Memory};
 use crate::options::Options;
 use crate::power::Failure;
 use crate::window::Windows;
-use crate::{devices, exception, keys, output, power, pr_emerg, pr_info, pr_warn, smp, time};
+use crate::{devices, dma, exception, keys, output, power, pr_emerg, pr_info, pr_warn, smp, time};
 
 core::arch::global_asm!(
     include_str!("boot/entry.S"),
@@ -118,6 +118,7 @@ extern "C" fn kernel_start(tree: u64, image: u64, level: u64) -> ! {
         }
     };
     smp::start(machine);
+    dma::start(machine);
     keys::start(machine);
     let time_ns = uptime_ns();
     pr_info!("boot: {time_ns} ns since the counter started");

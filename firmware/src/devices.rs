@@ -6,7 +6,7 @@
 
 use bsp::delay::{Delay, GenericTimer};
 use bsp::gpio::{Gpio, Output};
-use bsp::info::{BootInfo, LedLine, Mailbox, Uart, UartKind};
+use bsp::info::{BootInfo, DmaWindow, LedLine, Mailbox, Uart, UartKind};
 use bsp::led::Led;
 use bsp::mailbox::message::{clock, tag};
 use bsp::mailbox::revision::Revision;
@@ -14,9 +14,12 @@ use bsp::mailbox::{Buffer, Firmware, MailboxError, MailboxRegisters};
 use embedded_hal::delay::DelayNs;
 use embedded_hal::digital::{ErrorKind, ErrorType, OutputPin};
 use mm::addr::{VirtAddr, VirtRange};
+use mm::dma::{Reach, Spec, Window};
+use mm::gfp::Gfp;
 use spin::Once;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
+use crate::dma::KernelMapper;
 use crate::layout::Image;
 use crate::{pr_info, pr_warn};
 
@@ -70,6 +73,31 @@ fn open_firmware(mailbox: Mailbox, registers: VirtAddr, image: Image) {
     // SAFETY: the buffer is part of the image's data, at this physical address, which the firmware sees at `bus`.
     if let Some(firmware) = unsafe { Firmware::new(boxes, buffer, bus) } {
         FIRMWARE.call_once(|| SpinMutex::new(firmware));
+    }
+}
+
+/// Moves the messages into coherent memory: what is cacheable needs care, and is part of the image.
+pub(crate) fn use_coherent_memory(info: &BootInfo, mapper: &'static KernelMapper) {
+    let (Some(mailbox), Some(firmware)) = (info.mailbox, FIRMWARE.get()) else { return };
+    let DmaWindow { bus, cpu, size } = mailbox.dma;
+    let reach = if mailbox.dma == DmaWindow::IDENTITY {
+        Some(Reach::IDENTITY)
+    } else {
+        Reach::new(&[Window { bus, cpu, size }])
+    };
+    let spec = Spec { reach: reach.unwrap_or(Reach::IDENTITY), ..Spec::new("mailbox") };
+    let moved = mapper.add_device(&spec).and_then(|device| {
+        let memory = mapper.alloc_coherent(&device, size_of::<Buffer>() as u64, Gfp::KERNEL)?;
+        // SAFETY: coherent memory, whole pages, ours for good; any bits are a buffer.
+        let buffer = unsafe { memory.pointer.cast::<Buffer>().as_mut() };
+        let bus = u32::try_from(memory.addr.as_raw()).unwrap_or(u32::MAX);
+        // SAFETY: the firmware sees that memory there.
+        Ok(unsafe { firmware.lock().move_to(buffer, bus) })
+    });
+    match moved {
+        Ok(true) => {}
+        Ok(false) => pr_warn!("mailbox: messages stay in the image: their place is misaligned"),
+        Err(error) => pr_warn!("mailbox: messages stay in the image: {error}"),
     }
 }
 

@@ -49,7 +49,7 @@ use crate::options::Options;
 use crate::sync::Lock;
 use crate::vmalloc::KernelVmalloc;
 use crate::window::Windows;
-use crate::{output, pr_err, pr_warn, slab, vmalloc};
+use crate::{dma, output, pr_err, pr_warn, slab, vmalloc};
 
 /// The machine's memory, once it is taken.
 #[derive(Debug)]
@@ -66,6 +66,8 @@ pub struct Memory {
     pub image: Image,
     /// A compact copy of the device tree, for drivers that come later.
     pub device_tree: &'static [u8],
+    /// RAM for devices that do not see the caches: its direct map is uncached. May be empty.
+    pub coherent_pool: PhysRange,
     /// Bytes of banks that are not used at all, by `mem=` or because nothing can reach them.
     pub held_back_bytes: u64,
     /// Whether `memtest=` looked at it.
@@ -187,6 +189,7 @@ pub(crate) fn start(
         held_back +=
             memblock.limit(bytes - bytes % PAGE_SIZE, image.range(), |region| late::keep(&mut dropped, region))?;
     }
+    let cma = place_cma(&mut memblock, info, options, limit);
     place_dynamic(&mut memblock, info, limit);
     if options.memblock_debug {
         // The console never fails.
@@ -195,7 +198,8 @@ pub(crate) fn start(
 
     let copy_size = dt::compact_size(blob).map_err(MemoryError::Tree)? as u64;
     let copy = near_image(&mut memblock, image, copy_size, Owner::DeviceTree)?;
-    let map = KernelMap::build(&mut memblock, image, copy, windows, |destination| {
+    let coherent_pool = place_coherent_pool(&mut memblock, info, options);
+    let map = KernelMap::build(&mut memblock, image, copy, coherent_pool, windows, |destination| {
         dt::compact(blob, destination).map_err(MemoryError::Tree)
     })?;
 
@@ -233,7 +237,10 @@ pub(crate) fn start(
     let tags = near_image(&mut memblock, image, tags_size, Owner::Slab)?;
     // SAFETY: as above; an AtomicU16 takes any bits.
     let tags = unsafe { core::slice::from_raw_parts_mut(direct_ptr(tags.start()).cast(), tags_size as usize / 2) };
+    // Its frames are the page allocator's too: nobody else has taken any of them.
+    memblock.release(cma)?;
     let pages = build_pages(&memblock, &config, metadata)?;
+    dma::start_cma(pages, cma);
     slab::start(pages, span, tags, pages.managed_pages() * PAGE_SIZE, info.cpus.len(), options)
         .map_err(MemoryError::Slab)?;
     let vmalloc = vmalloc::start(pages, map.tree().root(), info.cpus.len(), options);
@@ -247,6 +254,7 @@ pub(crate) fn start(
         vmalloc,
         image,
         device_tree,
+        coherent_pool,
         held_back_bytes: held_back,
         is_tested: options.memtest.is_some(),
         late,
@@ -379,7 +387,7 @@ fn report_conflicts(info: &BootInfo, image: Image, limit: PhysAddr) {
 
 /// The reservations that the tree leaves us to place.
 fn place_dynamic(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) {
-    for (index, wish) in info.dynamic.iter().enumerate() {
+    for (index, wish) in info.dynamic.iter().enumerate().filter(|(_, wish)| !wish.is_cma_default) {
         let owner = Owner::Dynamic(index as u16).tag();
         let mut request = Request::new(wish.size, owner).flags(flags_of(wish.kind)).align(wish.align.max(1));
         if let Some(within) = wish.within {
@@ -389,6 +397,41 @@ fn place_dynamic(memblock: &mut Memblock, info: &BootInfo, limit: PhysAddr) {
             pr_warn!("memory: {} could not be placed: {error}", wish.name);
         }
     }
+}
+
+/// Sets the contiguous memory area aside: as `cma=` says, or the tree; none if neither does. In whole chunks of the page
+/// allocator, where all devices reach it.
+fn place_cma(memblock: &mut Memblock, info: &BootInfo, options: &Options<'_>, limit: PhysAddr) -> PhysRange {
+    let wish = info.dynamic.iter().find(|wish| wish.is_cma_default && wish.kind == ReservedKind::Reusable);
+    let size = options.cma.or(wish.map(|wish| wish.size)).unwrap_or(0);
+    let chunk = Order::MAX.bytes();
+    let Some(size) = size.checked_next_multiple_of(chunk).filter(|size| *size > 0) else { return PhysRange::default() };
+    let below = PhysRange::below(PhysAddr::new_saturating(info.dma_limit.unwrap_or(u64::MAX)).min(limit));
+    let within = wish.and_then(|wish| wish.within).map(|range| PhysRange::clipped(range.base, range.size, limit).0);
+    let align = wish.map_or(chunk, |wish| wish.align.max(chunk));
+    let request = Request::new(size, Owner::Cma.tag()).align(align);
+    let request = request.within(within.and_then(|within| within.intersection(below)).unwrap_or(below));
+    memblock.alloc(request).unwrap_or_else(|error| {
+        pr_warn!("cma: no {size} bytes in one piece: {error}");
+        PhysRange::default()
+    })
+}
+
+/// Sets memory aside for devices that do not see the caches: as `coherent_pool=` says, or like Linux 128 KiB for each GiB
+/// of RAM; none where there is little, since it can be had later too.
+fn place_coherent_pool(memblock: &mut Memblock, info: &BootInfo, options: &Options<'_>) -> PhysRange {
+    const LEAST_RAM: u64 = 64 << 20;
+    let ram: u64 = memblock.memory().iter().map(|region| region.range.size()).sum();
+    let usual = if ram < LEAST_RAM { 0 } else { ram.div_ceil(1 << 30) * (128 << 10) };
+    let wanted = options.coherent_pool.unwrap_or(usual).min(Order::MAX.bytes());
+    let Some(order) = Order::for_bytes(wanted).filter(|_| wanted > 0) else { return PhysRange::default() };
+    let size = order.bytes();
+    let limit = PhysAddr::new_saturating(info.dma_limit.unwrap_or(u64::MAX));
+    let request = Request::new(size, Owner::CoherentPool.tag()).align(size).within(PhysRange::below(limit));
+    memblock.alloc(request).unwrap_or_else(|error| {
+        pr_warn!("memory: no {size} bytes for devices can be set aside: {error}");
+        PhysRange::default()
+    })
 }
 
 const fn flags_of(kind: ReservedKind) -> ReserveFlags {

@@ -22,6 +22,12 @@ pub struct Options<'a> {
     pub threshold: Option<Threshold>,
     /// `ignore_loglevel`: the console shows everything.
     pub ignore_threshold: bool,
+    /// `cma=SIZE`: bytes of the contiguous memory area, 0 for none; as the tree says if it is not given.
+    pub cma: Option<u64>,
+    /// `coherent_pool=SIZE`: RAM that is mapped uncached from the beginning, for devices that do not see the caches.
+    pub coherent_pool: Option<u64>,
+    /// `swiotlb=N`: slots of 2 KiB for bounce buffers.
+    pub swiotlb: Option<u64>,
     /// `nohugevmalloc`: vmalloc maps by pages only.
     pub nohugevmalloc: bool,
     /// `log=defmt`, `log=defmt,PORT`: send structured records, to the console's port or to this one.
@@ -59,6 +65,11 @@ impl<'a> Options<'a> {
             // The last one wins, as in Linux.
             match param.value {
                 Some(value) if param.is("mem") => options.mem = cmdline::parse_size(value).or(options.mem),
+                Some(value) if param.is("coherent_pool") => {
+                    options.coherent_pool = cmdline::parse_size(value).or(options.coherent_pool);
+                }
+                Some(value) if param.is("cma") => options.cma = cmdline::parse_size(value).or(options.cma),
+                Some(value) if param.is("swiotlb") => options.swiotlb = value.parse().ok().or(options.swiotlb),
                 Some(value) if param.is("maxcpus") => options.max_cpus = value.parse().ok().or(options.max_cpus),
                 None if param.is("nosmp") => options.max_cpus = Some(1),
                 Some("debug") if param.is("memblock") => options.memblock_debug = true,
@@ -178,7 +189,9 @@ const SWITCHES: [&str; 4] = ["init_on_alloc", "init_on_free", "page_poison", "sl
 /// Whether somebody reads this parameter; `console=` is read where the console is chosen.
 fn is_known(param: &Param<'_>) -> bool {
     let is_ours = match param.value {
-        Some(value) if param.is("mem") => cmdline::parse_size(value).is_some(),
+        Some(value) if ["mem", "coherent_pool", "cma"].iter().any(|name| param.is(name)) => {
+            cmdline::parse_size(value).is_some()
+        }
         Some(value) if param.is("memtest") => patterns(value).is_some(),
         Some(value) if param.is("memtest_bad") => value.split(',').all(|text| cmdline::parse_size(text).is_some()),
         Some(value) if param.is("loglevel") => threshold(value).is_some(),
@@ -188,7 +201,7 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("fail_page_alloc") => Faults::parse(value).is_some(),
         Some(value) if param.is("slub_debug") => DebugSpec::parse(value).is_ok(),
         Some(value) if param.is("failslab") => FailSlab::parse(value).is_some(),
-        Some(value) if param.is("maxcpus") => value.parse::<usize>().is_ok(),
+        Some(value) if param.is("maxcpus") || param.is("swiotlb") => value.parse::<usize>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => {
             let flags = ["nosmp", "memtest", "slub_debug", "nohugevmalloc", "quiet", "debug", "ignore_loglevel"];

@@ -210,6 +210,12 @@ pub unsafe trait Arch: Sync {
     /// 2. For [`CacheOp::Invalidate`] the lines they touch, whole, belong to the caller, and no CPU has data in
     ///    them that it needs.
     unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64);
+
+    /// Bytes that a cache writes back at once, at least a line (CTR_EL0.CWG): a buffer that a device writes must own
+    /// whole ones.
+    fn cache_granule(&self) -> u64 {
+        64
+    }
 }
 
 // SAFETY: every promise is the one of the value behind the reference.
@@ -330,5 +336,9 @@ unsafe impl<A: Arch> Arch for &A {
     unsafe fn maintain_cache(&self, op: CacheOp, virt: VirtAddr, size: u64) {
         // SAFETY: the caller's promise.
         unsafe { (**self).maintain_cache(op, virt, size) };
+    }
+
+    fn cache_granule(&self) -> u64 {
+        (**self).cache_granule()
     }
 }

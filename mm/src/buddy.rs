@@ -119,7 +119,8 @@ impl<'a> Buddy<'a> {
 
     /// Takes a block, from among blocks of the same mobility if possible. Nothing comes from
     /// [`Mobility::HighAtomic`] chunks but for that type, which in turn takes from nowhere else, and
-    /// nothing from [`Mobility::Isolate`] ones.
+    /// nothing from [`Mobility::Isolate`] ones. From [`Mobility::Cma`] chunks that type takes, and movable blocks when
+    /// they find nothing else that is free for them.
     ///
     /// # Errors
     ///
@@ -430,10 +431,11 @@ impl<'a> Buddy<'a> {
         self.free_pages.iter().sum()
     }
 
-    /// Frames that are free for everybody, and those in reserve if asked for; not those that are isolated.
+    /// Frames that are free for everybody, and those in reserve if asked for; not those that are isolated, nor those of a
+    /// contiguous memory area.
     #[must_use]
     pub fn usable_pages(&self, with_reserve: bool) -> u64 {
-        let [unmovable, movable, reclaimable, reserve, _, shared, ..] = self.free_pages;
+        let [unmovable, movable, reclaimable, reserve, _, _, shared, ..] = self.free_pages;
         unmovable + movable + reclaimable + shared + if with_reserve { reserve } else { 0 }
     }
 
@@ -501,5 +503,5 @@ impl<'a> Buddy<'a> {
     }
 }
 
-const _: () = assert!(Mobility::ORDINARY == 3 && Mobility::HighAtomic as usize == 3 && SHARED == 5);
+const _: () = assert!(Mobility::ORDINARY == 3 && Mobility::HighAtomic as usize == 3 && SHARED == 6);
 const _: () = assert!(MAX_ORDER == 10 && CHUNK_PAGES == 1024, "leaves are laid out for this");

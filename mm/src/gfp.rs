@@ -11,7 +11,8 @@ bitflags! {
     /// What a caller allows, and what it wants besides the memory itself.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub struct Gfp: u32 {
-        /// Only memory that every device reaches: zone DMA, below the limit of the tree's `dma-ranges`.
+        /// Only memory that every device reaches: zone DMA, below the limit of the tree's `dma-ranges`; anywhere if there is
+        /// none.
         const DMA = 1 << 0;
         /// The owner can move it (it has registered how): keep it among its like.
         const MOVABLE = 1 << 1;

@@ -14,6 +14,7 @@
 //! 6. [`slab`] and [`kmalloc`]: objects smaller than that
 //! 7. [`vmalloc`]: memory that is contiguous in addresses only, freed lazily, resized in place
 //! 8. [`kvmalloc`]: either of the last two, whichever has it
+//! 9. [`dma`]: memory that devices use
 //!
 //! [`report`] says how things stand, in the formats that Linux users know.
 //!
@@ -45,6 +46,7 @@ pub mod addr;
 pub mod allocators;
 pub mod arch;
 pub mod buddy;
+pub mod dma;
 #[cfg(feature = "defmt")]
 mod format;
 pub mod gfp;

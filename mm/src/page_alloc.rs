@@ -38,6 +38,7 @@ use crate::gfp::Gfp;
 
 mod build;
 mod bulk;
+mod cma;
 mod contig;
 mod error;
 mod exact;

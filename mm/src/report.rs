@@ -71,6 +71,10 @@ pub struct MemInfo {
     pub percpu_bytes: u64,
     /// What a test of memory at boot found to be bad; `None` without one.
     pub memtest_bad_bytes: Option<u64>,
+    /// Contiguous memory areas, if there are any.
+    pub cma_total_bytes: u64,
+    /// What of them is neither taken nor lent.
+    pub cma_free_bytes: u64,
 }
 
 const KIB: u64 = 1024;
@@ -99,6 +103,8 @@ pub fn meminfo<W: fmt::Write>(w: &mut W, info: &MemInfo) -> fmt::Result {
         ("VmallocUsed:", info.vmalloc_used_bytes),
         ("VmallocChunk:", 0),
         ("Percpu:", info.percpu_bytes),
+        ("CmaTotal:", info.cma_total_bytes),
+        ("CmaFree:", info.cma_free_bytes),
     ];
     for (label, bytes) in lines {
         writeln!(w, "{label:<16}{:>8} kB", bytes / KIB)?;
@@ -272,6 +278,8 @@ mod tests {
         vmalloc_used_bytes: 8 * KIB,
         percpu_bytes: 0,
         memtest_bad_bytes: None,
+        cma_total_bytes: 65_536 * KIB,
+        cma_free_bytes: 60_000 * KIB,
     };
 
     #[test]
@@ -296,7 +304,9 @@ mod tests {
              VmallocTotal:   135288315904 kB\n\
              VmallocUsed:           8 kB\n\
              VmallocChunk:          0 kB\n\
-             Percpu:                0 kB\n"
+             Percpu:                0 kB\n\
+             CmaTotal:          65536 kB\n\
+             CmaFree:           60000 kB\n"
         );
     }
 

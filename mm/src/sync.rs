@@ -5,7 +5,7 @@
 //! other. The [`Arch`] hears of each wish, taking and release, and may check the order and measure the time;
 //! while a lock is waited for, it may do what others wait for this CPU to do.
 //!
-//! *Order:* translation tables, slab, vmalloc space, zone, per-CPU data; then whatever a firmware adds.
+//! *Order:* translation tables, slab, vmalloc space, DMA, zone, per-CPU data; then whatever a firmware adds.
 //! Nothing is printed, zeroed or flushed under the last two.
 
 use core::fmt;
@@ -28,6 +28,10 @@ impl Rank {
     pub const SLAB: Self = Self(24);
     /// The vmalloc address space, with the part of a translation tree that is its own.
     pub const SPACE: Self = Self(28);
+    /// A pool of small blocks for a device.
+    pub const DMA_POOL: Self = Self(29);
+    /// What is with devices.
+    pub const DMA: Self = Self(30);
     /// A zone of the page allocator.
     pub const ZONE: Self = Self(32);
     /// Data of one CPU that others may look into.

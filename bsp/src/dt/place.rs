@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::header::MAX_DEPTH;
 use super::values::{entries, number, split};
-use crate::info::{DmaWindow, RawRange};
+use crate::info::{DmaWindow, DmaWindows, RawRange};
 
 /// What a node means for the nodes below it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Level<'a> {
     pub(super) enabled: bool,
     pub(super) ranges: Option<&'a [u8]>,
     pub(super) dma_ranges: Option<&'a [u8]>,
+    /// Whether it and what is below it sees the CPU's caches, unless that says otherwise.
+    pub(super) dma_coherent: bool,
     /// How its children see RAM.
     pub(super) dma_window: DmaWindow,
     /// The phandle of the controller that its interrupts, and those below it, go to (2.4.1).
@@ -82,6 +84,24 @@ impl<'a> Place<'a> {
         first.unwrap_or(DmaWindow { bus: 0, cpu: 0, size: 0 })
     }
 
+    /// How the node at hand sees RAM, if it is a master: all `dma-ranges` of the nearest bus that has some, as far as there
+    /// is room; nothing if its addresses are the CPU's.
+    pub(super) fn dma_windows(&self) -> DmaWindows {
+        let is_translating = |level: &Level<'a>| level.dma_ranges.is_some_and(|ranges| !ranges.is_empty());
+        let Some(at) = self.levels.iter().rposition(is_translating) else { return DmaWindows::new() };
+        let above = self.levels.get(..at).unwrap_or_default();
+        let (Some(bus), Some(parent)) = (self.levels.get(at), above.last()) else { return DmaWindows::new() };
+        let (list, _) =
+            entries(bus.dma_ranges.unwrap_or_default(), bus.address_cells + parent.address_cells + bus.size_cells);
+        let windows = list.filter_map(|entry| {
+            let (child, rest) = split(entry, bus.address_cells)?;
+            let (address, size) = split(rest, parent.address_cells)?;
+            let cpu = translate(above, number(address)?, dma_bus)?;
+            Some(DmaWindow { bus: number(child)?, cpu, size: number(size)? })
+        });
+        windows.take(DmaWindows::new().capacity()).collect()
+    }
+
     /// One past the highest CPU address that masters on the bus at hand reach, if its `dma-ranges` limit them
     /// (Linux: `of_dma_get_max_cpu_address`).
     pub(super) fn dma_end(&self, bus: &Level<'a>) -> Option<u64> {
@@ -100,28 +120,34 @@ impl<'a> Place<'a> {
 
     /// Takes an address that a master on the bus above sends out up to RAM.
     fn dma_translate(&self, address: u64) -> Option<u64> {
-        self.translate(address, |level| match level.dma_ranges {
-            // As Linux: a bus that says nothing passes everything.
-            None => Bus::Identity,
-            Some(ranges) => Bus::of(ranges),
-        })
+        self.translate(address, dma_bus)
     }
 
     /// Takes `address`, in the space of the lowest level's children, up to the CPU.
-    fn translate(&self, mut address: u64, bus: impl Fn(&Level<'a>) -> Bus<'a>) -> Option<u64> {
-        for (parent, level) in self.levels.iter().zip(self.levels.get(1..)?).rev() {
-            address = match bus(level) {
-                Bus::Closed => return None,
-                Bus::Identity => address,
-                Bus::Windows(ranges) => {
-                    let cells = [level.address_cells, parent.address_cells, level.size_cells];
-                    let (mut list, _) = entries(ranges, cells.iter().sum());
-                    list.find_map(|entry| window(entry, cells, address))?
-                }
-            };
-        }
-        Some(address)
+    fn translate(&self, address: u64, bus: impl Fn(&Level<'a>) -> Bus<'a>) -> Option<u64> {
+        translate(&self.levels, address, bus)
     }
+}
+
+/// Takes `address`, in the space of the last level's children, up to the CPU.
+fn translate<'a>(levels: &[Level<'a>], mut address: u64, bus: impl Fn(&Level<'a>) -> Bus<'a>) -> Option<u64> {
+    for (parent, level) in levels.iter().zip(levels.get(1..)?).rev() {
+        address = match bus(level) {
+            Bus::Closed => return None,
+            Bus::Identity => address,
+            Bus::Windows(ranges) => {
+                let cells = [level.address_cells, parent.address_cells, level.size_cells];
+                let (mut list, _) = entries(ranges, cells.iter().sum());
+                list.find_map(|entry| window(entry, cells, address))?
+            }
+        };
+    }
+    Some(address)
+}
+
+/// How a bus passes on what its masters send out. As Linux: one that says nothing passes everything.
+fn dma_bus<'a>(level: &Level<'a>) -> Bus<'a> {
+    level.dma_ranges.map_or(Bus::Identity, Bus::of)
 }
 
 /// How a bus passes addresses on.

@@ -62,6 +62,7 @@ impl<'a> Visitor<'a> for Reader<'a, '_> {
             enabled: self.place.is_enabled() && props.is_enabled(),
             ranges: props.ranges,
             dma_ranges: props.dma_ranges,
+            dma_coherent: props.dma_coherent.unwrap_or(self.place.parent().is_some_and(|parent| parent.dma_coherent)),
             dma_window: DmaWindow::IDENTITY,
             interrupt_parent: props.interrupt_parent.or(self.place.parent().and_then(|parent| parent.interrupt_parent)),
         };

@@ -20,6 +20,7 @@
 //! ```
 
 mod cpus;
+mod dma;
 mod log;
 mod memory;
 mod modules;
@@ -33,7 +34,7 @@ mod vmalloc;
 use super::{Failure, Session};
 
 /// The subsystems, in the order of `help`.
-static TABLES: [Table; 10] = [
+static TABLES: [Table; 11] = [
     shell::TABLE,
     system::TABLE,
     cpus::TABLE,
@@ -43,6 +44,7 @@ static TABLES: [Table; 10] = [
     vmalloc::TABLE,
     pgtable::TABLE,
     modules::TABLE,
+    dma::TABLE,
     log::TABLE,
 ];
 

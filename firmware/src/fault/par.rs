@@ -30,6 +30,12 @@ impl Par {
         if self.0 & 1 == 0 { PhysAddr::new(self.0 & 0x0000_ffff_ffff_f000) } else { None }
     }
 
+    /// Whether it is memory that is cached, write-back (ATTR, as in MAIR_EL1).
+    #[must_use]
+    pub const fn is_cached(self) -> bool {
+        self.page().is_some() && self.0 >> 56 == 0xff
+    }
+
     /// Whether reading there has no side effect: it is memory, not a device (ATTR, as in MAIR_EL1).
     #[must_use]
     pub const fn is_memory(self) -> bool {

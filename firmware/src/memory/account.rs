@@ -10,8 +10,8 @@ use mm::zone::ZoneInfo;
 use super::Memory;
 use super::owner::{Owner, OwnerName};
 use crate::log::record;
+use crate::{dma, stacks, vmalloc};
 use crate::{pr_err, pr_info, pr_warn};
-use crate::{stacks, vmalloc};
 
 /// Bytes of RAM by what they are for. `total = free + reserved + used`, to the byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,8 @@ impl Memory {
             page_tables_bytes: self.map.lock().table_bytes(),
             vmalloc_total_bytes: vmalloc::total_bytes(),
             vmalloc_used_bytes,
+            cma_total_bytes: dma::cma().map_or(0, |cma| cma.usage().range.size()),
+            cma_free_bytes: self.pages.cma_free_pages() * PAGE_SIZE,
             slab_reclaimable_bytes: slab.reclaimable_bytes(),
             slab_unreclaimable_bytes: slab.unreclaimable_bytes(),
             memtest_bad_bytes: self.is_tested.then(|| self.memblock.reserved_bytes(Owner::BadRam.tag())),

@@ -69,16 +69,17 @@ impl TableSource for Frames {
 }
 
 impl KernelMap {
-    /// Builds the map, fills `copy` by `write_copy`, and makes the map live.
+    /// Builds the map, fills `copy` by `write_copy`, and makes the map live. The direct map of `uncached` is that.
     pub(super) fn build(
         memblock: &mut Memblock,
         image: Image,
         copy: PhysRange,
+        uncached: PhysRange,
         windows: &mut Windows,
         write_copy: impl FnOnce(&mut [u8]) -> Result<usize, MemoryError>,
     ) -> Result<Self, MemoryError> {
         let mut bound = 1;
-        for_each_mapping(memblock, image, windows, |virt, phys, size, _| {
+        for_each_mapping(memblock, image, uncached, windows, |virt, phys, size, _| {
             bound += max_tables(virt, phys, size);
             Ok(())
         })?;
@@ -90,7 +91,7 @@ impl KernelMap {
         let arch = unsafe { AArch64::new(window.as_raw().wrapping_sub(tables.start().as_raw())) };
         let mut frames = Frames { next: tables.start(), end: tables.end() };
         let mut tree = PageTable::new(arch, Regime::Upper, &mut frames)?;
-        for_each_mapping(memblock, image, windows, |virt, phys, size, attributes| {
+        for_each_mapping(memblock, image, uncached, windows, |virt, phys, size, attributes| {
             tree.map(virt, phys, size, attributes, &mut frames)
         })?;
         let root = tree.root();
@@ -211,6 +212,7 @@ impl KernelMap {
 fn for_each_mapping(
     memblock: &Memblock,
     image: Image,
+    uncached: PhysRange,
     windows: &Windows,
     mut map: impl FnMut(VirtAddr, PhysAddr, u64, Attributes) -> Result<(), MapError>,
 ) -> Result<(), MapError> {
@@ -226,14 +228,17 @@ fn for_each_mapping(
             Some(part) if !part.is_empty() => map(direct_map(start), start, part.size(), attributes),
             _ => Ok(()),
         };
-        match range.intersection(read_only) {
-            Some(fixed) => {
-                direct(range.start(), fixed.start(), Attributes::DATA)?;
-                direct(fixed.start(), fixed.end(), Attributes::RODATA)?;
-                direct(fixed.end(), range.end(), Attributes::DATA)?;
-            }
-            None => direct(range.start(), range.end(), Attributes::DATA)?,
+        // What differs from the rest, in order.
+        let mut special = [(read_only, Attributes::RODATA), (uncached, Attributes::UNCACHED)];
+        special.sort_unstable_by_key(|(part, _)| part.start());
+        let mut at = range.start();
+        for (part, attributes) in special {
+            let Some(part) = range.intersection(part) else { continue };
+            direct(at, part.start(), Attributes::DATA)?;
+            direct(part.start(), part.end(), attributes)?;
+            at = part.end();
         }
+        direct(at, range.end(), Attributes::DATA)?;
     }
     for (virt, phys) in windows.devices() {
         map(virt, phys, PAGE_SIZE, Attributes::DEVICE)?;

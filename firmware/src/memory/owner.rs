@@ -23,6 +23,10 @@ pub enum Owner {
     PageAllocator,
     /// The slab's metadata.
     Slab,
+    /// Memory for devices, mapped uncached.
+    CoherentPool,
+    /// The contiguous memory area, until it is lent.
+    Cma,
     /// The initial ram disk.
     Initrd,
     /// Where cores wait for their entry point.
@@ -52,6 +56,8 @@ impl Owner {
             Self::SpinTable => 6,
             Self::Slab => 7,
             Self::BadRam => 8,
+            Self::CoherentPool => 9,
+            Self::Cma => 10,
             Self::Section(index) => SECTIONS + index,
             Self::Tree(index) => TREE + index,
             Self::Dynamic(index) => DYNAMIC + index,
@@ -70,6 +76,8 @@ impl Owner {
             6 => Self::SpinTable,
             7 => Self::Slab,
             8 => Self::BadRam,
+            9 => Self::CoherentPool,
+            10 => Self::Cma,
             SECTIONS..TREE => Self::Section(tag.0 - SECTIONS),
             TREE..DYNAMIC => Self::Tree(tag.0 - TREE),
             DYNAMIC.. => Self::Dynamic(tag.0 - DYNAMIC),
@@ -97,6 +105,8 @@ pub(crate) fn write_name(info: &BootInfo, tag: Tag, w: &mut impl fmt::Write) -> 
         Some(Owner::Tables) => w.write_str("translation tables"),
         Some(Owner::PageAllocator) => w.write_str("page allocator"),
         Some(Owner::Slab) => w.write_str("slab"),
+        Some(Owner::CoherentPool) => w.write_str("coherent pool"),
+        Some(Owner::Cma) => w.write_str("contiguous memory area"),
         Some(Owner::Initrd) => w.write_str("initrd"),
         Some(Owner::BadRam) => w.write_str("bad RAM"),
         Some(Owner::SpinTable) => w.write_str("spin table"),

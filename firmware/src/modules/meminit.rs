@@ -131,14 +131,13 @@ fn with_cache(slab: &KernelSlab, spec: CacheSpec, test: &dyn Fn(CacheRef) -> Opt
 }
 
 /// Whether an object is as its cache promises.
-fn is_as_promised(object: NonNull<u8>, size: usize, has_ctor: bool, keeps: bool) -> bool {
+fn is_as_promised(object: NonNull<u8>, size: usize, has_ctor: bool, is_zeroed: bool) -> bool {
     if has_ctor {
         // SAFETY: the caller's object.
         return unsafe { is_all(object, MARKED, MARK) };
     }
-    // Memory that readers may still look at is left alone, whoever takes it: this slab does that even for `ZERO`.
     // SAFETY: as above.
-    keeps || unsafe { is_all(object, size, 0) }
+    !is_zeroed || unsafe { is_all(object, size, 0) }
 }
 
 fn test_kmemcache(slab: &KernelSlab, score: &mut Score) {
@@ -162,7 +161,7 @@ fn test_kmemcache(slab: &KernelSlab, score: &mut Score) {
             let one_by_one = |cache| {
                 (0..ROUNDS).try_fold(true, |passed, _| {
                     let object = cache_alloc(slab, cache, gfp)?;
-                    let good = is_as_promised(object, size, has_ctor, keeps);
+                    let good = is_as_promised(object, size, has_ctor, zero || !keeps);
                     spoil(object);
                     // SAFETY: allocated above.
                     unsafe { cache_free(slab, cache, object) };
@@ -176,7 +175,7 @@ fn test_kmemcache(slab: &KernelSlab, score: &mut Score) {
                 for _ in 0..2 {
                     slab.cache_alloc_bulk(cache, gfp, &mut objects).ok()?;
                     for object in objects {
-                        passed &= is_as_promised(object, size, has_ctor, keeps);
+                        passed &= is_as_promised(object, size, has_ctor, zero || !keeps);
                         spoil(object);
                         // SAFETY: allocated above.
                         unsafe { cache_free(slab, cache, object) };

@@ -26,6 +26,13 @@ impl Buddy<'_> {
     #[cold]
     #[inline(never)]
     pub(super) fn fall_back(&mut self, row: usize, order: u32) -> u64 {
+        if row == Mobility::Movable as usize {
+            // Borrowed, and no chunk changes its type.
+            let borrowed = self.take_raw(Mobility::Cma as usize, order);
+            if borrowed != NOTHING {
+                return borrowed;
+            }
+        }
         let fallbacks = Mobility::ALL.get(row).map_or(&[][..], |mobility| mobility.fallbacks());
         let largest = |other: &Mobility| self.sets.largest(*other as usize);
         let fitting = fallbacks.iter().copied().filter(|other| largest(other) >= Class::of(order));

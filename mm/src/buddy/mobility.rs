@@ -18,18 +18,20 @@ pub enum Mobility {
     Reclaimable,
     /// A reserve: only requests for this type take from such chunks.
     HighAtomic,
+    /// Part of a contiguous memory area: lent to what moves, until the area wants it back.
+    Cma,
     /// Set aside: nothing is allocated there, and what is freed stays there.
     Isolate,
 }
 
 impl Mobility {
     /// Number of types.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// The first so many share the chunks that are free as a whole, and fall back to each other.
     pub(super) const ORDINARY: usize = 3;
     /// All types.
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Isolate];
+        [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
 
     /// As Linux's `pagetypeinfo` spells it.
     #[must_use]
@@ -39,6 +41,7 @@ impl Mobility {
             Self::Movable => "Movable",
             Self::Reclaimable => "Reclaimable",
             Self::HighAtomic => "HighAtomic",
+            Self::Cma => "CMA",
             Self::Isolate => "Isolate",
         }
     }
@@ -49,13 +52,14 @@ impl Mobility {
         self as usize
     }
 
-    /// Where requests of this type fall back to, the most like first (Linux's table).
+    /// Where requests of this type fall back to, the most like first (Linux's table); movable ones borrow from a
+    /// contiguous memory area before that.
     pub(super) const fn fallbacks(self) -> &'static [Self] {
         match self {
             Self::Unmovable => &[Self::Reclaimable, Self::Movable],
             Self::Movable => &[Self::Reclaimable, Self::Unmovable],
             Self::Reclaimable => &[Self::Unmovable, Self::Movable],
-            Self::HighAtomic | Self::Isolate => &[],
+            Self::HighAtomic | Self::Cma | Self::Isolate => &[],
         }
     }
 }

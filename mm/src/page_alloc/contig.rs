@@ -173,7 +173,7 @@ impl<'a, A: Arch> Pages<'a, A> {
         }
         self.drain();
         for cell in self.candidates(self.home(), gfp) {
-            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(super::slow::highest(gfp)) };
+            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(self.highest(gfp)) };
             let zone = cell.zone.lock(self.arch);
             let has_them = Watermarks::allow_pages(
                 zone.buddy().usable_pages(gfp.may_use_reserve()),
@@ -210,8 +210,15 @@ impl<'a, A: Arch> Pages<'a, A> {
                 let (start, end) = (ram.start().pfn().as_raw().max(at), ram.end().pfn().as_raw());
                 (start + pages <= end).then_some(start)
             });
-            drop(zone);
             let Some(range) = start.and_then(|start| frames(start, pages)) else { return Err(error) };
+            // A contiguous memory area is for its owner alone.
+            let mut parts = chunks_of(range);
+            if let Some(part) = parts.find(|part| zone.buddy().mobility_of(part.start().pfn()) == Some(Mobility::Cma)) {
+                error.pfn = part.start().pfn();
+                at = (part.start().pfn().as_raw() / Order::MAX.pages() + 1) * Order::MAX.pages();
+                continue;
+            }
+            drop(zone);
             match self.take_contig(gfp, range) {
                 Ok(range) => return Ok(range),
                 Err(found) if found.fault == ContigFault::NoMemory => return Err(found),
@@ -407,7 +414,7 @@ fn frames(first: u64, pages: u64) -> Option<PhysRange> {
 }
 
 /// A range, cut at the borders of chunks.
-fn chunks_of(range: PhysRange) -> impl Iterator<Item = PhysRange> {
+pub(super) fn chunks_of(range: PhysRange) -> impl Iterator<Item = PhysRange> {
     let (mut at, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
     core::iter::from_fn(move || {
         let next = ((at / Order::MAX.pages() + 1) * Order::MAX.pages()).min(end);

@@ -44,7 +44,8 @@ pub(super) fn take_block(cell: &ZoneCell<'_>, zone: &mut Zone<'_>, gfp: Gfp, ord
 /// Puts the chunk around a frame in reserve, if there may be another.
 fn reserve(cell: &ZoneCell<'_>, zone: &mut Zone<'_>, pfn: Pfn) {
     let nr_reserved = cell.nr_reserved.load(Relaxed);
-    let is_ordinary = !matches!(zone.buddy().mobility_of(pfn), None | Some(Mobility::HighAtomic | Mobility::Isolate));
+    let is_ordinary =
+        !matches!(zone.buddy().mobility_of(pfn), None | Some(Mobility::HighAtomic | Mobility::Cma | Mobility::Isolate));
     let is_room = nr_reserved < most_chunks(zone.buddy().managed_pages());
     if is_ordinary && is_room && zone.buddy().is_grouping() {
         zone.buddy_mut().set_mobility(pfn, Mobility::HighAtomic);

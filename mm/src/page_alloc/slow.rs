@@ -21,7 +21,7 @@ use super::zone_cell::{ZoneCell, count};
 use super::{BadFree, Fault, OutOfMemory, Pages, Shrinker, word};
 use crate::addr::{MAX_ORDER, Order, Pfn};
 use crate::arch::Arch;
-use crate::buddy::PageBlock;
+use crate::buddy::{Mobility, PageBlock};
 use crate::gfp::Gfp;
 use crate::zone::{Zone, ZoneKind};
 
@@ -163,9 +163,10 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// The zones that a request may use, in the order in which they are tried.
     pub(super) fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &'a ZoneCell<'a>> {
         let node = self.zones.get(home).map(|zone| zone.node);
+        let highest = self.highest(gfp);
         self.zones
             .from(home)
-            .filter(move |zone| zone.kind <= highest(gfp))
+            .filter(move |zone| zone.kind <= highest)
             .filter(move |zone| !gfp.contains(Gfp::THISNODE) || Some(zone.node) == node)
     }
 
@@ -187,9 +188,10 @@ impl<'a, A: Arch> Pages<'a, A> {
     ) -> Option<Pfn> {
         for cell in self.candidates(home, gfp) {
             let mut zone = cell.zone.lock(self.arch);
-            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(highest(gfp)) };
+            let reserve = if gfp.contains(Gfp::MEMALLOC) { 0 } else { cell.reserve(self.highest(gfp)) };
             let mark_pages = if mark == Mark::Low { cell.low() } else { cell.marks().min_for(gfp) };
-            let usable = zone.buddy().usable_pages(gfp.may_use_reserve());
+            let borrowed = if gfp.contains(Gfp::MOVABLE) { zone.buddy().free_pages_of(Mobility::Cma) } else { 0 };
+            let usable = zone.buddy().usable_pages(gfp.may_use_reserve()) + borrowed;
             if Watermarks::allow(usable, order, mark_pages, reserve)
                 && let Some(pfn) = take(cell, &mut zone)
             {
@@ -197,6 +199,11 @@ impl<'a, A: Arch> Pages<'a, A> {
             }
         }
         None
+    }
+
+    /// The highest zone that a request may use: without a limit every device reaches all.
+    pub(super) const fn highest(&self, gfp: Gfp) -> ZoneKind {
+        if gfp.contains(Gfp::DMA) && self.dma_limit.is_some() { ZoneKind::Dma } else { ZoneKind::Normal }
     }
 
     #[cold]
@@ -211,7 +218,7 @@ impl<'a, A: Arch> Pages<'a, A> {
         if let Some(cell) = first {
             count(&cell.events.alloc_failed);
         }
-        let (kind, node) = first.map_or((highest(gfp), 0), |cell| (cell.kind, cell.node));
+        let (kind, node) = first.map_or((self.highest(gfp), 0), |cell| (cell.kind, cell.node));
         OutOfMemory::new(order, kind, node).with_free(free_pages, largest)
     }
 
@@ -272,9 +279,4 @@ impl<'a, A: Arch> Pages<'a, A> {
         // SAFETY: the frames are RAM of a zone, so the direct map has them, and the block is ours alone.
         unsafe { self.arch.fill(block.pfn().addr(), block.order().bytes(), byte) };
     }
-}
-
-/// The highest zone that a request may use.
-pub(super) const fn highest(gfp: Gfp) -> ZoneKind {
-    if gfp.contains(Gfp::DMA) { ZoneKind::Dma } else { ZoneKind::Normal }
 }

@@ -85,6 +85,8 @@ impl Attributes {
     pub const RODATA: Self = Self { memory: MemoryType::Normal, access: Access::ReadOnly };
     /// Data, stacks, the direct map.
     pub const DATA: Self = Self { memory: MemoryType::Normal, access: Access::ReadWrite };
+    /// Memory that a device without a view of the caches shares.
+    pub const UNCACHED: Self = Self { memory: MemoryType::NormalNonCacheable, access: Access::ReadWrite };
     /// Device registers.
     pub const DEVICE: Self = Self { memory: MemoryType::DeviceNGnRE, access: Access::ReadWrite };
 

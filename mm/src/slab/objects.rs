@@ -68,7 +68,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             object = self.cache_alloc_slow(inner, gfp, inner.spec.size, caller);
         }
         let object = object.ok_or(OutOfMemory)?;
-        if (gfp.contains(Gfp::ZERO) || self.settings.init_on_alloc) && !inner.keeps_content() {
+        // Who asks for zeros gets them, as in Linux, even where readers may still look: not where a constructor was.
+        let is_zeroed = gfp.contains(Gfp::ZERO) && inner.spec.ctor.is_none();
+        if is_zeroed || self.settings.init_on_alloc && !inner.keeps_content() {
             // SAFETY: the caller's new object.
             unsafe { object.write_bytes(0, inner.spec.size) };
         }

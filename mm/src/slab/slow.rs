@@ -92,9 +92,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         gfp: Gfp,
         caller: &'static Location<'static>,
     ) -> Option<NonNull<u8>> {
+        let dma = gfp.contains(Gfp::DMA);
+        // A device may write it: no cache line of it is somebody else's too.
+        let granule = if dma { self.arch.cache_granule() as usize } else { 1 };
+        let (bytes, align) = (bytes.checked_next_multiple_of(granule)?, align.max(granule));
         // As SLUB promises, a power of two is aligned to itself.
         let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-        let dma = gfp.contains(Gfp::DMA);
         let rounded = bytes.checked_next_multiple_of(align)?;
         if !dma && let Some(inner) = self.class(rounded) {
             return self.cache_alloc_slow(inner, gfp, bytes, caller);

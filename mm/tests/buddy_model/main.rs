@@ -259,7 +259,7 @@ fn ordinary() -> impl Strategy<Value = Mobility> {
 }
 
 fn mobilities() -> impl Strategy<Value = Mobility> {
-    prop_oneof![8 => ordinary(), 1 => Just(Mobility::HighAtomic)]
+    prop_oneof![8 => ordinary(), 1 => Just(Mobility::HighAtomic), 1 => Just(Mobility::Cma)]
 }
 
 fn frames() -> impl Strategy<Value = Range<u64>> {

@@ -187,6 +187,11 @@ impl Model {
     }
 
     fn fall_back(&mut self, order: usize, mobility: Mobility) -> Option<u64> {
+        if mobility == Mobility::Movable
+            && let Some(start) = self.find(order, Mobility::Cma)
+        {
+            return Some(start);
+        }
         let others: &[Mobility] = match mobility {
             Mobility::Unmovable => &[Mobility::Reclaimable, Mobility::Movable],
             Mobility::Movable => &[Mobility::Reclaimable, Mobility::Unmovable],

@@ -9,7 +9,9 @@ use super::super::walk::Node;
 use super::interrupts::Wire;
 use super::props::Props;
 use super::{Reader, full_name};
-use crate::info::{Cpu, EnableMethod, IntcKind, InterruptController, Oddity, RawRange, Timer, Uart, UartKind};
+use crate::info::{
+    Cpu, EnableMethod, IntcKind, InterruptController, Master, MasterKind, Oddity, RawRange, Timer, Uart, UartKind,
+};
 
 const UARTS: [(&str, UartKind); 3] =
     [("arm,pl011", UartKind::Pl011), ("arm,sbsa-uart", UartKind::Pl011), ("brcm,bcm2835-aux-uart", UartKind::BcmAux)];
@@ -59,6 +61,28 @@ impl<'a> Reader<'a, '_> {
             self.interrupts.timer = Wire::of(props, level);
         } else if self.info.watchdog.is_none() && WATCHDOGS.iter().any(|name| props.is_compatible(name)) {
             self.info.watchdog = props.reg.and_then(|reg| self.place.cpu_range(reg, 0)).map(|range| range.base);
+        } else if props.is_compatible("virtio,mmio") {
+            self.master(node, props, level, MasterKind::VirtioMmio);
+        } else if props.is_compatible("brcm,bcm2835-dma") {
+            self.master(node, props, level, MasterKind::Bcm2835Dma { channels: props.dma_channels.unwrap_or(0) });
+        }
+    }
+
+    /// A device that reads and writes RAM.
+    fn master(&mut self, node: &Node<'a>, props: &Props<'a>, level: &Level<'a>, kind: MasterKind) {
+        let Some(RawRange { base, size }) = props.reg.and_then(|reg| self.place.cpu_range(reg, 0)) else {
+            self.info.note(Oddity::Unreachable, &full_name::<48>(node.name));
+            return;
+        };
+        let windows = self.place.dma_windows();
+        let buses = &mut self.info.dma_buses;
+        let bus = buses.iter().position(|known| *known == windows).or_else(|| {
+            buses.try_push(windows).ok()?;
+            Some(buses.len() - 1)
+        });
+        let master = |bus: usize| Master { kind, base, size, is_coherent: level.dma_coherent, bus: bus as u8 };
+        if bus.is_none_or(|bus| self.info.masters.try_push(master(bus)).is_err()) {
+            self.info.note(Oddity::TooMany, &full_name::<48>(node.name));
         }
     }
 
