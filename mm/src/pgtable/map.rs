@@ -72,11 +72,41 @@ impl<A: Arch> PageTable<A> {
         attributes: Attributes,
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
+        self.map_either::<false>(virt, phys, size, attributes, source)
+    }
+
+    /// The same where nothing is mapped, as the caller knows: no entry has to be looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    #[inline(always)]
+    pub(crate) fn map_unused(
+        &mut self,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
+        self.map_either::<true>(virt, phys, size, attributes, source)
+    }
+
+    #[inline(always)]
+    fn map_either<const UNUSED: bool>(
+        &mut self,
+        virt: VirtAddr,
+        phys: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+        source: &mut impl TableSource,
+    ) -> Result<(), MapError> {
         let block = level_size(PAGE_LEVEL - 1);
         let done = if (virt.as_raw() | phys.as_raw() | size).is_multiple_of(block) {
-            self.map_run::<{ PAGE_LEVEL - 1 }>(virt, phys, size, attributes)
+            // There may be a table in the place of a block.
+            self.map_run::<{ PAGE_LEVEL - 1 }, false>(virt, phys, size, attributes)
         } else {
-            self.map_run::<PAGE_LEVEL>(virt, phys, size, attributes)
+            self.map_run::<PAGE_LEVEL, UNUSED>(virt, phys, size, attributes)
         };
         if done {
             return Ok(());
@@ -87,7 +117,7 @@ impl<A: Arch> PageTable<A> {
     /// The common case: leaves of one table that is there, no larger ones in their stead, no error. Tells whether it
     /// was that.
     #[inline(always)]
-    fn map_run<const LEVEL: usize>(
+    fn map_run<const LEVEL: usize, const UNUSED: bool>(
         &mut self,
         virt: VirtAddr,
         phys: PhysAddr,
@@ -105,9 +135,10 @@ impl<A: Arch> PageTable<A> {
             return false;
         }
         let Some(mut spot) = self.table_at::<LEVEL>(virt) else { return false };
-        if !self.are_free(&spot, slot, count) {
+        if !UNUSED && !self.are_free(&spot, slot, count) {
             return false;
         }
+        debug_assert!(self.are_free(&spot, slot, count), "{virt:?} is mapped already");
         self.write_leaves(&mut spot, virt, phys, count, attributes);
         self.arch.publish_tables();
         true
@@ -181,10 +212,15 @@ impl<A: Arch> PageTable<A> {
             // Wraps behind the last page of all, and then only in front of nothing more.
             at = VirtAddr::new(at.as_raw().wrapping_add(piece.size));
         }
-        self.map_known(virt, at.as_raw().wrapping_sub(virt.as_raw()), pieces, attributes, source)
+        let size = at.as_raw().wrapping_sub(virt.as_raw());
+        if !self.has_free_pages(virt, size / PAGE_SIZE) {
+            return self.map_checked(virt, pieces, attributes, source);
+        }
+        self.map_known(virt, size, pieces, attributes, source)
     }
 
-    /// The same for pieces that are known to be made of whole pages within reach of descriptors, `size` bytes altogether.
+    /// The same where nothing is mapped, for pieces that are made of whole pages within reach of descriptors, `size` bytes
+    /// altogether, as the caller knows.
     ///
     /// # Errors
     ///
@@ -197,9 +233,10 @@ impl<A: Arch> PageTable<A> {
         attributes: Attributes,
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
-        if size == 0 || !self.has_free_pages(virt, size / PAGE_SIZE) {
+        if size == 0 || !self.has_tables(virt, size / PAGE_SIZE) {
             return self.map_checked(virt, pieces, attributes, source);
         }
+        debug_assert!(self.has_free_pages(virt, size / PAGE_SIZE), "{virt:?} is mapped already");
         let spot = self.table_at::<PAGE_LEVEL>(virt).ok_or(MapError::NoTable)?;
         let start = index(virt, PAGE_LEVEL);
         let mut filling = Filling { at: virt, spot, start };
@@ -246,15 +283,29 @@ impl<A: Arch> PageTable<A> {
         if slot == ENTRIES { self.table_at::<PAGE_LEVEL>(filling.at) } else { None }
     }
 
-    /// Whether there are tables of pages for so many pages from `virt` on, and nothing in them: then no piece needs a walk
-    /// of its own.
-    fn has_free_pages(&mut self, virt: VirtAddr, mut pages: u64) -> bool {
+    /// Whether there are tables of pages for so many pages from `virt` on: then no piece needs a walk of its own.
+    fn has_tables(&mut self, virt: VirtAddr, pages: u64) -> bool {
+        self.each_table(virt, pages, |_, _, _, _| true)
+    }
+
+    /// Whether there are such tables, and nothing in their entries.
+    fn has_free_pages(&mut self, virt: VirtAddr, pages: u64) -> bool {
+        self.each_table(virt, pages, Self::are_free)
+    }
+
+    #[inline(always)]
+    fn each_table(
+        &mut self,
+        virt: VirtAddr,
+        mut pages: u64,
+        is_fit: impl Fn(&Self, &Spot, usize, usize) -> bool,
+    ) -> bool {
         let mut at = virt;
         while pages != 0 {
             let Some(spot) = self.table_at::<PAGE_LEVEL>(at) else { return false };
             let slot = index(at, PAGE_LEVEL);
             let count = pages.min((ENTRIES - slot) as u64);
-            if !self.are_free(&spot, slot, count as usize) {
+            if !is_fit(self, &spot, slot, count as usize) {
                 return false;
             }
             pages -= count;

@@ -69,11 +69,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if self.settings.failslab.is_on() && self.fails() {
             return Err(OutOfMemory);
         }
-        let mut object = self.obtain(bytes, align, gfp, caller);
-        if object.is_none() && self.reclaim() {
-            object = self.obtain(bytes, align, gfp, caller);
-        }
-        let object = object.ok_or(OutOfMemory)?;
+        let object = match self.obtain(bytes, align, gfp, caller) {
+            Some(object) => object,
+            None => self.obtain_again(bytes, align, gfp, caller).ok_or(OutOfMemory)?,
+        };
         if gfp.contains(Gfp::ZERO) || self.settings.init_on_alloc {
             // SAFETY: the caller's new object.
             let usable = unsafe { self.content_size(object) }.unwrap_or(bytes);
@@ -83,8 +82,21 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         Ok(object)
     }
 
+    /// The same once more, if somebody gave something back.
+    #[cold]
+    #[inline(never)]
+    fn obtain_again(
+        &self,
+        bytes: usize,
+        align: usize,
+        gfp: Gfp,
+        caller: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        if self.reclaim() { self.obtain(bytes, align, gfp, caller) } else { None }
+    }
+
     /// From a cache, the heap or the pages.
-    #[inline]
+    #[inline(always)]
     pub(super) fn obtain(
         &self,
         bytes: usize,
@@ -93,9 +105,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Option<NonNull<u8>> {
         let dma = gfp.contains(Gfp::DMA);
-        // A device may write it: no cache line of it is somebody else's too.
-        let granule = if dma { self.arch.cache_granule() as usize } else { 1 };
-        let (bytes, align) = (bytes.checked_next_multiple_of(granule)?, align.max(granule));
+        let (mut bytes, mut align) = (bytes, align);
+        if dma {
+            // A device may write it: no cache line of it is somebody else's too.
+            let granule = self.arch.cache_granule() as usize;
+            (bytes, align) = (bytes.checked_next_multiple_of(granule)?, align.max(granule));
+        }
         // As SLUB promises, a power of two is aligned to itself.
         let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
         let rounded = bytes.checked_next_multiple_of(align)?;
@@ -278,6 +293,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
 
     /// Gives `nr` frames back that are the slab's no more: a whole block, or where that is no power of two what is left of
     /// one that was taken apart.
+    #[inline(always)]
     pub(super) fn give_frames(&self, frame: *mut u8, nr: usize) {
         let first = self.phys(frame.addr()).pfn();
         match Order::new(nr.trailing_zeros() as usize) {

@@ -150,7 +150,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             let (first, word) = self.find_block(state, pages, align)?;
             let mapped = if self.config.huge {
                 let size = pages * PAGE_SIZE;
-                state.tree.map(self.virt_of(first), run.first.addr(), size, request.attributes, &mut state.tables)
+                state.tree.map_unused(
+                    self.virt_of(first),
+                    run.first.addr(),
+                    size,
+                    request.attributes,
+                    &mut state.tables,
+                )
             } else {
                 let pieces = Pieces::<MachineTags<'a, A, S>>::one(run.piece(), false);
                 let size = pages * PAGE_SIZE;

@@ -45,7 +45,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let (first, head) = state.shelf.take(&mut state.space, pages + u64::from(EXTRA))?;
         let (virt, run) = (self.virt_of(first), Run::from_word(head.run));
         let mapped = if u64::from(run.pages) == pages && self.config.huge {
-            state.tree.map(virt, run.first.addr(), pages * PAGE_SIZE, Attributes::DATA, &mut state.tables)
+            state.tree.map_unused(virt, run.first.addr(), pages * PAGE_SIZE, Attributes::DATA, &mut state.tables)
         } else {
             self.map_runs(state, first, pages * PAGE_SIZE)
         };
