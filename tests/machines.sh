@@ -22,8 +22,8 @@ step "rpi3: tests" boots BOARD=rpi3
 for board in rpi4 rpi3; do
     step "$board, our own tree: reports" reports 900000 983040 BOARD=$board DTB="$(compiled $board)"
 done
-step "virt, 5 MiB" reports 3904 5120 MEM=5M
-step "virt, 8 MiB" reports 6976 8192 MEM=8M
+step "virt, 5 MiB" reports 4032 5120 MEM=5M
+step "virt, 8 MiB" reports 7104 8192 MEM=8M
 step "virt, 64 GiB" reports 67000000 67108864 MEM=64G
 step "virt, 200 GiB" reports 209500000 209715200 MEM=200G
 for el2 in 0 1; do

@@ -118,6 +118,7 @@ impl<'k, 'a, A: Arch, S: PageSource + Copy + Send> Kvmalloc<'k, 'a, A, S> {
     /// 1. Nobody uses the object from now on.
     /// 2. If its address is not vmalloc's, as for [`Slab::kfree`].
     #[track_caller]
+    #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) -> Result<(), BadArea> {
         match self.area_of(object) {
             Some(virt) => self.vmalloc.free(virt),

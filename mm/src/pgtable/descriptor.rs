@@ -291,7 +291,7 @@ impl Descriptor {
         if valid { Self(self.0 | VALID) } else { Self(self.0 & !VALID) }
     }
 
-    /// How many entries of the table behind this table descriptor are in use; [`HELD`](super::HELD) if nobody counts.
+    /// How many entries of the table behind this table descriptor are in use; 1023 if nobody counts.
     #[must_use]
     pub const fn entries(self) -> usize {
         ((self.0 & COUNT) >> COUNT_SHIFT) as usize

@@ -79,6 +79,7 @@ impl<'a> Table<'a> {
     }
 
     /// Marks the frames of a large block that begins at `addr`. O(1) for a power of two.
+    #[inline(always)]
     pub(super) fn set_large(&self, addr: usize, nr: usize) {
         if nr.is_power_of_two() {
             self.set(addr, 1, LARGE + nr.trailing_zeros() as Tag);
