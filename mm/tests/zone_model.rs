@@ -35,6 +35,8 @@ type Home = (u32, ZoneKind);
 struct Model {
     home: Vec<Option<Home>>,
     free: Vec<bool>,
+    /// Whether some device reaches less than all.
+    has_limit: bool,
 }
 
 impl Model {
@@ -51,7 +53,7 @@ impl Model {
             let frames = region.range.start().pfn().as_raw()..region.range.end().pfn().as_raw();
             frames.for_each(|frame| free[frame as usize] = true);
         }
-        Self { home: (0..FRAMES).map(home).collect(), free }
+        Self { home: (0..FRAMES).map(home).collect(), free, has_limit: dma_limit.is_some() }
     }
 
     fn homes(&self) -> Vec<Home> {
@@ -205,7 +207,9 @@ fn apply(step: Step, zones: &Pages<'_, Host<'static>>, model: &mut Model, held: 
     match step {
         Step::Alloc(order, kind, node) => {
             let order = Order::new(order).unwrap();
-            let fallback = model.fallback(kind, node);
+            // Without a limit every device reaches all.
+            let highest = if model.has_limit { kind } else { ZoneKind::Normal };
+            let fallback = model.fallback(highest, node);
             let home = fallback.iter().find(|home| model.has_block(**home, order));
             let gfp = if kind == ZoneKind::Dma { Gfp::KERNEL | Gfp::DMA } else { Gfp::KERNEL };
             match zones.alloc_on(node, gfp, order) {
