@@ -42,7 +42,8 @@ fn open(device: &str) -> Result<File, String> {
     if !port.is_terminal() {
         return Err(format!("{device} is no serial line"));
     }
-    let baud = std::env::var("BAUD").unwrap_or_else(|_| "115200".into());
+    // Empty, too, is not set: so it comes from a makefile that hands it on.
+    let baud = std::env::var("BAUD").ok().filter(|baud| !baud.is_empty()).unwrap_or_else(|| "115200".into());
     stty(&["-F", device, &baud, "raw", "-echo", "-echoe", "-echok", "clocal", "-crtscts"])?;
     Ok(port)
 }
