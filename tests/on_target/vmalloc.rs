@@ -19,10 +19,11 @@ mod on_target {
     use firmware::kvmalloc::{kvcalloc, kvfree, kvmalloc, kvrealloc};
     use firmware::smp::CpuSet;
     use firmware::vmalloc::{ioremap, iounmap, vfree, vmalloc, vmalloc_with, vrealloc, vzalloc};
-    use firmware::{thread, tick, time};
+    use firmware::{stacks, thread, tick, time};
     use mm::addr::{PAGE_SIZE, VirtAddr};
     use mm::gfp::Gfp;
     use mm::pgtable::Attributes;
+    use mm::vmalloc::GUARD_PAGES;
     use tests::check;
 
     pub(crate) fn main(machine: &'static Machine) -> ! {
@@ -362,8 +363,13 @@ mod on_target {
         let vmalloc = machine.memory.vmalloc;
         vmalloc.purge();
         let usage = vmalloc.usage();
-        check(usage.areas == 0 && usage.pages == 0 && usage.lazy_pages == 0, "areas are left")?;
-        check(usage.free_address_pages == vmalloc.config().size / PAGE_SIZE, "addresses are missing")?;
+        // The stacks of CPUs are areas too.
+        let (areas, pages) = (stacks::all().count() as u64, stacks::total_bytes() / PAGE_SIZE);
+        check((usage.areas, usage.pages, usage.lazy_pages) == (areas, pages, 0), "areas are left")?;
+        let taken = vmalloc.config().size / PAGE_SIZE - usage.free_address_pages;
+        // A single page between two areas is the first one's.
+        let least = pages + areas * GUARD_PAGES;
+        check((least..=least + areas).contains(&taken), "addresses are missing")?;
         check(vmalloc.validate(), "inconsistent")
     }
 }
