@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::counters::{Counters, Event};
 pub use self::gather::{Flushed, Gather, Held};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::arch::{Arch, Dsb, MmuFeatures, Tlbi};
 use crate::pgtable::{Regime, level_size};
 
@@ -102,32 +102,15 @@ impl<A: Arch> Tlb<A> {
     }
 
     /// Invalidates `span` on all CPUs and waits for it.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn flush_span(&self, regime: Regime, span: &Span) {
-        let pages = span.size / PAGE_SIZE;
-        if regime == Regime::Upper
-            && span.level == 3
-            && !span.tables
-            && !self.features.tlb_range
-            && pages <= self.max_ops
-        {
-            return self.flush_pages(span.start, pages);
-        }
-        self.flush_spans(regime, core::slice::from_ref(span));
+        self.flush_spans(regime, core::array::from_ref(span));
     }
 
-    /// The common case: some pages of the kernel's, one by one.
-    fn flush_pages(&self, start: VirtAddr, pages: u64) {
-        self.counters.add(Event::RemoteFlush, 1);
-        self.counters.add(Event::RemoteFlushOne, pages);
-        let first = operand::page(Regime::Upper, start);
-        // The operands go up with the addresses: no carry reaches the fields above.
-        (first..first + pages).for_each(|at| self.arch.tlbi(Tlbi::LastLevelPageAnyAsid, at));
-        self.complete();
-    }
-
-    fn flush_spans(&self, regime: Regime, spans: &[Span]) {
-        let ops: u64 = spans.iter().map(|span| operand::count(span, self.features.tlb_range)).sum();
+    /// The same for several. Of one, as an array, nothing is looped over.
+    #[inline(always)]
+    fn flush_spans<'s>(&self, regime: Regime, spans: impl IntoIterator<Item = &'s Span> + Copy) {
+        let ops: u64 = spans.into_iter().map(|span| operand::count(span, self.features.tlb_range)).sum();
         if ops > self.max_ops {
             self.flush_everything(regime);
             return;

@@ -77,6 +77,7 @@ fn by_range(span: &Span, tlb_range: bool) -> bool {
 }
 
 /// Invalidates that [`each`] issues for `span`.
+#[inline(always)]
 pub(super) fn count(span: &Span, tlb_range: bool) -> u64 {
     if !by_range(span, tlb_range) {
         let before = span.start.as_raw() & (span.step() - 1);
