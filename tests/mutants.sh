@@ -65,9 +65,9 @@ stores='self\.arch\.dsb\(Dsb::InnerShareableStores\);'
 nothing=''
 # Barriers on the way to the tables.
 mutant "map, one run: no barriers at the end" pgtable/map.rs 1 'self\.arch\.publish_tables\(\);' "$nothing"
-mutant "map, one run of any level: no barriers at the end" pgtable/map.rs 3 'self\.arch\.publish_tables\(\);' "$nothing"
-mutant "map, pieces in tables that are there: no barriers at the end" pgtable/map.rs 4 'self\.arch\.publish_tables\(\);' "$nothing"
-mutant "map, with new tables: no barriers at the end" pgtable/map.rs 5 'self\.arch\.publish_tables\(\);' "$nothing"
+mutant "map, one run of any level: no barriers at the end" pgtable/map.rs 2 'self\.arch\.publish_tables\(\);' "$nothing"
+mutant "map, pieces in tables that are there: no barriers at the end" pgtable/batch.rs 2 'self\.arch\.publish_tables\(\);' "$nothing"
+mutant "map, with new tables: no barriers at the end" pgtable/map.rs 3 'self\.arch\.publish_tables\(\);' "$nothing"
 mutant "map: new tables are linked before they are seen clear" pgtable/map.rs 1 "$stores" "$nothing"
 mutant "map: new tables are not cleared" pgtable/map.rs 1 'unsafe \{ self\.arch\.zero_table\(table\) \};' "let _ = table;"
 mutant "new: the root is not seen clear" pgtable.rs 1 'arch\.publish_tables\(\);' "$nothing"
@@ -147,14 +147,13 @@ mutant "vmalloc: a tail that had moved is flushed by its new addresses only" vma
 mutant "vmalloc: frames that moved wait with their old addresses" vmalloc/resize.rs 1 'head, 0, unmapped\.stamp\(\)' 'head, old, unmapped.stamp()'
 mutant "vmalloc: an area that moved leaves no trace" vmalloc/resize.rs 1 'state\.last_move = Some\(unmapped\.stamp\(\)\);' "$nothing"
 mutant "vmalloc: frames of others are unmapped without a flush" vmalloc/map.rs 1 'unmapped\.flush\(self\.tlb\)\.release\(\);' 'let _ = unmapped;'
-mutant "vmalloc: frames of others, no barriers at the end" pgtable/map.rs 2 'self\.arch\.publish_tables\(\);' "$nothing"
+mutant "vmalloc: frames of others, no barriers at the end" pgtable/batch.rs 1 'self\.arch\.publish_tables\(\);' "$nothing"
 mutant "vmalloc: an area is put away without a DSB" pgtable/unmap.rs 1 "$stores" "$nothing"
 mutant "vmalloc: what was put away comes back before the flush" vmalloc/lazy.rs 1 'is_none_or\(\|since\| !self\.tlb\.is_past\(since\)\)' 'is_none()'
 mutant "vmalloc: an area that is half given back is handed on" vmalloc/shelf.rs 1 'let is_whole = extent_of\(head\.extent\)\.0 == 0;' 'let is_whole = true;'
 mutant "vmalloc: an area of other attributes is handed on" vmalloc/alloc.rs 1 'if self\.attributes == Attributes::DATA \{ 0 \} else \{ UNLIKE \}' '0'
 mutant "vmalloc: an area that was changed is handed on" vmalloc/map.rs 1 'short \| UNLIKE' 'short'
 mutant "vmalloc: an area that moved is handed on" vmalloc/resize.rs 1 'kind as u32 \| UNLIKE' 'kind as u32'
-mutant "vmalloc: some pages of a flush are left out" tlb.rs 1 'first\.\.first \+ pages' 'first..first + pages - 1'
 mutant "vmalloc: a mapping of a moment, no barriers at the end" vmalloc/ram.rs 1 'self\.arch\.publish_tables\(\);' "$nothing"
 mutant "vmalloc: a mapping of a moment is undone without a DSB" vmalloc/ram.rs 1 "$stores" "$nothing"
 mutant "vmalloc: blocks of such mappings are used again without a flush" vmalloc/ram.rs 1 'self\.tlb\.flush_everything\(self\.regime\);' "$nothing"

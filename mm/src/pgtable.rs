@@ -17,6 +17,7 @@
 //! | file | does |
 //! | --- | --- |
 //! | [`map`] | acquires all tables, publishes them, then links and fills: nothing can fail halfway |
+//! | `batch` | the same for many pieces: tables that are there are written one behind the other |
 //! | `unmap` | clears entries; what TLBs may hold becomes an [`Unmapped`](crate::tlb::Unmapped) |
 //! | `split` | makes a boundary inside a block or a contiguous group |
 //! | `change` | permissions and memory types: `protect`, `set_memory_ro` and its family |
@@ -29,6 +30,7 @@
 //! barriers closes a batch. *Invariant:* the counts are right, and a contiguous group is uniform or empty.
 //! Nothing recurses.
 
+mod batch;
 mod chain;
 mod change;
 pub mod descriptor;

@@ -28,13 +28,7 @@ impl<A: Arch> PageTable<A> {
         tlb: &Tlb<A>,
         source: &mut impl TableSource,
     ) -> Result<Unmapped, MapError> {
-        let block = level_size(PAGE_LEVEL - 1);
-        let run = if (virt.as_raw() | size).is_multiple_of(block) {
-            self.unmap_run::<{ PAGE_LEVEL - 1 }, false>(virt, size)
-        } else {
-            self.unmap_run::<PAGE_LEVEL, false>(virt, size)
-        };
-        match run {
+        match self.unmap_in_one::<false>(virt, size) {
             Some(cleared) => Ok(self.unmapped(virt, size, &cleared, tlb)),
             None => self.unmap_any::<false>(virt, size, tlb, source),
         }
@@ -74,16 +68,22 @@ impl<A: Arch> PageTable<A> {
         tlb: &Tlb<A>,
         source: &mut impl TableSource,
     ) -> Result<(), MapError> {
-        let run = if (virt.as_raw() | size).is_multiple_of(level_size(PAGE_LEVEL - 1)) {
-            self.unmap_run::<{ PAGE_LEVEL - 1 }, false>(virt, size)
-        } else {
-            self.unmap_run::<PAGE_LEVEL, true>(virt, size)
-        };
-        if run.is_none() {
+        if self.unmap_in_one::<true>(virt, size).is_none() {
             return self.unmap_any::<true>(virt, size, tlb, source).map(|_| ());
         }
         self.arch.dsb(Dsb::InnerShareableStores);
         Ok(())
+    }
+
+    /// The common case at the level that fits: see [`unmap_run`](Self::unmap_run).
+    #[inline(always)]
+    fn unmap_in_one<const FULL: bool>(&mut self, virt: VirtAddr, size: u64) -> Option<Cleared> {
+        if (virt.as_raw() | size).is_multiple_of(level_size(PAGE_LEVEL - 1)) {
+            // There may be tables in the place of blocks.
+            self.unmap_run::<{ PAGE_LEVEL - 1 }, false>(virt, size)
+        } else {
+            self.unmap_run::<PAGE_LEVEL, FULL>(virt, size)
+        }
     }
 
     /// The common case: entries of one table, none of them a table, and no contiguous group cut. `None` if it is not
