@@ -23,9 +23,9 @@
 //! *Freeing is lazy.* An area is unmapped at once, but neither its addresses nor its frames are used again before every
 //! TLB has forgotten them, which costs one flush for up to [`Config::lazy_pages`]. Linux gives the frames back at once and
 //! keeps only the addresses; here nobody can reach a frame of somebody else by a stale translation. What waits is given
-//! back a little with each later call, and all at once when memory runs short ([`Shrinker`]). Until
-//! then a new area of that length gets the old one's frames at the old one's addresses: that is what TLBs may still know,
-//! so it needs no flush.
+//! back a little with each later call, and all at once when memory runs short ([`Shrinker`]). One
+//! exception: until then a new area of that length may have the old one's frames at the old one's addresses. That is what
+//! TLBs may still know, so it needs no flush.
 //!
 //! *Cost:* O(1) for the address space, O(pieces) for frames and tables; a call of [`Vmalloc::free`] gives back at most 64
 //! blocks. *Lock:* one of [`Rank::SPACE`], with interrupts masked, so that handlers may allocate and free; frames of areas
@@ -202,14 +202,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         self.source
     }
 
-    const fn pages(&self) -> Page {
-        self.pages
-    }
-
     /// Whether `virt` is an address of this space, in use or not (Linux's `is_vmalloc_addr`).
     #[must_use]
     pub const fn contains(&self, virt: VirtAddr) -> bool {
-        virt.as_raw().wrapping_sub(self.config.start.as_raw()) < self.pages() as u64 * PAGE_SIZE
+        virt.as_raw().wrapping_sub(self.config.start.as_raw()) < self.pages as u64 * PAGE_SIZE
     }
 
     /// The page that `virt` is in.
@@ -249,7 +245,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(never)]
     fn start<'s>(&self, slot: &'s mut Option<State<'a, A, S>>) -> Result<&'s mut State<'a, A, S>, VmallocError> {
         let tags = Tags::new(self.arch, Frames(self.source))?;
-        let space = Space::new(tags, self.pages())?;
+        let space = Space::new(tags, self.pages)?;
         // SAFETY: the caller of `new` promised a whole tree whose entries for these addresses are ours alone.
         let tree = unsafe { PageTable::from_root(self.arch, self.root, self.regime) };
         Ok(slot.insert(State {

@@ -2,7 +2,7 @@
 //! Areas with frames of their own: taken in the largest pieces there are, given back when no CPU can reach them.
 
 use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
-use super::block::{self, Head, Page, State as BlockState, TagStore};
+use super::block::{self, Head, Page, TagStore};
 use super::pieces::Pieces;
 use super::{BadArea, MachineTags, State, Vmalloc, VmallocError};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, VirtAddr};
@@ -122,7 +122,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if pages == 0 {
             return Err(VmallocError::Zero);
         }
-        if pages > self.config.ram_pages || pages > u64::from(self.pages()) {
+        if pages > self.config.ram_pages || pages > u64::from(self.pages) {
             return Err(VmallocError::TooLarge(request.bytes));
         }
         if !request.align.is_power_of_two() || request.align > 1 << 30 {
@@ -148,19 +148,12 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let pages = u64::from(run.pages);
         let made = self.with(|state| {
             let (first, word) = self.find_block(state, pages, align)?;
+            let (virt, size, attributes) = (self.virt_of(first), pages * PAGE_SIZE, request.attributes);
             let mapped = if self.config.huge {
-                let size = pages * PAGE_SIZE;
-                state.tree.map_unused(
-                    self.virt_of(first),
-                    run.first.addr(),
-                    size,
-                    request.attributes,
-                    &mut state.tables,
-                )
+                state.tree.map_unused(virt, run.first.addr(), size, attributes, &mut state.tables)
             } else {
                 let pieces = Pieces::<MachineTags<'a, A, S>>::one(run.piece(), false);
-                let size = pages * PAGE_SIZE;
-                state.tree.map_known(self.virt_of(first), size, pieces, request.attributes, &mut state.tables)
+                state.tree.map_known(virt, size, pieces, attributes, &mut state.tables)
             };
             if let Err(error) = mapped {
                 state.space.free(first);
@@ -170,7 +163,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             state.space.tags_mut().set_head(first, Head { word, note: request.caller, extent, run: run.into_word() });
             state.nr_areas += 1;
             state.nr_pages += pages;
-            Ok(self.virt_of(first))
+            Ok(virt)
         });
         match made {
             Ok(virt) => Ok(virt),
@@ -364,19 +357,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     pub fn free(&self, virt: VirtAddr) -> Result<(), BadArea> {
         let page = self.first_page(virt)?;
         let flush = self.peek_here(|state| {
-            state.space.tags_mut().focus(page);
-            if !state.space.tags().is_marked(page) {
-                return Err(BadArea::None(virt));
-            }
-            let head = state.space.tags().head(page);
-            let Head { word, extent, .. } = head;
-            if block::state_of(word) != BlockState::Busy {
-                return Err(BadArea::None(virt));
-            }
-            if !Kind::of(block::short_of(word)).owns_frames() {
-                return Err(BadArea::Kind(virt));
-            }
-            let (_, pages) = extent_of(extent);
+            let head = state.busy_at(page, virt, Kind::owns_frames)?;
+            let (_, pages) = extent_of(head.extent);
             state.nr_areas -= 1;
             state.nr_pages -= pages;
             self.put_away(state, page, head);
@@ -415,8 +397,14 @@ impl<A: Arch, S: PageSource> State<'_, A, S> {
     }
 
     /// Checks that an area of such a kind begins at `page`, which is `virt`.
-    pub(super) fn busy_at(&self, page: Page, virt: VirtAddr, is_fit: impl FnOnce(Kind) -> bool) -> Result<(), BadArea> {
-        self.space.area_at(page).ok_or(BadArea::None(virt))?;
-        if is_fit(self.space.kind(page)) { Ok(()) } else { Err(BadArea::Kind(virt)) }
+    #[inline(always)]
+    pub(super) fn busy_at(
+        &mut self,
+        page: Page,
+        virt: VirtAddr,
+        is_fit: impl FnOnce(Kind) -> bool,
+    ) -> Result<Head, BadArea> {
+        let head = self.space.area_at(page).ok_or(BadArea::None(virt))?;
+        if is_fit(Kind::of(block::short_of(head.word))) { Ok(head) } else { Err(BadArea::Kind(virt)) }
     }
 }

@@ -36,7 +36,7 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
             free_address_pages: state.free_addresses(),
             tag_frames: state.space.tags().nr_frames(),
         });
-        usage.unwrap_or(Usage { free_address_pages: u64::from(self.pages()), ..Usage::default() })
+        usage.unwrap_or(Usage { free_address_pages: u64::from(self.pages), ..Usage::default() })
     }
 
     /// The area that `virt` is in, its guard included (Linux's `find_vm_area`). Complexity: O(distance to its first

@@ -6,7 +6,7 @@
 use super::area::{EXTRA, Kind, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
 use super::pieces::Pieces;
-use super::{BadArea, MachineTags, Vmalloc, VmallocError};
+use super::{BadArea, MachineTags, State, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::pgtable::{Attributes, Change, ENTRIES, MapError, Piece};
@@ -34,11 +34,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 state.pool.put(&mut state.space, first, word);
                 return None;
             }
-            let bytes = frames.len() as u64 * PAGE_SIZE;
-            let word = block::busy(word, Kind::Map as u32);
-            let head = Head { word, note: caller, extent: extent(bytes, frames.len() as u64), run: 0 };
-            state.space.tags_mut().set_head(first, head);
-            state.nr_areas += 1;
+            state.note_mapping(first, word, Kind::Map, frames.len() as u64, caller, 0);
             Some(self.virt_of(first))
         });
         match again.flatten() {
@@ -74,7 +70,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let offset = phys.as_raw() - first.as_raw();
         let bytes = size.checked_add(offset).ok_or(VmallocError::TooLarge(size))?;
         let pages = bytes.div_ceil(PAGE_SIZE);
-        if pages > u64::from(self.pages()) {
+        if pages > u64::from(self.pages) {
             return Err(VmallocError::TooLarge(size));
         }
         let piece = Piece { phys: first, size: pages * PAGE_SIZE };
@@ -122,7 +118,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if pages == 0 {
             return Err(VmallocError::Zero);
         }
-        if pages > u64::from(self.pages()) {
+        if pages > u64::from(self.pages) {
             return Err(VmallocError::TooLarge(bytes));
         }
         self.with_retry(|state| {
@@ -137,10 +133,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 Kind::Io => pieces.clone().next().map_or(0, |piece| piece.phys.as_raw()),
                 _ => 0,
             };
-            let word = block::busy(word, kind as u32);
-            let head = Head { word, note: caller, extent: extent(bytes, pages), run: phys };
-            state.space.tags_mut().set_head(first, head);
-            state.nr_areas += 1;
+            state.note_mapping(first, word, kind, pages, caller, phys);
             Ok(virt)
         })
     }
@@ -183,13 +176,12 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// [`BadArea`]. Nothing has changed then.
     pub fn unmap(&self, virt: VirtAddr) -> Result<(), BadArea> {
         let start = VirtAddr::new(virt.as_raw() - virt.as_raw() % PAGE_SIZE);
-        let page = self.first_page(start)?;
+        let page = self.page_of(start).ok_or(BadArea::Address(start))?;
         let done = self.peek(|state| {
-            state.busy_at(page, virt, Kind::is_mapping)?;
-            if start != virt && state.space.kind(page) != Kind::Io {
+            let Head { word, extent, .. } = state.busy_at(page, virt, Kind::is_mapping)?;
+            if start != virt && Kind::of(block::short_of(word)) != Kind::Io {
                 return Err(BadArea::Address(virt));
             }
-            let Head { word, extent, .. } = state.space.tags().head(page);
             let size = extent_of(extent).1 * PAGE_SIZE;
             if size != 0 {
                 // Where there may be blocks, one invalidate for each is enough.
@@ -209,5 +201,16 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             Ok(())
         });
         done.unwrap_or(Err(BadArea::None(virt)))
+    }
+}
+
+impl<A: Arch, S: PageSource> State<'_, A, S> {
+    /// Describes an area that was mapped, of so many pages, whose first tag was `word`; `phys` is where registers are, or 0.
+    #[inline(always)]
+    fn note_mapping(&mut self, first: Page, word: u64, kind: Kind, pages: u64, caller: u64, phys: u64) {
+        let word = block::busy(word, kind as u32);
+        let head = Head { word, note: caller, extent: extent(pages * PAGE_SIZE, pages), run: phys };
+        self.space.tags_mut().set_head(first, head);
+        self.nr_areas += 1;
     }
 }

@@ -37,7 +37,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         });
         let area = found.unwrap_or(Err(BadArea::None(virt)))?;
         let pages = request.bytes.div_ceil(PAGE_SIZE);
-        if pages > self.config.ram_pages || pages > u64::from(self.pages()) {
+        if pages > self.config.ram_pages || pages > u64::from(self.pages) {
             return Err(VmallocError::TooLarge(request.bytes));
         }
         if pages > area.pages {

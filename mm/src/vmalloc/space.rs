@@ -30,8 +30,8 @@
 use core::fmt;
 
 use super::block::{
-    Block, LENGTH_MASK, LENGTH_SHIFT, LOW, MAX_PAGES, NONE, NoTags, PREVIOUS_IS_FREE, Page, State, TagStore, header,
-    lazy, next_of, pages_of, state_of,
+    Block, Head, LENGTH_MASK, LENGTH_SHIFT, LOW, MAX_PAGES, NONE, NoTags, PREVIOUS_IS_FREE, Page, State, TagStore,
+    header, lazy, next_of, pages_of, state_of,
 };
 use crate::tlb::Stamp;
 
@@ -305,11 +305,15 @@ impl<T: TagStore> Space<T> {
         Stamp::from_word(self.tags.get(first + 1))
     }
 
-    /// The busy block that begins at `first`; `None` if none does.
-    #[inline]
-    pub(super) fn area_at(&self, first: Page) -> Option<Block> {
-        let is_block = self.tags.is_marked(first);
-        if is_block { Some(self.block_at(first)).filter(|block| block.state == State::Busy) } else { None }
+    /// The tags of the busy block that begins at `first`; `None` if none does.
+    #[inline(always)]
+    pub(super) fn area_at(&mut self, first: Page) -> Option<Head> {
+        self.tags.focus(first);
+        if !self.tags.is_marked(first) {
+            return None;
+        }
+        let head = self.tags.head(first);
+        if state_of(head.word) == State::Busy { Some(head) } else { None }
     }
 
     /// The first busy block that begins at `page` or behind it.
