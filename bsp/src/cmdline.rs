@@ -86,6 +86,15 @@ pub fn parse_size(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, radix).ok()?.checked_mul(1 << shift)
 }
 
+/// A number of the command line or the console, decimal or with `0x`.
+#[must_use]
+pub fn parse_number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +110,12 @@ mod tests {
         assert_eq!(all(r#""key=a b" y=z=w"#), [("key", Some("a b")), ("y", Some("z=w"))]);
         assert_eq!(all("quiet -- init=1"), [("quiet", None)]);
         assert_eq!(all(""), []);
+    }
+
+    #[test]
+    fn numbers_are_decimal_or_hexadecimal() {
+        assert_eq!(["12", "0xff", "0"].map(parse_number), [Some(12), Some(255), Some(0)]);
+        assert_eq!(["", "0x", "x", "12k", "-1", "0x1_0"].map(parse_number), [None; 6]);
     }
 
     #[test]

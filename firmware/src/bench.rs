@@ -24,6 +24,8 @@ mod vmalloc;
 
 use core::fmt::{self, Write};
 
+use bsp::cmdline;
+
 pub(crate) use self::buffer::Buffer;
 use crate::boot::Machine;
 use crate::console::{Failure, Session};
@@ -73,11 +75,8 @@ impl Parameters {
         let mut parameters = Self::DEFAULT;
         for word in text.split_whitespace() {
             let (key, value) = word.split_once('=').ok_or(PARAMETERS)?;
-            let value = match value.strip_prefix("0x") {
-                Some(digits) => u64::from_str_radix(digits, 16),
-                None => value.parse(),
-            };
-            let value = value.ok().filter(|value| *value != 0).ok_or("a parameter is a number above 0")?;
+            let value =
+                cmdline::parse_number(value).filter(|value| *value != 0).ok_or("a parameter is a number above 0")?;
             match key {
                 "seed" => parameters.seed = value,
                 "slots" => parameters.slots = Some(value.min(1 << 15)),

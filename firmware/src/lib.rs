@@ -62,6 +62,8 @@ mod panic;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+mod random;
+#[cfg(target_os = "none")]
 pub mod rcu;
 #[cfg(target_os = "none")]
 pub mod slab;

@@ -17,6 +17,7 @@ use spin::Once;
 
 use crate::boot::Machine;
 use crate::cpu::{self, PerCpu};
+use crate::random::Generator;
 use crate::smp::{self, CpuSet};
 use crate::sync::Lock;
 use crate::thread::{self, JoinHandle, SpawnError, WaitQueue};
@@ -227,14 +228,12 @@ fn runner() -> bool {
 /// One operation after the other.
 fn worker() -> bool {
     let me = cpu::this().number();
-    // Xorshift (Marsaglia 2003): each CPU its own sequence, the same in each run.
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(me as u64 + 1);
+    // Each CPU its own sequence.
+    let mut generator = Generator::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(me as u64 + 1));
     let mut all_right = true;
     let mut last_line = time::ticks();
     while !IS_OVER.load(Ordering::Relaxed) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        let random = generator.next();
         if let Some(steps) = STEPS.get(me) {
             steps.fetch_add(1, Ordering::Relaxed);
         }

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use mm::arch::MAX_CPUS;
 
 use crate::modules::{Module, Values};
+use crate::random::Generator;
 use crate::thread::{self, JoinHandle};
 use crate::{println, time};
 use crate::{rcu, smp};
@@ -100,16 +101,13 @@ struct Test {
 /// One of the threads.
 struct Worker {
     parameters: Parameters,
-    random: u64,
+    random: Generator,
 }
 
 impl Worker {
-    /// The next number of this worker's sequence (Marsaglia's xorshift).
+    /// The next number of this worker's sequence.
     const fn next(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random >> 16
+        self.random.next() >> 16
     }
 
     /// Runs `step` for each loop, until it fails or somebody has enough; others on this CPU run in between.
@@ -138,7 +136,7 @@ static EXPECTED: AtomicUsize = AtomicUsize::new(0);
 /// Runs one test by its number, here and now. Whether it passed.
 pub(crate) fn run_one(number: usize, parameters: &Parameters) -> bool {
     IS_ENOUGH.store(false, Ordering::Relaxed);
-    let mut worker = Worker { parameters: *parameters, random: SEED };
+    let mut worker = Worker { parameters: *parameters, random: Generator::new(SEED) };
     cases::TESTS.get(number).is_some_and(|test| (test.run)(&mut worker) == Outcome::Passed)
 }
 
@@ -188,7 +186,7 @@ fn run(parameters: &Parameters, is_enough: &mut dyn FnMut() -> bool) -> Result<(
 
 fn work(number: usize, parameters: Parameters) {
     let start = time::ticks();
-    let mut worker = Worker { parameters, random: SEED.wrapping_mul(number as u64 + 1) };
+    let mut worker = Worker { parameters, random: Generator::new(SEED.wrapping_mul(number as u64 + 1)) };
     let mut order: [usize; cases::TESTS.len()] = core::array::from_fn(|at| at);
     if !parameters.sequential_test_order {
         for at in (1..order.len()).rev() {

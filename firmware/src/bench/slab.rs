@@ -13,11 +13,12 @@ use mm::gfp::Gfp;
 use mm::memblock::Memblock;
 use mm::slab::{CacheRef, CacheSpec, OutOfMemory, Settings, Slab};
 
-use super::trace::{Generator, Trace, shuffle};
+use super::trace::{Trace, shuffle};
 use super::{Bench, Context, counter, no_suffix, replay};
 use crate::allocators::SLAB;
 use crate::console::Failure;
 use crate::layout::DIRECT_MAP;
+use crate::random::Generator;
 use crate::slab::{KernelSlab, Source, slab};
 use crate::smp::CpuSet;
 use crate::thread;

@@ -1,25 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The generator of traces and shuffles, the same that Linux was measured with.
+//! Traces and shuffles, the same that Linux was measured with.
+
+use crate::random::Generator;
 
 /// Where the generator starts.
 pub(super) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Marsaglia's xorshift64 with the shifts 13, 7, 17.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Generator(u64);
-
-impl Generator {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) const fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
 
 /// What a trace works on.
 #[derive(Clone, Copy, Debug)]

@@ -230,7 +230,9 @@ fn for_each_mapping(
         };
         // What differs from the rest, in order.
         let mut special = [(read_only, Attributes::RODATA), (uncached, Attributes::UNCACHED)];
-        special.sort_unstable_by_key(|(part, _)| part.start());
+        if uncached.start() < read_only.start() {
+            special.reverse();
+        }
         let mut at = range.start();
         for (part, attributes) in special {
             let Some(part) = range.intersection(part) else { continue };

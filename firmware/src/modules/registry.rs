@@ -54,10 +54,7 @@ impl Module {
         let number = match value {
             "y" | "Y" => Some(1),
             "n" | "N" => Some(0),
-            _ => match value.strip_prefix("0x") {
-                Some(digits) => u64::from_str_radix(digits, 16).ok(),
-                None => value.parse().ok(),
-            },
+            _ => cmdline::parse_number(value),
         };
         let slot = values.iter_mut().zip(self.parameters).find(|(_, (name, _))| *name == key);
         match (slot, number) {

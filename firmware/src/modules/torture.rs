@@ -22,6 +22,7 @@ use self::object::Object;
 use super::registry::{Module, Values};
 use crate::boot::{self, Machine};
 use crate::cpu::PerCpu;
+use crate::random::Generator;
 use crate::smp::{self, CpuSet};
 use crate::sync::Lock;
 use crate::thread::{self, JoinHandle};
@@ -63,14 +64,6 @@ static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 /// Allocations that found no memory: no fault, but how short it was.
 static SHORTAGES: AtomicU64 = AtomicU64::new(0);
 static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
-
-/// Marsaglia's xorshift.
-const fn next(random: &mut u64) -> u64 {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    *random
-}
 
 /// Between two checks of everything.
 const CHECK_EVERY_MS: u64 = 3000;
@@ -149,11 +142,7 @@ fn count(counter: &AtomicU64) -> u64 {
 
 /// Frames that are free, or that an allocator keeps for its own use.
 fn pages_in_hand(machine: &Machine) -> u64 {
-    machine.memory.vmalloc.purge();
-    let slab = crate::slab::slab().map_or(0, |slab| slab.pages() as u64);
-    let tables = machine.memory.map.lock().table_bytes() / mm::addr::PAGE_SIZE;
-    let pages = machine.memory.pages;
-    pages.free_pages() + pages.hoarded_pages() + slab + tables + machine.memory.vmalloc.usage().tag_frames
+    machine.memory.idle_pages() + crate::slab::slab().map_or(0, |slab| slab.pages() as u64)
 }
 
 /// Says how it goes, makes memory short, and checks everything from time to time. What is wrong, if something is.
@@ -206,6 +195,9 @@ fn validate(machine: &Machine) -> Option<&'static str> {
     if machine.memory.pages.validate().is_err() {
         return Some("the page allocator's zones are not as they should be");
     }
+    if !machine.memory.vmalloc.validate() {
+        return Some("vmalloc's addresses are not as they should be");
+    }
     let damaged = crate::slab::slab().is_some_and(|slab| slab.validate() > 0);
     damaged.then_some("the slab found damaged objects")
 }
@@ -217,8 +209,8 @@ fn work_in_tick(cpu: &'static PerCpu) {
     }
     let (Some(plan), Some(slot)) = (worker::plan(), IN_TICK.get(cpu.number())) else { return };
     INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-    let mut random = plan.seed ^ cpu.ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let (choice, size) = (next(&mut random), next(&mut random));
+    let mut random = Generator::new(plan.seed ^ cpu.ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let (choice, size) = (random.next(), random.next());
     let new = Object::take_in_interrupt(&plan, choice, size);
     let old = core::mem::replace(&mut *slot.lock(), new);
     if let Some(old) = old {

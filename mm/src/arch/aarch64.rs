@@ -158,22 +158,10 @@ unsafe impl Arch for AArch64 {
             // SAFETY: the caller's bytes, a multiple of the page size; `at` goes on behind them.
             unsafe {
                 core::arch::asm!(
+                    ".rept 8",
                     "dc zva, {at}",
                     "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
+                    ".endr",
                     at = inout(reg) at,
                     options(nostack, preserves_flags),
                 );

@@ -12,7 +12,8 @@ use mm::gfp::Gfp;
 use mm::sync::Rank;
 
 use super::object::Object;
-use super::{HANDED, IS_OVER, IS_PAUSED, OPERATIONS, Plan, SHORTAGES, STILL, THROUGH, next};
+use super::{HANDED, IS_OVER, IS_PAUSED, OPERATIONS, Plan, SHORTAGES, STILL, THROUGH};
+use crate::random::Generator;
 use crate::sync::Lock;
 use crate::{memory, thread};
 
@@ -27,7 +28,7 @@ pub(super) fn plan() -> Option<Plan> {
 /// Runs until it is over, or the CPU has done its operations.
 pub(super) fn run(cpu: usize, plan: Plan) {
     *PLAN.lock() = Some(plan);
-    let mut random = plan.seed.wrapping_add(cpu as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = Generator::new(plan.seed.wrapping_add(cpu as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut slots = Vec::new();
     if slots.try_reserve_exact(plan.slots).is_ok() {
         slots.resize_with(plan.slots, || None);
@@ -41,7 +42,7 @@ pub(super) fn run(cpu: usize, plan: Plan) {
         }
         operation += 1;
         // As many numbers for each operation, whatever comes of it: so the sequence is the seed's alone.
-        let (choice, size) = (next(&mut random), next(&mut random));
+        let (choice, size) = (random.next(), random.next());
         let at = (choice >> 40) as usize % slots.len();
         if let Some(slot) = slots.get_mut(at) {
             step(&plan, slot, choice, size, cpu, operation);
