@@ -150,7 +150,8 @@ mod on_target {
         !BROKEN.load(Ordering::Relaxed)
     }
 
-    fn run(pages: &'static Pages<'static, Hardware>, faults: Option<Faults>) -> Result<(), &'static str> {
+    fn run(machine: &'static Machine, faults: Option<Faults>) -> Result<(), &'static str> {
+        let pages = machine.memory.pages;
         TICKS.iter().for_each(|ticks| ticks.store(0, Ordering::Relaxed));
         pages.drain();
         IN_TICK.store(true, Ordering::Relaxed);
@@ -171,6 +172,8 @@ mod on_target {
             }
         }
         check(all && !BROKEN.load(Ordering::Relaxed), "a block was in two hands, or refused")?;
+        // The threads' stacks wait for a flush.
+        machine.memory.vmalloc.purge();
         pages.drain();
         pages.validate().map_err(|_| "the allocator contradicts itself")
     }
@@ -179,9 +182,9 @@ mod on_target {
         let pages = machine.memory.pages;
         check(tick::on_tick(at_tick), "no room for a function at the tick")?;
         // The first round leaves behind what threads and stacks keep.
-        run(pages, None)?;
+        run(machine, None)?;
         let before = pages.free_pages();
-        run(pages, None)?;
+        run(machine, None)?;
         check(pages.free_pages() == before, "pages were lost")
     }
 
@@ -189,7 +192,7 @@ mod on_target {
         let pages = machine.memory.pages;
         let (before, failed) = (pages.free_pages(), FAILED.load(Ordering::Relaxed));
         // A tenth of those calls fails, and all go the long way.
-        run(pages, Faults::parse("10,100,500,-1"))?;
+        run(machine, Faults::parse("10,100,500,-1"))?;
         check(pages.injected_failures() > 100 && FAILED.load(Ordering::Relaxed) > failed, "nothing failed")?;
         check(pages.free_pages() == before, "pages were lost")
     }
