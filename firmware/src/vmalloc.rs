@@ -19,8 +19,10 @@ use crate::{pr_err, pr_warn};
 /// Its type.
 pub type KernelVmalloc = Vmalloc<'static, Hardware, Source>;
 
-/// Bytes of address space: as much as `mm` has tags for.
+/// Bytes of address space of a region: as much as `mm` has tags for.
 const SIZE: u64 = 256 << 30;
+/// Frames of the machine for each region: what a region keeps for itself is nothing beside that.
+const PAGES_PER_REGION: u64 = (64 << 20) / PAGE_SIZE;
 
 /// Makes it: addresses of the tree at `root`.
 #[inline(never)] // since there is room for this once on the boot stack
@@ -29,11 +31,12 @@ pub(crate) fn start(pages: Source, root: PhysAddr, nr_cpus: usize, options: &Opt
     let config = Config {
         start: VirtAddr::new(VMALLOC_START),
         size: SIZE,
+        regions: nr_cpus.min((ram_pages / PAGES_PER_REGION) as usize),
         ram_pages,
         lazy_pages: Config::lazy_limit(nr_cpus, ram_pages),
         huge: !options.nohugevmalloc,
     };
-    // SAFETY: the kernel's tree, which the direct map shows. The map itself has nothing in the 512 GiB from there on:
+    // SAFETY: the kernel's tree, which the direct map shows. The map itself has nothing in the regions from there on:
     // `Memory::set_memory_ro` and its family ask vmalloc for what is there.
     let make = || unsafe { Vmalloc::new(hardware(), pages, tlb(), root, Regime::Upper, config) };
     // SAFETY: every CPU translates by that tree, and what `KVmalloc` and its like allocate is freed by them.
@@ -234,6 +237,6 @@ pub fn used_and_lazy_bytes() -> (u64, u64) {
 
 /// Bytes of address space.
 #[must_use]
-pub const fn total_bytes() -> u64 {
-    SIZE
+pub fn total_bytes() -> u64 {
+    AREAS.get().map_or(SIZE, |vmalloc| SIZE * vmalloc.config().regions as u64)
 }

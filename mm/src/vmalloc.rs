@@ -13,6 +13,8 @@
 //!     |--- Pool      addresses that are free for the next of that size `pool.rs`
 //!     |--- Ram       mappings of a moment, a block of addresses a CPU    `ram.rs`
 //!     |
+//!   Region      all of the above, for some of the CPUs                 `region.rs`
+//!     |
 //!   PageTable, Tlb                                                     `crate::pgtable`, `crate::tlb`
 //! ```
 //!
@@ -28,8 +30,9 @@
 //! TLBs may still know, so it needs no flush.
 //!
 //! *Cost:* O(1) for the address space, O(pieces) for frames and tables; a call of [`Vmalloc::free`] gives back at most 64
-//! blocks. *Lock:* one of [`Rank::SPACE`], with interrupts masked, so that handlers may allocate and free; frames of areas
-//! are taken outside of it. *Invariants:* [`Vmalloc::validate`].
+//! blocks. *Locks:* one of [`Rank::SPACE`] for each [`Config::regions`], with interrupts masked, so that handlers may allocate
+//! and free; frames of areas are taken outside of it. CPUs that allocate do not meet, unless one frees what another has
+//! made. *Invariants:* [`Vmalloc::validate`].
 //!
 //! *Rules met:* an area is unmapped before it waits, and waits until a whole flush that began after that is complete
 //! (Arm ARM D8.16.2); a block of addresses is mapped again only then, so no break-before-make is ever needed.
@@ -45,6 +48,7 @@ mod map;
 mod pieces;
 mod pool;
 mod ram;
+mod region;
 mod resize;
 mod reuse;
 mod shelf;
@@ -53,6 +57,7 @@ mod tags;
 
 use core::fmt;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicU64};
 
 pub use self::alloc::Request;
 pub use self::area::{Area, GUARD_PAGES, Kind};
@@ -64,6 +69,8 @@ pub use self::look::Usage;
 use self::pool::Pool;
 pub use self::ram::MOST_PAGES as MOST_RAM_PAGES;
 use self::ram::{Blocks, Ram};
+use self::region::Region;
+pub use self::region::{MOST_REGIONS, REGION_STRIDE};
 use self::shelf::Shelf;
 use self::space::Space;
 use self::tags::Tags;
@@ -74,7 +81,6 @@ use crate::gfp::Gfp;
 use crate::page_alloc::Shrinker;
 use crate::pgtable::{PageTable, Regime, TableSource};
 use crate::slab::PageSource;
-use crate::sync::{IrqSpinLock, Rank};
 use crate::tlb::{Stamp, Tlb};
 
 /// What a [`Vmalloc`] is made with.
@@ -82,8 +88,11 @@ use crate::tlb::{Stamp, Tlb};
 pub struct Config {
     /// The first address: a multiple of 512 GiB.
     pub start: VirtAddr,
-    /// Bytes of address space; what is above 256 GiB is left alone.
+    /// Bytes of address space of a region; what is above 256 GiB is left alone.
     pub size: u64,
+    /// Regions, [`REGION_STRIDE`] one behind the other, each for the CPUs with every so manieth number: at most
+    /// [`MOST_REGIONS`]. One that no CPU allocates from takes no memory.
+    pub regions: usize,
     /// Frames of the machine: nobody gets more at once.
     pub ram_pages: u64,
     /// Frames that may wait for a flush.
@@ -130,6 +139,10 @@ struct State<'a, A: Arch, S: PageSource> {
     ram: Blocks,
     /// When frames last went to other addresses: until a flush after that, TLBs may know them by the old ones too.
     last_move: Option<Stamp>,
+    /// The address of its first page.
+    start: VirtAddr,
+    /// Its share of [`Config::lazy_pages`].
+    quota: u64,
     /// Frames of areas that are in use.
     nr_pages: u64,
     nr_areas: u64,
@@ -141,13 +154,18 @@ pub struct Vmalloc<'a, A: Arch, S: PageSource> {
     source: S,
     tlb: &'a Tlb<&'a A>,
     config: Config,
-    /// Pages of the address space.
+    /// Pages of each region.
     pages: Page,
+    /// Bytes from the beginning of the first region to the end of the last.
+    span: u64,
     root: PhysAddr,
     regime: Regime,
     ram: Ram,
-    /// Nothing until the first area: a board that needs none pays nothing.
-    state: IrqSpinLock<Option<State<'a, A, S>>>,
+    first: Region<'a, A, S>,
+    /// The other regions, once they are in use.
+    more: [AtomicPtr<Region<'a, A, S>>; MOST_REGIONS - 1],
+    /// Of [`Config::lazy_pages`], what is no region's share.
+    spare: AtomicU64,
 }
 
 /// An address of an area as a pointer, to be used where the tree is in use.
@@ -172,19 +190,28 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// 1. `root` is the root of a whole tree for `regime`, which `arch` can reach; the configured addresses belong to
     ///    that regime.
-    /// 2. Nobody else maps, unmaps or changes anything in the 512 GiB from `config.start` on, nor frees tables of it.
+    /// 2. Nobody else maps, unmaps or changes anything in the 512 GiB from `config.start` on, nor in those behind for each
+    ///    further region, nor frees tables of it.
     pub const unsafe fn new(
         arch: &'a A,
         source: S,
         tlb: &'a Tlb<&'a A>,
         root: PhysAddr,
         regime: Regime,
-        config: Config,
+        mut config: Config,
     ) -> Self {
-        let state = IrqSpinLock::new(Rank::SPACE, None);
         let pages = config.size / PAGE_SIZE;
         let pages = if pages < MAX_PAGES as u64 { pages as Page } else { MAX_PAGES };
-        Self { arch, source, tlb, config, pages, root, regime, ram: Ram::new(), state }
+        config.regions = match config.regions {
+            0 => 1,
+            1..MOST_REGIONS => config.regions,
+            _ => MOST_REGIONS,
+        };
+        let spare = AtomicU64::new(config.lazy_pages - config.least_quota() * config.regions as u64);
+        let more = [const { AtomicPtr::new(ptr::null_mut()) }; MOST_REGIONS - 1];
+        let span = (config.regions as u64 - 1) * REGION_STRIDE + pages as u64 * PAGE_SIZE;
+        let (ram, first) = (Ram::new(), Region::new());
+        Self { arch, source, tlb, config, pages, span, root, regime, ram, first, more, spare }
     }
 
     /// What it was made with.
@@ -205,87 +232,16 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Whether `virt` is an address of this space, in use or not (Linux's `is_vmalloc_addr`).
     #[must_use]
     pub const fn contains(&self, virt: VirtAddr) -> bool {
-        virt.as_raw().wrapping_sub(self.config.start.as_raw()) < self.pages as u64 * PAGE_SIZE
-    }
-
-    /// The page that `virt` is in.
-    fn page_of(&self, virt: VirtAddr) -> Option<Page> {
-        self.contains(virt).then(|| ((virt.as_raw() - self.config.start.as_raw()) / PAGE_SIZE) as Page)
-    }
-
-    #[inline(always)]
-    fn virt_of(&self, page: Page) -> VirtAddr {
-        // It is: said where the compiler sees it, so that it is not checked later.
-        VirtAddr::new((self.config.start.as_raw() + u64::from(page) * PAGE_SIZE) & !(PAGE_SIZE - 1))
-    }
-
-    /// Runs `act` under the lock, with the state that the first caller makes.
-    fn with<R>(&self, act: impl FnOnce(&mut State<'a, A, S>) -> Result<R, VmallocError>) -> Result<R, VmallocError> {
-        let mut state = self.state.lock(self.arch);
-        match &mut *state {
-            Some(state) => act(state),
-            slot => act(self.start(slot)?),
-        }
-    }
-
-    /// Runs `look` under the lock if there is anything to see.
-    #[inline]
-    fn peek<R>(&self, look: impl FnOnce(&mut State<'a, A, S>) -> R) -> Option<R> {
-        self.peek_here(look)
-    }
-
-    /// The same, always inlined.
-    #[inline(always)]
-    fn peek_here<R>(&self, look: impl FnOnce(&mut State<'a, A, S>) -> R) -> Option<R> {
-        let mut state = self.state.lock(self.arch);
-        state.as_mut().map(look)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn start<'s>(&self, slot: &'s mut Option<State<'a, A, S>>) -> Result<&'s mut State<'a, A, S>, VmallocError> {
-        let tags = Tags::new(self.arch, Frames(self.source))?;
-        let space = Space::new(tags, self.pages)?;
-        // SAFETY: the caller of `new` promised a whole tree whose entries for these addresses are ours alone.
-        let tree = unsafe { PageTable::from_root(self.arch, self.root, self.regime) };
-        Ok(slot.insert(State {
-            space,
-            tree,
-            tables: Frames(self.source),
-            lazy: Queue::new(),
-            shelf: Shelf::new(),
-            pool: Pool::new(),
-            ram: Blocks::new(),
-            last_move: None,
-            nr_pages: 0,
-            nr_areas: 0,
-        }))
-    }
-
-    /// `act`, and if memory or addresses are short once more when everything that waits is back.
-    fn with_retry<R>(
-        &self,
-        mut act: impl FnMut(&mut State<'a, A, S>) -> Result<R, VmallocError>,
-    ) -> Result<R, VmallocError> {
-        match self.with(&mut act) {
-            Err(VmallocError::NoMemory | VmallocError::NoSpace) => {
-                self.give_back_all();
-                self.with(|state| {
-                    state.pool.drain(&mut state.space);
-                    act(state)
-                })
-            }
-            result => result,
-        }
+        virt.as_raw().wrapping_sub(self.config.start.as_raw()) < self.span
     }
 
     /// Whether everything is consistent. O(blocks + entries of all tables).
     #[must_use]
     pub fn validate(&self) -> bool {
-        self.peek(|state| {
+        let is_sound = |state: &mut State<'a, A, S>| {
             state.space.validate() && state.lazy.validate(&state.space) && state.shelf.validate(&state.space)
-        })
-        .unwrap_or(true)
+        };
+        self.regions().all(|region| self.peek(region, is_sound).unwrap_or(true))
     }
 }
 

@@ -14,6 +14,8 @@ mod mapping;
 mod ram;
 #[path = "vmalloc_model/random.rs"]
 mod random;
+#[path = "vmalloc_model/regions.rs"]
+mod regions;
 #[path = "vmalloc_model/reuse.rs"]
 mod reuse;
 #[path = "vmalloc_model/vrealloc.rs"]

@@ -51,7 +51,7 @@ mod on_target {
     }
 
     fn va(offset: u64) -> VirtAddr {
-        VirtAddr::new(VMALLOC_START + (1 << 41) + offset)
+        VirtAddr::new(VMALLOC_START + (1 << 45) + offset)
     }
 
     fn read(virt: u64) -> u64 {

@@ -41,7 +41,7 @@ mod on_target {
     }
 
     fn va(offset: u64) -> VirtAddr {
-        VirtAddr::new(VMALLOC_START + (1 << 40) + offset)
+        VirtAddr::new(VMALLOC_START + (1 << 44) + offset)
     }
 
     /// What the hardware makes of a read or write of EL1: the physical address, if it is allowed.

@@ -4,7 +4,7 @@
 use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
 use super::pieces::Pieces;
-use super::{BadArea, MachineTags, State, Vmalloc, VmallocError};
+use super::{BadArea, MachineTags, Region, State, Vmalloc, VmallocError};
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
@@ -133,22 +133,30 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(VmallocError::Attributes);
         }
         let align = (request.align / PAGE_SIZE).max(self.alignment(pages)).max(1) as Page;
-        if pages.is_power_of_two()
-            && let Some(order) = Order::new(pages.trailing_zeros() as usize)
-            && let Some(run) = self.take_one(order, request)
-        {
-            return self.alloc_one(run, align, request);
-        }
-        self.alloc_many(pages, align, request)
+        self.in_some_region(|region| {
+            if pages.is_power_of_two()
+                && let Some(order) = Order::new(pages.trailing_zeros() as usize)
+                && let Some(run) = self.take_one(order, request)
+            {
+                return self.alloc_one(region, run, align, request);
+            }
+            self.alloc_many(region, pages, align, request)
+        })
     }
 
     /// The common case: one block of the page allocator is all of it.
     #[inline]
-    fn alloc_one(&self, run: Run, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
+    fn alloc_one(
+        &self,
+        region: &Region<'a, A, S>,
+        run: Run,
+        align: Page,
+        request: &Request,
+    ) -> Result<VirtAddr, VmallocError> {
         let pages = u64::from(run.pages);
-        let made = self.with(|state| {
+        let made = self.with(region, |state| {
             let (first, word) = self.find_block(state, pages, align)?;
-            let (virt, size, attributes) = (self.virt_of(first), pages * PAGE_SIZE, request.attributes);
+            let (virt, size, attributes) = (state.virt_of(first), pages * PAGE_SIZE, request.attributes);
             let mapped = if self.config.huge {
                 state.tree.map_unused(virt, run.first.addr(), size, attributes, &mut state.tables)
             } else {
@@ -167,7 +175,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         });
         match made {
             Ok(virt) => Ok(virt),
-            Err(error) => self.retry_one(error, run, align, request),
+            Err(error) => self.retry_one(region, error, run, align, request),
         }
     }
 
@@ -176,6 +184,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(never)]
     fn retry_one(
         &self,
+        region: &Region<'a, A, S>,
         error: VmallocError,
         run: Run,
         align: Page,
@@ -183,7 +192,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ) -> Result<VirtAddr, VmallocError> {
         run.blocks().for_each(|block| self.source.give(block));
         match error {
-            VmallocError::NoMemory | VmallocError::NoSpace => self.alloc_many(u64::from(run.pages), align, request),
+            VmallocError::NoMemory | VmallocError::NoSpace => {
+                self.alloc_many(region, u64::from(run.pages), align, request)
+            }
             error => Err(error),
         }
     }
@@ -216,10 +227,16 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
 
     /// An area of as many blocks as it takes.
     #[inline(never)]
-    fn alloc_many(&self, pages: u64, align: Page, request: &Request) -> Result<VirtAddr, VmallocError> {
+    fn alloc_many(
+        &self,
+        region: &Region<'a, A, S>,
+        pages: u64,
+        align: Page,
+        request: &Request,
+    ) -> Result<VirtAddr, VmallocError> {
         let mut batch = Batch::new();
         self.take(&mut batch, pages, request)?;
-        let made = self.with_retry(|state| {
+        let made = self.with_retry(region, |state| {
             let (first, word) = self.find_block(state, pages, align)?;
             // Until it is whole it can be seen, and freed by nobody but us.
             let (word, extent) = (block::busy(word, Kind::Pending as u32), extent(request.bytes, 0));
@@ -231,34 +248,41 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             if batch.pages() == pages {
                 state.publish(first, request, pages);
             }
-            Ok(first)
+            Ok((first, state.virt_of(first)))
         });
-        let first = match made {
-            Ok(first) => first,
+        let (first, virt) = match made {
+            Ok(made) => made,
             Err(error) => {
                 self.give(&batch);
                 return Err(error);
             }
         };
         if batch.pages() < pages {
-            self.fill_up(first, &batch, pages, request)?;
+            self.fill_up(region, first, &batch, pages, request)?;
         }
-        Ok(self.virt_of(first))
+        Ok(virt)
     }
 
     /// The rest of an area that did not fit into one batch.
     #[inline(never)]
-    fn fill_up(&self, first: Page, batch: &Batch, pages: u64, request: &Request) -> Result<(), VmallocError> {
-        let (mut runs, mut batch) = (batch.nr_runs(), batch.next());
-        let mut done = self.peek(|state| state.space.extent(first).1).unwrap_or(0);
+    fn fill_up(
+        &self,
+        region: &Region<'a, A, S>,
+        first: Page,
+        batch: &Batch,
+        pages: u64,
+        request: &Request,
+    ) -> Result<(), VmallocError> {
+        let (mut runs, mut done, mut batch) = (batch.nr_runs(), batch.pages(), batch.next());
         while done < pages {
             batch = batch.next();
             let more = self.take(&mut batch, pages - done, request).and_then(|()| {
-                let added = self.with_retry(|state| self.append(state, first, runs, &batch, request.attributes));
+                let append = |state: &mut _| self.append(state, first, runs, &batch, request.attributes);
+                let added = self.with_retry(region, append);
                 added.inspect_err(|_| self.give(&batch))
             });
             if let Err(error) = more {
-                let undone = self.with(|state| {
+                let undone = self.with(region, |state| {
                     let head = state.space.tags().head(first);
                     self.retire(state, first, head)
                 });
@@ -268,7 +292,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             done += batch.pages();
             runs += batch.nr_runs();
         }
-        self.with(|state| {
+        self.with(region, |state| {
             state.publish(first, request, pages);
             Ok(())
         })
@@ -337,7 +361,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ) -> Result<(), VmallocError> {
         let (bytes, pages) = state.space.extent(first);
         state.space.provide_runs(first, runs, runs + batch.nr_runs())?;
-        let virt = self.virt_of(first + pages as Page);
+        let virt = state.virt_of(first + pages as Page);
         let words = batch.runs.get(..batch.used).unwrap_or_default();
         let pieces = Pieces::<MachineTags<'a, A, S>>::of_words(words, self.config.huge);
         state.tree.map_known(virt, batch.pages * PAGE_SIZE, pieces, attributes, &mut state.tables)?;
@@ -355,25 +379,26 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// [`BadArea`]: there is none, or its frames are not its own. Nothing has changed then.
     pub fn free(&self, virt: VirtAddr) -> Result<(), BadArea> {
-        let page = self.first_page(virt)?;
-        let flush = self.peek_here(|state| {
+        let (region, page) = self.first_page(virt)?;
+        let flush = self.peek_here(region, |state| {
             let head = state.busy_at(page, virt, Kind::owns_frames)?;
             let (_, pages) = extent_of(head.extent);
             state.nr_areas -= 1;
             state.nr_pages -= pages;
             self.put_away(state, page, head);
-            let is_quiet = !state.has_due() && state.unflushed() <= self.config.lazy_pages;
+            let is_quiet = !state.has_due() && state.unflushed() <= state.quota;
             Ok(!is_quiet && self.settle(state, pages))
         });
         if flush.unwrap_or(Err(BadArea::None(virt)))? {
-            self.tlb.flush_everything(self.regime);
+            self.flush_for_all(region);
         }
         Ok(())
     }
 
-    /// The page that begins at `virt`.
-    pub(super) fn first_page(&self, virt: VirtAddr) -> Result<Page, BadArea> {
-        self.page_of(virt).filter(|_| virt.is_aligned(PAGE_SIZE)).ok_or(BadArea::Address(virt))
+    /// The page that begins at `virt`, and its region.
+    #[inline(always)]
+    pub(super) fn first_page(&self, virt: VirtAddr) -> Result<(&Region<'a, A, S>, Page), BadArea> {
+        self.locate(virt).filter(|_| virt.is_aligned(PAGE_SIZE)).ok_or(BadArea::Address(virt))
     }
 
     /// Unmaps an area, which from now on waits.
@@ -381,7 +406,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     fn retire(&self, state: &mut State<'a, A, S>, first: Page, head: Head) -> Result<(), VmallocError> {
         let (_, pages) = extent_of(head.extent);
         let size = pages * PAGE_SIZE;
-        let unmapped = state.tree.unmap(self.virt_of(first), size, self.tlb, &mut state.tables)?;
+        let unmapped = state.tree.unmap(state.virt_of(first), size, self.tlb, &mut state.tables)?;
         state.lazy.push(&mut state.space, first, head, pages, unmapped.stamp());
         Ok(())
     }

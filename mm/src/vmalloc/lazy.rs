@@ -5,10 +5,12 @@
 //! whoever asked for it, makes everything in front of it quiescent; then it is given back, a bounded number of blocks with
 //! each call.
 
+use core::ptr;
+
 use super::area::{Run, extent, extent_of};
 use super::block::{self, Head, Page, State as BlockState, TagStore};
 use super::space::Space;
-use super::{State, Vmalloc};
+use super::{Region, State, Vmalloc};
 use crate::arch::Arch;
 use crate::slab::PageSource;
 use crate::tlb::Stamp;
@@ -110,16 +112,36 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// the caller then does.
     #[inline(never)]
     pub(super) fn settle(&self, state: &mut State<'a, A, S>, pages: u64) -> bool {
-        let limit = self.config.lazy_pages;
-        let areas = if state.shelf.pages() > limit { MOST_BLOCKS } else { 2 };
+        let areas = if state.shelf.pages() > state.quota { MOST_BLOCKS } else { 2 };
         // At least as many as begin to wait: else frames would pile up where memory is in pieces.
         self.reap(state, areas, MOST_BLOCKS + pages as u32);
-        let is_full = state.unflushed().max(state.shelf.pages()) > limit;
-        let wants_flush = state.lazy.unflushed > limit || is_full && !state.shelf.has_old();
+        let waiting = state.unflushed().max(state.shelf.pages());
+        if waiting <= state.quota {
+            self.reduce_quota(state, waiting);
+            return false;
+        }
+        if self.enlarge_quota(state, waiting) {
+            return false;
+        }
+        let wants_flush = state.lazy.unflushed > state.quota || !state.shelf.has_old();
         if wants_flush {
             state.make_due(self.tlb.stamp(self.regime));
         }
         wants_flush
+    }
+
+    /// The flush that [`settle`](Self::settle) asked for in a region. It serves the others too, and some of what they have
+    /// kept since the last one is given back: their CPUs may not come by for long.
+    #[inline(never)]
+    pub(super) fn flush_for_all(&self, region: &Region<'a, A, S>) {
+        for other in self.regions().filter(|other| !ptr::eq(*other, region)) {
+            self.peek(other, |state| {
+                self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
+                state.make_due(self.tlb.stamp(self.regime));
+                self.reduce_quota(state, state.shelf.pages());
+            });
+        }
+        self.tlb.flush_everything(self.regime);
     }
 
     /// Gives back up to `areas` areas that wait no longer, and not many more than so many blocks. Returns how many
@@ -191,7 +213,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// Gives back what waits, after a flush if it must be; a bounded part of it. Returns how many pages, frames or at least
     /// addresses; 0 if nothing waits.
     pub fn flush_some(&self) -> u64 {
-        let flush = self.peek(|state| {
+        let prepare = |state: &mut State<'a, A, S>| {
             let now = self.tlb.stamp(self.regime);
             state.shelf.age(now);
             let lazy = state.lazy.first(&state.space).map(|(_, stamp)| stamp);
@@ -202,18 +224,20 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 state.make_due(now);
             }
             Some(!is_past)
-        });
-        match flush.flatten() {
+        };
+        let reap = |state: &mut State<'a, A, S>| {
+            let before = state.free_addresses();
+            let freed = self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
+            freed.max(state.free_addresses() - before)
+        };
+        // One flush for all regions.
+        let needs = self.regions().filter_map(|region| self.peek(region, prepare).flatten());
+        match needs.reduce(|one, other| one | other) {
             None => return 0,
             Some(true) => self.tlb.flush_everything(self.regime),
             Some(false) => {}
         }
-        self.peek(|state| {
-            let before = state.free_addresses();
-            let freed = self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
-            freed.max(state.free_addresses() - before)
-        })
-        .unwrap_or(0)
+        self.regions().filter_map(|region| self.peek(region, reap)).sum()
     }
 
     /// Gives back everything that waits. Others may go on freeing, so there is an end to it.
@@ -226,6 +250,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     pub fn purge(&self) {
         self.flush_ram();
         self.give_back_all();
-        self.peek(|state| state.pool.drain(&mut state.space));
+        for region in self.regions() {
+            self.peek(region, |state| state.pool.drain(&mut state.space));
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! Looking at areas, and through them.
 
 use super::Vmalloc;
-use super::area::Area;
+use super::area::{Area, EXTRA};
+use super::block::Page;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::slab::PageSource;
@@ -29,35 +30,41 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
     /// How much there is of what.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let usage = self.peek(|state| Usage {
-            areas: state.nr_areas,
-            pages: state.nr_pages,
-            lazy_pages: state.lazy.pages() + state.shelf.pages(),
-            free_address_pages: state.free_addresses(),
-            tag_frames: state.space.tags().nr_frames(),
-        });
-        usage.unwrap_or(Usage { free_address_pages: u64::from(self.pages), ..Usage::default() })
+        let all = u64::from(self.pages) * self.config.regions as u64;
+        self.regions().fold(Usage { free_address_pages: all, ..Usage::default() }, |mut usage, region| {
+            self.peek(region, |state| {
+                usage.areas += state.nr_areas;
+                usage.pages += state.nr_pages;
+                usage.lazy_pages += state.lazy.pages() + state.shelf.pages();
+                usage.free_address_pages -= u64::from(self.pages) - state.free_addresses();
+                usage.tag_frames += state.space.tags().nr_frames();
+            });
+            usage
+        })
     }
 
     /// The area that `virt` is in, its guard included (Linux's `find_vm_area`). Complexity: O(distance to its first
     /// page / 64) at worst.
     #[must_use]
     pub fn find(&self, virt: VirtAddr) -> Option<Area> {
-        let page = self.page_of(virt)?;
-        self.peek(|state| {
+        let (region, page) = self.locate(virt)?;
+        self.peek(region, |state| {
             let block = state.space.area_around(page)?;
-            Some(state.space.area(block.first, self.virt_of(block.first)))
+            Some(state.space.area(block.first, state.virt_of(block.first)))
         })?
     }
 
     /// The first area that begins at `virt` or behind it. Complexity: as for [`find`](Self::find).
     #[must_use]
     pub fn next(&self, virt: VirtAddr) -> Option<Area> {
-        let page = if virt < self.config.start { 0 } else { self.page_of(virt)? };
-        self.peek(|state| {
-            let first = state.space.area_from(page)?.first;
-            Some(state.space.area(first, self.virt_of(first)))
-        })?
+        self.regions().find_map(|region| {
+            self.peek(region, |state| {
+                let offset = virt.as_raw().saturating_sub(state.start.as_raw());
+                let page = Page::try_from(offset.div_ceil(PAGE_SIZE)).ok().filter(|page| *page < self.pages)?;
+                let first = state.space.area_from(page)?.first;
+                Some(state.space.area(first, state.virt_of(first)))
+            })?
+        })
     }
 
     /// All areas in use, by address; each as it is when it is its turn.
@@ -70,22 +77,24 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
     /// Addresses and bytes of the areas that wait, the oldest 64 of them.
     pub fn lazy_areas(&self) -> impl Iterator<Item = (VirtAddr, u64)> {
         let mut found = [None; MOST_LAZY];
-        self.peek(|state| {
-            for (slot, page) in
-                found.iter_mut().zip(state.lazy.iter(&state.space).chain(state.shelf.iter(&state.space)))
-            {
-                let pages = state.space.block_at(page).pages;
-                *slot = Some((self.virt_of(page), u64::from(pages - super::area::EXTRA + 1) * PAGE_SIZE));
-            }
-        });
+        let mut free = found.iter_mut();
+        for region in self.regions() {
+            self.peek(region, |state| {
+                let waiting = state.lazy.iter(&state.space).chain(state.shelf.iter(&state.space));
+                for (page, slot) in waiting.zip(&mut free) {
+                    let pages = state.space.block_at(page).pages;
+                    *slot = Some((state.virt_of(page), u64::from(pages - EXTRA + 1) * PAGE_SIZE));
+                }
+            });
+        }
         found.into_iter().flatten()
     }
 
     /// Where `virt`, an address of an area, leads (Linux's `vmalloc_to_page`).
     #[must_use]
     pub fn translate(&self, virt: VirtAddr) -> Option<PhysAddr> {
-        self.page_of(virt)?;
-        self.peek(|state| state.tree.translate(virt))?
+        let (region, _) = self.locate(virt)?;
+        self.peek(region, |state| state.tree.translate(virt))?
     }
 
     /// Copies what `virt` on reads as, without a fault whatever is there: what is not mapped, and device registers, read as
@@ -97,9 +106,9 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
             let Some(at) = virt.checked_add(done as u64) else { break };
             let length = rest.len().min((PAGE_SIZE - at.as_raw() % PAGE_SIZE) as usize);
             done += length;
-            let Some(page) = self.page_of(at) else { continue };
+            let Some((region, page)) = self.locate(at) else { continue };
             // Under the lock, so that the frame stays the area's meanwhile.
-            let is_memory = self.peek(|state| {
+            let is_memory = self.peek(region, |state| {
                 let block = state.space.area_around(page)?;
                 let kind = state.space.kind(block.first);
                 if !kind.owns_frames() {

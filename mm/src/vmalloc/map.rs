@@ -3,6 +3,8 @@
 //!
 //! Their owner may do with the frames what it likes once [`Vmalloc::unmap`] returns: so these are flushed at once.
 
+use core::ptr;
+
 use super::area::{EXTRA, Kind, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
 use super::pieces::Pieces;
@@ -28,14 +30,14 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// The caller may map these frames with these attributes, until [`unmap`](Self::unmap).
     pub unsafe fn map(&self, frames: &[Pfn], attributes: Attributes, caller: u64) -> Result<VirtAddr, VmallocError> {
-        let again = self.peek_here(|state| {
+        let again = self.peek_here(self.home(), |state| {
             let (first, word) = state.pool.take(&mut state.space, Page::try_from(frames.len()).ok()? + EXTRA, 1)?;
-            if !state.tree.map_frames(self.virt_of(first), frames, attributes) {
+            if !state.tree.map_frames(state.virt_of(first), frames, attributes) {
                 state.pool.put(&mut state.space, first, word);
                 return None;
             }
             state.note_mapping(first, word, Kind::Map, frames.len() as u64, caller, 0);
-            Some(self.virt_of(first))
+            Some(state.virt_of(first))
         });
         match again.flatten() {
             Some(virt) => Ok(virt),
@@ -93,16 +95,16 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(VmallocError::Zero);
         }
         let length = Page::try_from(pages + u64::from(EXTRA)).map_err(|_| VmallocError::TooLarge(bytes))?;
-        let first = self.with_retry(|state| {
+        let reserve = |state: &mut State<'a, A, S>| {
             let first = state.space.alloc(length, 1, 0)?;
             if let Err(error) = state.space.describe(first, Kind::Reserved, caller, bytes, 0) {
                 state.space.free(first);
                 return Err(error.into());
             }
             state.nr_areas += 1;
-            Ok(first)
-        })?;
-        Ok(self.virt_of(first))
+            Ok(state.virt_of(first))
+        };
+        self.in_some_region(|region| self.with_retry(region, reserve))
     }
 
     fn map_pieces(
@@ -121,9 +123,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if pages > u64::from(self.pages) {
             return Err(VmallocError::TooLarge(bytes));
         }
-        self.with_retry(|state| {
+        let map = |state: &mut State<'a, A, S>| {
             let (first, word) = self.find_block(state, pages, align)?;
-            let virt = self.virt_of(first);
+            let virt = state.virt_of(first);
             let mapped = state.tree.map_known(virt, bytes, pieces.clone(), attributes, &mut state.tables);
             if let Err(error) = mapped {
                 state.space.free(first);
@@ -135,7 +137,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             };
             state.note_mapping(first, word, kind, pages, caller, phys);
             Ok(virt)
-        })
+        };
+        self.in_some_region(|region| self.with_retry(region, map))
     }
 
     /// Changes permissions or attributes of pages of areas: see [`PageTable::change`](crate::pgtable::PageTable::change).
@@ -148,20 +151,22 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ///
     /// Nobody needs of the pages what they lose.
     pub unsafe fn change(&self, virt: VirtAddr, size: u64, change: Change) -> Result<(), MapError> {
-        let last = virt.checked_add(size.saturating_sub(1)).filter(|last| self.contains(*last));
-        if !self.contains(virt) || last.is_none() {
+        let last = virt.checked_add(size.saturating_sub(1)).and_then(|last| self.locate(last));
+        let Some(((region, first), (other, last))) = self.locate(virt).zip(last) else {
+            return Err(MapError::OutOfRange(virt));
+        };
+        if !ptr::eq(region, other) {
             return Err(MapError::OutOfRange(virt));
         }
-        let last = self.page_of(virt.checked_add(size.saturating_sub(1)).unwrap_or(virt));
-        let changed = self.with(|state| {
+        let changed = self.with(region, |state| {
             // Whatever comes of it: once freed, what these areas were is nothing for the next one.
-            let mut next = self.page_of(virt);
-            while let Some(page) = next.filter(|page| last.is_some_and(|last| *page <= last)) {
-                let area = state.space.area_around(page).or_else(|| state.space.area_from(page));
-                let Some(area) = area.filter(|area| last.is_some_and(|last| area.first <= last)) else { break };
+            let mut next = first;
+            while next <= last {
+                let area = state.space.area_around(next).or_else(|| state.space.area_from(next));
+                let Some(area) = area.filter(|area| area.first <= last) else { break };
                 let (short, caller) = state.space.info(area.first);
                 state.space.set_info(area.first, short | UNLIKE, caller);
-                next = Some(area.end());
+                next = area.end();
             }
             Ok(state.tree.change(virt, size, change, self.tlb, &mut state.tables))
         });
@@ -176,8 +181,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// [`BadArea`]. Nothing has changed then.
     pub fn unmap(&self, virt: VirtAddr) -> Result<(), BadArea> {
         let start = VirtAddr::new(virt.as_raw() - virt.as_raw() % PAGE_SIZE);
-        let page = self.page_of(start).ok_or(BadArea::Address(start))?;
-        let done = self.peek(|state| {
+        let (region, page) = self.locate(start).ok_or(BadArea::Address(start))?;
+        let done = self.peek(region, |state| {
             let Head { word, extent, .. } = state.busy_at(page, virt, Kind::is_mapping)?;
             if start != virt && Kind::of(block::short_of(word)) != Kind::Io {
                 return Err(BadArea::Address(virt));

@@ -164,7 +164,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(always)]
     pub fn unmap_ram(&self, virt: VirtAddr, pages: usize) -> Result<(), BadArea> {
         let window = self.ram.window.load(Ordering::Acquire);
-        let offset = virt.as_raw().wrapping_sub(self.virt_of(window).as_raw());
+        let offset = virt.as_raw().wrapping_sub(self.ram_virt(window).as_raw());
         if window == NONE || offset >= u64::from(BLOCKS * BLOCK_PAGES) * PAGE_SIZE {
             return self.unmap(virt);
         }
@@ -195,6 +195,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             self.ram.set_stale(block);
         }
         Ok(())
+    }
+
+    /// A page of the first region, where the window is.
+    #[inline(always)]
+    fn ram_virt(&self, page: Page) -> VirtAddr {
+        // It is: said where the compiler sees it, so that it is not checked later.
+        VirtAddr::new((self.config.start.as_raw() + u64::from(page) * PAGE_SIZE) & !(PAGE_SIZE - 1))
     }
 
     fn record(&self, block: u32) -> &Record {
@@ -237,7 +244,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             first = 0;
         }
         self.arch.publish_tables();
-        Some(self.virt_of(self.ram.window.load(Ordering::Relaxed) + block * BLOCK_PAGES + used))
+        Some(self.ram_virt(self.ram.window.load(Ordering::Relaxed) + block * BLOCK_PAGES + used))
     }
 
     /// Gives this CPU another block. The old one is left as it is: what was not cut counts as given back.
@@ -247,7 +254,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if self.ram.nr_stale() >= MANY {
             self.flush_ram();
         }
-        let next = || self.with_retry(|state| self.next_block(state));
+        let next = || self.with_retry(&self.first, |state| self.next_block(state));
         match next() {
             Err(VmallocError::NoSpace) if self.ram.nr_stale() > 0 => {
                 self.flush_ram();
@@ -286,7 +293,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if block == BLOCKS {
             return Err(VmallocError::NoSpace);
         }
-        let virt = self.virt_of(window + block * BLOCK_PAGES);
+        let virt = state.virt_of(window + block * BLOCK_PAGES);
         let table = state.tree.hold_table(virt, &mut state.tables)?;
         self.record(block).table.store(table.pfn().as_raw(), Ordering::Relaxed);
         state.ram.made += 1;
@@ -328,6 +335,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         }
         let stale = self.ram.stale.each_ref().map(|word| word.swap(0, Ordering::AcqRel));
         self.tlb.flush_everything(self.regime);
-        self.peek(|state| state.ram.idle.iter_mut().zip(stale).for_each(|(idle, stale)| *idle |= stale));
+        self.peek(&self.first, |state| state.ram.idle.iter_mut().zip(stale).for_each(|(idle, stale)| *idle |= stale));
     }
 }

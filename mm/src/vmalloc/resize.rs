@@ -6,7 +6,7 @@ use super::alloc::Batch;
 use super::area::{EXTRA, Kind, Run, UNLIKE};
 use super::block::{Page, TagStore};
 use super::pieces::Pieces;
-use super::{BadArea, Request, State, Vmalloc, VmallocError};
+use super::{BadArea, Region, Request, State, Vmalloc, VmallocError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
@@ -30,8 +30,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         if request.bytes == 0 {
             return self.free(virt).map(|()| None).map_err(VmallocError::Area);
         }
-        let page = self.first_page(virt)?;
-        let found = self.peek(|state| {
+        let (region, page) = self.first_page(virt)?;
+        let found = self.peek(region, |state| {
             state.busy_at(page, virt, Kind::owns_frames)?;
             Ok(state.space.area(page, virt))
         });
@@ -41,13 +41,13 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return Err(VmallocError::TooLarge(request.bytes));
         }
         if pages > area.pages {
-            let virt = self.grow(page, area.pages, pages, request)?;
+            let virt = self.grow(region, page, area.pages, pages, request)?;
             self.clear(virt, area.bytes, area.size(), request);
             return Ok(Some(virt));
         }
         if pages < area.pages && area.kind == Kind::Alloc {
             // Without memory to take a block apart it keeps what it has.
-            let shrunk = self.with(|state| {
+            let shrunk = self.with(region, |state| {
                 self.cut(state, page, pages)?;
                 state.nr_pages -= area.pages - pages;
                 Ok(())
@@ -55,7 +55,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             debug_assert!(matches!(shrunk, Ok(()) | Err(VmallocError::NoMemory)), "{shrunk:?}");
         }
         self.clear(virt, area.bytes, request.bytes, request);
-        self.with(|state| {
+        self.with(region, |state| {
             let (_, pages) = state.space.extent(page);
             state.space.set_extent(page, request.bytes, pages);
             Ok(())
@@ -81,8 +81,15 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     }
 
     /// Adds frames behind the `old` pages of an area until it has `pages`.
-    fn grow(&self, first: Page, old: u64, pages: u64, request: &Request) -> Result<VirtAddr, VmallocError> {
-        let (place, runs) = self.with_retry(|state| {
+    fn grow(
+        &self,
+        region: &Region<'a, A, S>,
+        first: Page,
+        old: u64,
+        pages: u64,
+        request: &Request,
+    ) -> Result<VirtAddr, VmallocError> {
+        let (place, runs) = self.with_retry(region, |state| {
             let runs = state.space.runs(first).count() as u32;
             let place = match state.space.extend(first, pages as Page + EXTRA) {
                 Ok(()) => first,
@@ -91,14 +98,14 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             Ok((place, runs))
         })?;
         // New frames first; what is there stays where it is until nothing can go wrong any more.
-        let grown = self.add(place, runs, old, pages, request).and_then(|()| {
+        let grown = self.add(region, place, runs, old, pages, request).and_then(|()| {
             if place == first {
                 Ok(())
             } else {
-                self.with_retry(|state| self.move_over(state, first, place, old, request))
+                self.with_retry(region, |state| self.move_over(state, first, place, old, request))
             }
         });
-        let finished = self.with(|state| {
+        let finished = self.with(region, |state| {
             if grown.is_ok() {
                 state.space.set_extent(place, request.bytes, pages);
                 state.nr_pages += pages - old;
@@ -109,14 +116,15 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                     state.space.free(place);
                 }
             }
-            Ok(())
+            Ok(state.virt_of(place))
         });
-        grown.and(finished).map(|()| self.virt_of(place))
+        grown.and(finished)
     }
 
     /// Takes frames and maps them behind the first `done` pages of an area, until it has `pages`.
     fn add(
         &self,
+        region: &Region<'a, A, S>,
         place: Page,
         mut runs: u32,
         mut done: u64,
@@ -126,7 +134,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         while done < pages {
             let mut batch = Batch::new();
             self.take(&mut batch, pages - done, request)?;
-            let added = self.with_retry(|state| self.append(state, place, runs, &batch, request.attributes));
+            let append = |state: &mut _| self.append(state, place, runs, &batch, request.attributes);
+            let added = self.with_retry(region, append);
             added.inspect_err(|_| self.give(&batch))?;
             done += batch.pages();
             runs += batch.nr_runs();
@@ -168,8 +177,8 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     ) -> Result<(), VmallocError> {
         let pieces = Pieces::of_area(&state.space, first, self.config.huge);
         let size = old * PAGE_SIZE;
-        state.tree.map_known(self.virt_of(place), size, pieces, request.attributes, &mut state.tables)?;
-        let unmapped = state.tree.unmap(self.virt_of(first), old * PAGE_SIZE, self.tlb, &mut state.tables)?;
+        state.tree.map_known(state.virt_of(place), size, pieces, request.attributes, &mut state.tables)?;
+        let unmapped = state.tree.unmap(state.virt_of(first), old * PAGE_SIZE, self.tlb, &mut state.tables)?;
         let (kind, (_, caller)) = (state.space.kind(first), state.space.info(first));
         state.space.set_info(place, kind as u32 | UNLIKE, caller);
         state.last_move = Some(unmapped.stamp());
@@ -184,7 +193,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     fn cut(&self, state: &mut State<'a, A, S>, first: Page, keep: u64) -> Result<(), VmallocError> {
         let (bytes, pages) = state.space.extent(first);
         let Some(cut) = pages.checked_sub(keep).filter(|cut| *cut > 0) else { return Ok(()) };
-        let tail = self.virt_of(first + keep as Page);
+        let tail = state.virt_of(first + keep as Page);
         let unmapped = state.tree.unmap(tail, cut * PAGE_SIZE, self.tlb, &mut state.tables)?;
         if state.last_move.is_some_and(|moved| !self.tlb.is_past(moved)) {
             self.tlb.flush_everything(self.regime);

@@ -4,7 +4,7 @@
 use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
 use super::block::{self, Head, Page, TagStore};
 use super::pieces::Pieces;
-use super::{State, Vmalloc};
+use super::{Region, State, Vmalloc};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
@@ -23,27 +23,28 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             return None;
         }
         let pages = bytes.div_ceil(PAGE_SIZE);
-        let first = self.peek_here(|state| {
+        let region = self.home();
+        let found = self.peek_here(region, |state| {
             let (first, head) = self.take_from_shelf(state, pages)?;
             let word = block::busy(head.word, kind as u32);
             let head = Head { word, note: caller, extent: extent(bytes, pages), ..head };
             state.space.tags_mut().set_head(first, head);
             state.nr_areas += 1;
             state.nr_pages += pages;
-            Some(first)
+            Some((first, state.virt_of(first)))
         });
-        let first = first.flatten()?;
+        let (first, virt) = found.flatten()?;
         if gfp.contains(Gfp::ZERO) {
-            self.zero(first, pages);
+            self.zero(region, first, pages);
         }
-        Some(self.virt_of(first))
+        Some(virt)
     }
 
     /// An area of so many pages from the shelf, mapped.
     #[inline(always)]
     fn take_from_shelf(&self, state: &mut State<'a, A, S>, pages: u64) -> Option<(Page, Head)> {
         let (first, head) = state.shelf.take(&mut state.space, pages + u64::from(EXTRA))?;
-        let (virt, run) = (self.virt_of(first), Run::from_word(head.run));
+        let (virt, run) = (state.virt_of(first), Run::from_word(head.run));
         let mapped = if u64::from(run.pages) == pages && self.config.huge {
             state.tree.map_unused(virt, run.first.addr(), pages * PAGE_SIZE, Attributes::DATA, &mut state.tables)
         } else {
@@ -61,15 +62,15 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(never)]
     fn map_runs(&self, state: &mut State<'a, A, S>, first: Page, size: u64) -> Result<(), MapError> {
         let pieces = Pieces::of_area(&state.space, first, self.config.huge);
-        state.tree.map_known(self.virt_of(first), size, pieces, Attributes::DATA, &mut state.tables)
+        state.tree.map_known(state.virt_of(first), size, pieces, Attributes::DATA, &mut state.tables)
     }
 
     /// Fills an area, which is ours, with zeros. Not under the lock: that takes long.
     #[inline(never)]
-    fn zero(&self, first: Page, pages: u64) {
+    fn zero(&self, region: &Region<'a, A, S>, first: Page, pages: u64) {
         let (mut index, mut done) = (0, 0);
         while done < pages
-            && let Some(run) = self.peek(|state| state.space.run(first, index))
+            && let Some(run) = self.peek(region, |state| state.space.run(first, index))
         {
             // SAFETY: the frames are RAM of this arch, by the source's promise, and the new area's, whose owner does not
             // know of it yet.
@@ -83,7 +84,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     pub(super) fn put_away(&self, state: &mut State<'a, A, S>, first: Page, head: Head) {
         let (_, pages) = extent_of(head.extent);
         let size = pages * PAGE_SIZE;
-        let unmapped = state.tree.unmap_for_now(self.virt_of(first), size, self.tlb, &mut state.tables);
+        let unmapped = state.tree.unmap_for_now(state.virt_of(first), size, self.tlb, &mut state.tables);
         debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped: {unmapped:?}");
         let is_plain = block::short_of(head.word) & UNLIKE == 0
             && pages + u64::from(EXTRA) == u64::from(block::pages_of(head.word));

@@ -40,15 +40,15 @@ fn nothing_comes_back_while_the_flush_is_under_way() {
     let mut tables = &frames;
     let root = PageTable::new(&host, Regime::Upper, &mut tables).unwrap().root();
     let start = VirtAddr::new(0xffff_8000_0000_0000);
-    let config = Config { start, size: 1 << 30, ram_pages: 64, lazy_pages: 1000, huge: true };
+    let config = Config { start, size: 1 << 30, ram_pages: 64, lazy_pages: 1000, huge: true, regions: 1 };
     // SAFETY: the tree was just made, and nobody else changes it.
     let vmalloc = unsafe { Vmalloc::new(&host, &frames, &tlb, root, Regime::Upper, config) };
     let read_only = Request { attributes: crate::pgtable::Attributes::RODATA, ..Request::new(PAGE_SIZE, Gfp::KERNEL) };
     let put_away = vmalloc.alloc(&Request::new(3 * PAGE_SIZE, Gfp::KERNEL)).unwrap();
     let queued = vmalloc.alloc(&read_only).unwrap();
     [put_away, queued].into_iter().for_each(|virt| vmalloc.free(virt).unwrap());
-    let reap = || vmalloc.peek(|state| vmalloc.reap(state, 64, 64)).unwrap();
-    vmalloc.peek(|state| state.make_due(tlb.stamp(Regime::Upper)));
+    let reap = || vmalloc.peek(vmalloc.home(), |state| vmalloc.reap(state, 64, 64)).unwrap();
+    vmalloc.peek(vmalloc.home(), |state| state.make_due(tlb.stamp(Regime::Upper)));
     assert_eq!((reap(), *frames.1.lock().unwrap()), (0, 0));
     tlb.flush_everything(Regime::Upper);
     assert_eq!((reap(), *frames.1.lock().unwrap()), (4, 4));

@@ -110,7 +110,7 @@ pub(crate) struct Machine {
 
 pub(crate) fn config(frames: u64) -> Config {
     let start = VirtAddr::new(START);
-    Config { start, size: 1 << 30, ram_pages: frames, lazy_pages: 64, huge: true }
+    Config { start, size: 1 << 30, ram_pages: frames, lazy_pages: 64, huge: true, regions: 1 }
 }
 
 impl Machine {
@@ -228,10 +228,12 @@ impl Machine {
         self.check();
         let usage = self.vmalloc.usage();
         assert_eq!((usage.lazy_pages, usage.pages), (0, 0));
-        assert_eq!(usage.free_address_pages, self.vmalloc.config().size / PAGE_SIZE);
-        // Level 1, one of level 2, and of level 3 as many as address space was ever used for.
+        let (size, regions) = (self.vmalloc.config().size, self.vmalloc.config().regions as u64);
+        assert_eq!(usage.free_address_pages, size / PAGE_SIZE * regions);
+        // Level 1, one of level 2, and of level 3 as many as address space was ever used for; and two frames for each
+        // region but the first.
         let tables = self.source.in_use() - usage.tag_frames - self.idle;
-        assert!(tables <= 2 + self.vmalloc.config().size.div_ceil(2 << 20), "{tables} tables");
+        assert!(tables <= regions * (4 + size.div_ceil(2 << 20)) - 2, "{tables} tables");
     }
 }
 

@@ -71,6 +71,14 @@ fn random_calls_where_memory_and_addresses_are_short() {
 }
 
 #[test]
+fn random_calls_of_cpus_with_regions() {
+    // The last CPU shares the first one's.
+    run(0xabad_1dea, 4096, Config { regions: CPUS - 1, ..config(4096) }, 40);
+    let small = Config { size: 512 * PAGE_SIZE, lazy_pages: 1000, regions: CPUS, ..config(1024) };
+    run(0x5eed_cafe, 1024, small, 40);
+}
+
+#[test]
 fn random_calls_without_large_descriptors() {
     run(0xfeed_f00d, 4096, Config { huge: false, ..config(4096) }, 40);
 }
