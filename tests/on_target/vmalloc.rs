@@ -366,7 +366,8 @@ mod on_target {
         // The stacks of CPUs are areas too.
         let (areas, pages) = (stacks::all().count() as u64, stacks::total_bytes() / PAGE_SIZE);
         check((usage.areas, usage.pages, usage.lazy_pages) == (areas, pages, 0), "areas are left")?;
-        let taken = vmalloc.config().size / PAGE_SIZE - usage.free_address_pages;
+        let config = vmalloc.config();
+        let taken = config.regions as u64 * (config.size / PAGE_SIZE) - usage.free_address_pages;
         // A single page between two areas is the first one's.
         let least = pages + areas * GUARD_PAGES;
         check((least..=least + areas).contains(&taken), "addresses are missing")?;

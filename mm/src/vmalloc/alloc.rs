@@ -282,11 +282,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
                 added.inspect_err(|_| self.give(&batch))
             });
             if let Err(error) = more {
-                let undone = self.with(region, |state| {
+                self.peek(region, |state| {
                     let head = state.space.tags().head(first);
-                    self.retire(state, first, head)
+                    self.retire(state, first, head);
                 });
-                debug_assert!(undone.is_ok(), "{undone:?}");
                 return Err(error);
             }
             done += batch.pages();
@@ -385,7 +384,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             let (_, pages) = extent_of(head.extent);
             state.nr_areas -= 1;
             state.nr_pages -= pages;
-            self.put_away(state, page, head);
+            self.retire(state, page, head);
             let is_quiet = !state.has_due() && state.unflushed() <= state.quota;
             Ok(!is_quiet && self.settle(state, pages))
         });
@@ -399,16 +398,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(always)]
     pub(super) fn first_page(&self, virt: VirtAddr) -> Result<(&Region<'a, A, S>, Page), BadArea> {
         self.locate(virt).filter(|_| virt.is_aligned(PAGE_SIZE)).ok_or(BadArea::Address(virt))
-    }
-
-    /// Unmaps an area, which from now on waits.
-    #[inline(always)]
-    fn retire(&self, state: &mut State<'a, A, S>, first: Page, head: Head) -> Result<(), VmallocError> {
-        let (_, pages) = extent_of(head.extent);
-        let size = pages * PAGE_SIZE;
-        let unmapped = state.tree.unmap(state.virt_of(first), size, self.tlb, &mut state.tables)?;
-        state.lazy.push(&mut state.space, first, head, pages, unmapped.stamp());
-        Ok(())
     }
 }
 

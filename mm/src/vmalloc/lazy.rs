@@ -17,6 +17,8 @@ use crate::tlb::Stamp;
 
 /// Blocks that one call gives back at most.
 pub(super) const MOST_BLOCKS: u32 = 64;
+/// And so many more for the pages of the area that it frees.
+const MOST_OWN: u64 = 1024;
 
 /// See the head of this file. The links are in the tags.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl<A: Arch, S: PageSource> State<'_, A, S> {
 
     /// Whether something is to be given back as soon as TLBs have forgotten it.
     pub(super) const fn has_due(&self) -> bool {
-        self.lazy.ends.is_some() || self.shelf.has_old()
+        self.lazy.ends.is_some() || self.shelf.has_old() || !self.dying.is_empty()
     }
 
     /// Everything that was freed so far is due, at a moment when it is unmapped.
@@ -112,9 +114,12 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// the caller then does.
     #[inline(never)]
     pub(super) fn settle(&self, state: &mut State<'a, A, S>, pages: u64) -> bool {
+        if !state.dying.is_empty() {
+            self.unmap_more(state);
+        }
         let areas = if state.shelf.pages() > state.quota { MOST_BLOCKS } else { 2 };
-        // At least as many as begin to wait: else frames would pile up where memory is in pieces.
-        self.reap(state, areas, MOST_BLOCKS + pages as u32);
+        // As many as begin to wait, if that is not too much: else frames would pile up where memory is in pieces.
+        self.reap(state, areas, MOST_BLOCKS + pages.min(MOST_OWN) as u32);
         let waiting = state.unflushed().max(state.shelf.pages());
         if waiting <= state.quota {
             self.reduce_quota(state, waiting);
@@ -230,6 +235,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             let freed = self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
             freed.max(state.free_addresses() - before)
         };
+        for region in self.regions() {
+            // All of it, but others get the lock in between.
+            while self.peek(region, |state| self.unmap_more(state)) == Some(true) {}
+        }
         // One flush for all regions.
         let needs = self.regions().filter_map(|region| self.peek(region, prepare).flatten());
         match needs.reduce(|one, other| one | other) {

@@ -35,7 +35,7 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
             self.peek(region, |state| {
                 usage.areas += state.nr_areas;
                 usage.pages += state.nr_pages;
-                usage.lazy_pages += state.lazy.pages() + state.shelf.pages();
+                usage.lazy_pages += state.lazy.pages() + state.shelf.pages() + state.dying.pages();
                 usage.free_address_pages -= u64::from(self.pages) - state.free_addresses();
                 usage.tag_frames += state.space.tags().nr_frames();
             });
@@ -80,7 +80,8 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
         let mut free = found.iter_mut();
         for region in self.regions() {
             self.peek(region, |state| {
-                let waiting = state.lazy.iter(&state.space).chain(state.shelf.iter(&state.space));
+                let (space, dying) = (&state.space, &state.dying);
+                let waiting = state.lazy.iter(space).chain(state.shelf.iter(space)).chain(dying.iter(space));
                 for (page, slot) in waiting.zip(&mut free) {
                     let pages = state.space.block_at(page).pages;
                     *slot = Some((state.virt_of(page), u64::from(pages - EXTRA + 1) * PAGE_SIZE));

@@ -17,6 +17,7 @@ use super::block::Page;
 use super::lazy::Queue;
 use super::pool::Pool;
 use super::ram::Blocks;
+use super::retire::Dying;
 use super::shelf::Shelf;
 use super::space::Space;
 use super::tags::Tags;
@@ -197,6 +198,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             tables: Frames(self.source),
             lazy: Queue::new(),
             shelf: Shelf::new(),
+            dying: Dying::new(),
             pool: Pool::new(),
             ram: Blocks::new(),
             last_move: None,

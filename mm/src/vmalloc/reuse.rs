@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Areas from the [`Shelf`](super::shelf::Shelf): mapped again as they were.
 
-use super::area::{EXTRA, Kind, Run, UNLIKE, extent, extent_of};
+use super::area::{EXTRA, Kind, Run, extent};
 use super::block::{self, Head, Page, TagStore};
 use super::pieces::Pieces;
 use super::{Region, State, Vmalloc};
@@ -76,21 +76,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             // know of it yet.
             unsafe { self.arch.fill(run.first.addr(), u64::from(run.pages) * PAGE_SIZE, 0) };
             (index, done) = (index + 1, done + u64::from(run.pages.max(1)));
-        }
-    }
-
-    /// Unmaps an area, whose tags begin with `head`, and puts it where the next of that length finds it; or lets it wait.
-    #[inline(always)]
-    pub(super) fn put_away(&self, state: &mut State<'a, A, S>, first: Page, head: Head) {
-        let (_, pages) = extent_of(head.extent);
-        let size = pages * PAGE_SIZE;
-        let unmapped = state.tree.unmap_for_now(state.virt_of(first), size, self.tlb, &mut state.tables);
-        debug_assert!(unmapped.is_ok(), "a whole area needs no table to be unmapped: {unmapped:?}");
-        let is_plain = block::short_of(head.word) & UNLIKE == 0
-            && pages + u64::from(EXTRA) == u64::from(block::pages_of(head.word));
-        let is_put = is_plain && state.shelf.put(&mut state.space, first, Head { extent: extent(0, pages), ..head });
-        if !is_put {
-            state.lazy.push(&mut state.space, first, head, pages, self.tlb.stamp(self.regime));
         }
     }
 }

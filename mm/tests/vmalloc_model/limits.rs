@@ -154,3 +154,43 @@ fn a_call_gives_back_a_bounded_number_of_blocks() {
     assert!(calls >= 10);
     machine.tear_down();
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "too much memory")]
+fn a_long_area_is_unmapped_by_parts() {
+    const PAGES: u64 = 20_000;
+    for huge in [false, true] {
+        let mut machine = Machine::with(24_000, Config { lazy_pages: 1 << 20, huge, ..config(24_000) });
+        let small = [(); 8].map(|()| machine.alloc(&pages(1)).unwrap());
+        // Not through the machine, which would write to all of it.
+        let long = machine.vmalloc.alloc(&pages(PAGES)).unwrap();
+        let is_mapped = |machine: &Machine, page: u64| {
+            machine.vmalloc.translate(VirtAddr::new(long.as_raw() + page * PAGE_SIZE)).is_some()
+        };
+        assert!(is_mapped(&machine, PAGES - 1));
+        machine.vmalloc.free(long).unwrap();
+        assert_eq!(machine.vmalloc.free(long), Err(BadArea::None(long)), "freed twice");
+        assert!(machine.vmalloc.find(long).is_none());
+        assert_eq!(machine.vmalloc.usage().lazy_pages, PAGES);
+        machine.check();
+        // By blocks it is 40 descriptors, and done; by pages not.
+        assert!(!is_mapped(&machine, 0));
+        let mapped = |machine: &Machine| (0..PAGES).filter(|page| is_mapped(machine, *page)).count() as u64;
+        let mut left = mapped(&machine);
+        assert_eq!(left > 0, !huge);
+        for virt in small {
+            machine.free(virt);
+            let now = mapped(&machine);
+            assert!(now <= left && left - now <= 8192);
+            assert!(left == 0 || now < left);
+            left = now;
+        }
+        assert_eq!(left, 0);
+        machine.vmalloc.purge();
+        // Another one, and nobody frees anything behind it.
+        let long = machine.vmalloc.alloc(&pages(PAGES)).unwrap();
+        machine.vmalloc.free(long).unwrap();
+        machine.vmalloc.purge();
+        machine.tear_down();
+    }
+}
