@@ -157,6 +157,8 @@ mutant "vmalloc: an area that moved is handed on" vmalloc/resize.rs 1 'kind as u
 mutant "vmalloc: a mapping of a moment, no barriers at the end" vmalloc/ram.rs 1 'self\.arch\.publish_tables\(\);' "$nothing"
 mutant "vmalloc: a mapping of a moment is undone without a DSB" vmalloc/ram.rs 1 "$stores" "$nothing"
 mutant "vmalloc: blocks of such mappings are used again without a flush" vmalloc/ram.rs 1 'self\.tlb\.flush_everything\(self\.regime\);' "$nothing"
+mutant "vmalloc: what is unmapped in part is given back" vmalloc/retire.rs 1 'if stop < end' 'if false'
+mutant "vmalloc: of what was unmapped in part the rest is forgotten" vmalloc/retire.rs 1 '\(done \* PAGE_SIZE|virt \+ done \* PAGE_SIZE' 'virt'
 # Memory for devices: what is cleaned and invalidated, for whom, and when.
 mutant "dma: map does not clean" dma/stream.rs 1 'self\.maintain\(CacheOp::Clean, phys, size\);' "$nothing"
 mutant "dma: map invalidates instead" dma/stream.rs 1 'CacheOp::Clean, phys, size' 'CacheOp::Invalidate, phys, size'

@@ -3,16 +3,16 @@
 //!
 //! ```text
 //!   TTBR1  0xffff_0000_0000_0000  direct map: RAM at a constant offset, read-write, never executable
-//!          0xffff_8000_0000_0000  vmalloc, ioremap, stacks
+//!          0xffff_8000_0000_0000  vmalloc, ioremap, stacks: 512 GiB for each region of CPUs, at most half of them used
 //!          0xffff_ffff_8000_0000  the kernel image, W^X
 //!          0xffff_ffff_9000_0000  windows: boot-time views, and the console's registers for good
-//!          0xffff_ffff_a000_0000  stacks, each behind a guard page
 //!          0xffff_ffff_b000_0000  registers of devices
 //!   TTBR0  empty (an identity map of one page while booting)
 //! ```
 
 use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::pgtable::Attributes;
+use mm::vmalloc::{MOST_REGIONS, REGION_STRIDE};
 
 /// Where physical address 0 appears in the direct map.
 pub const DIRECT_MAP: u64 = 0xffff_0000_0000_0000;
@@ -24,6 +24,8 @@ pub const VMALLOC_START: u64 = 0xffff_8000_0000_0000;
 pub const VMALLOC_END: u64 = 0xffff_c000_0000_0000;
 /// Where the image is linked.
 pub const IMAGE: u64 = 0xffff_ffff_8000_0000;
+
+const _: () = assert!(VMALLOC_START + MOST_REGIONS as u64 * REGION_STRIDE <= VMALLOC_END);
 
 /// The windows: six level 3 tables' worth of pages that the boot tables leave for Rust to fill.
 pub const WINDOWS: u64 = 0xffff_ffff_9000_0000;
