@@ -93,9 +93,7 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("init_on_free") => options.fill.on_free = switch(value, options.fill.on_free),
                 Some(value) if param.is("page_poison") => options.fill.poison = switch(value, options.fill.poison),
                 Some(value) if param.is("fail_page_alloc") => options.faults = Faults::parse(value).or(options.faults),
-                Some(value) if param.is("top") => {
-                    options.top = value.parse().ok().filter(|ms| *ms > 0).or(options.top)
-                }
+                Some(value) if param.is("top") => options.top = value.parse().ok().filter(|ms| *ms > 0).or(options.top),
                 Some(value) if param.is("run") => options.run = Some(value),
                 Some(value) if param.is("slab_tiny") => options.slab_tiny = is_on(value).or(options.slab_tiny),
                 Some(value) if param.is("slub_debug") => {
