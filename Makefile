@@ -10,7 +10,7 @@ export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE FIRMWARE_DIR BAUD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run vng log gdb image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants planted doc clean
+.PHONY: help setup run vng log top report gdb image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants planted doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -33,6 +33,11 @@ log: ## Boot with structured records and show them: LOG_UART=1 ...; CAPTURE=file
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@if [ -n "$(CAPTURE)" ]; then firmware/tools/decode-log <"$(CAPTURE)"; \
 	else LOG=1 cargo run --quiet --release --package firmware --target $(TARGET); fi
+
+top: ## Watch the memory of a machine in QEMU, live: zones, caches, vmalloc, TLB, what is free where; DEV=/dev/ttyUSB0 for a board
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@cargo run --quiet --package tools --features top --bin top -- target/$(TARGET)/release/firmware $(DEV)
 
 gdb: ## A machine in QEMU under gdb, with `quire buddy|slab|vmalloc|tables|bt`; ATTACH=localhost:1234 to one that runs; PROFILE=gdb for optimised code
 	@$(SETUP) gdb
