@@ -39,6 +39,11 @@ top: ## Watch the memory of a machine in QEMU, live: zones, caches, vmalloc, TLB
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@cargo run --quiet --package tools --features top --bin top -- target/$(TARGET)/release/firmware $(DEV)
 
+report: ## Measure, and write target/report/index.html: beside Linux, latencies, fragmentation, CPUs, overhead, booting (minutes)
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@firmware/tools/report.sh target/$(TARGET)/release/firmware
+
 gdb: ## A machine in QEMU under gdb, with `quire buddy|slab|vmalloc|tables|bt`; ATTACH=localhost:1234 to one that runs; PROFILE=gdb for optimised code
 	@$(SETUP) gdb
 	@cargo build --quiet --profile $(or $(PROFILE),dev) --package firmware --target $(TARGET)
