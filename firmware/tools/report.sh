@@ -13,7 +13,7 @@ machine() { env QUIET=1 "$@" "$root/firmware/tools/qemu.sh" "$elf" </dev/null 2>
 say "benchmarks on the target"
 # In parts, so that one that a machine is too small for leaves the others be.
 benches=
-for name in pg km_hot km_sized kmc km_batch1000_ km_trace km_foot pt vm_hot vm_trace vmap vm_map vrealloc kv dma; do benches+="bench $name; "; done
+for name in pg km_hot km_sized kmc km_batch1000_ km_trace km_trace_p999 km_foot pt vm_hot vm_trace vm_trace_p999 vmap vm_map vrealloc kv dma; do benches+="bench $name; "; done
 machine ICOUNT=1 CPU="${CPU:-cortex-a72}" MEM="${MEM:-2G}" TIMEOUT=600 RUN="${benches}exit 0" >"$data/target.log" ||
     { tail -n 5 "$data/target.log"; exit 1; }
 grep -a '^{"bench"' "$data/target.log" >"$data/target.jsonl"
