@@ -10,7 +10,7 @@ export BOARD DTB LOADER MEM SMP CPU GIC EL2 APPEND RUN ICOUNT QEMU_ARGS TIMEOUT
 export LOG LOG_UART LOG_FILE FIRMWARE_DIR BAUD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run vng log image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants planted doc clean
+.PHONY: help setup run vng log top report gdb image flash chainboot monitor bench bench-host test test-quick soak check test-host test-miri test-fuzz test-target test-trees mutants planted doc clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -22,7 +22,7 @@ setup: ## Install what is missing to build and run (says what)
 
 run: ## Boot in QEMU: BOARD=virt|rpi4|rpi3 MEM=512M RUN="meminfo; exit" ...
 	@$(SETUP) run
-	@cargo run --quiet --release --package firmware --target $(TARGET)
+	@cargo run --quiet --profile $(or $(PROFILE),release) --package firmware --target $(TARGET)
 
 vng: ## As virtme-ng: boot, run the tests that APPEND names, end with their status: APPEND='test_vmalloc.run_test_mask=0xFFFF'
 	@$(SETUP) run
@@ -33,6 +33,21 @@ log: ## Boot with structured records and show them: LOG_UART=1 ...; CAPTURE=file
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@if [ -n "$(CAPTURE)" ]; then firmware/tools/decode-log <"$(CAPTURE)"; \
 	else LOG=1 cargo run --quiet --release --package firmware --target $(TARGET); fi
+
+top: ## Watch the memory of a machine in QEMU, live: zones, caches, vmalloc, TLB, what is free where; DEV=/dev/ttyUSB0 for a board
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@cargo run --quiet --package tools --features top --bin top -- target/$(TARGET)/release/firmware $(DEV)
+
+report: ## Measure, and write target/report/index.html: beside Linux, latencies, fragmentation, CPUs, overhead, booting (minutes)
+	@$(SETUP) run
+	@cargo build --quiet --release --package firmware --target $(TARGET)
+	@firmware/tools/report.sh target/$(TARGET)/release/firmware
+
+gdb: ## A machine in QEMU under gdb, with `quire buddy|slab|vmalloc|tables|bt`; ATTACH=localhost:1234 to one that runs; PROFILE=gdb for optimised code
+	@$(SETUP) gdb
+	@cargo build --quiet --profile $(or $(PROFILE),dev) --package firmware --target $(TARGET)
+	@firmware/tools/gdb.sh $(if $(ATTACH),attach,start) target/$(TARGET)/$(patsubst dev,debug,$(or $(PROFILE),dev))/firmware $(ATTACH)
 
 image: ## Build target/kernel8.img, for QEMU, U-Boot and the Pi; with FIRMWARE_DIR= also target/rpi4/sdcard.img
 	@$(SETUP) $(if $(FIRMWARE_DIR),card,run)

@@ -88,6 +88,8 @@ for ring in "${rings[@]}"; do
     check) step "format, clippy, rustdoc" lint ;;
     host)
         step "host tests" cargo test --quiet --workspace
+        step "host tests: top" cargo test --quiet -p tools --features top --bin top
+        step "host tests: report" cargo test --quiet -p tools --features report --bin report
         step "example: an arena" cargo run --quiet -p mm --example arena
         ;;
     trees) step "real device trees" trees ;;

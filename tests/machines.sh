@@ -50,6 +50,12 @@ late_pages() { env APPEND=mem=64M cargo test --quiet --release --target $target 
 step "memory added late: tests" late_pages
 step "memblock=debug" expects 0 '^memblock: memory 0x20000000 bytes' exit APPEND=memblock=debug
 
+# The debug build, whose types gdb reads memory by.
+gdb_reads() {
+    cargo build --quiet --target $target -p firmware && tests/gdb.sh target/$target/debug/firmware
+}
+step "gdb reads what the console says" gdb_reads
+
 # The example that takes nothing but mm: its own boot code, so no runner of ours.
 embedded() {
     said=$(timeout "$TIMEOUT" qemu-system-aarch64 -M virt -cpu cortex-a72 -display none -nic none -serial stdio \

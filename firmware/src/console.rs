@@ -12,13 +12,16 @@ mod session;
 
 pub use self::session::{Failure, Session};
 use crate::boot::Machine;
-use crate::{modules, output, pipe};
+use crate::{modules, output, pipe, top};
 
 /// Shown before each command.
 const PROMPT: &str = "quire> ";
 
 /// Runs the commands of `run=`, then those that are typed, until `exit`.
 pub fn run(machine: &'static Machine) -> ! {
+    if let Some(ms) = machine.options.top {
+        top::start(machine, ms);
+    }
     let mut session = Session::new(machine);
     for (module, values) in modules::requested(machine.options.text()) {
         if let Err(why) = (module.run)(&values, &mut || session.is_closed()) {

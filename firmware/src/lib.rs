@@ -86,6 +86,8 @@ pub mod tick;
 #[cfg(target_os = "none")]
 pub mod time;
 #[cfg(target_os = "none")]
+mod top;
+#[cfg(target_os = "none")]
 pub mod translate;
 #[cfg(target_os = "none")]
 pub mod vmalloc;

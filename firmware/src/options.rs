@@ -46,6 +46,8 @@ pub struct Options<'a> {
     pub faults: Option<Faults>,
     /// `maxcpus=N`, `nosmp`: use no more than this many CPUs.
     pub max_cpus: Option<usize>,
+    /// `top=MS`: send what `make top` shows every so many milliseconds.
+    pub top: Option<u64>,
     /// `run="command; command"`: console commands to run first.
     pub run: Option<&'a str>,
     /// `slab_tiny=0|1`: whether the slab saves memory first; by RAM for each CPU if it is not given.
@@ -91,6 +93,7 @@ impl<'a> Options<'a> {
                 Some(value) if param.is("init_on_free") => options.fill.on_free = switch(value, options.fill.on_free),
                 Some(value) if param.is("page_poison") => options.fill.poison = switch(value, options.fill.poison),
                 Some(value) if param.is("fail_page_alloc") => options.faults = Faults::parse(value).or(options.faults),
+                Some(value) if param.is("top") => options.top = value.parse().ok().filter(|ms| *ms > 0).or(options.top),
                 Some(value) if param.is("run") => options.run = Some(value),
                 Some(value) if param.is("slab_tiny") => options.slab_tiny = is_on(value).or(options.slab_tiny),
                 Some(value) if param.is("slub_debug") => {
@@ -201,6 +204,7 @@ fn is_known(param: &Param<'_>) -> bool {
         Some(value) if param.is("fail_page_alloc") => Faults::parse(value).is_some(),
         Some(value) if param.is("slub_debug") => DebugSpec::parse(value).is_ok(),
         Some(value) if param.is("failslab") => FailSlab::parse(value).is_some(),
+        Some(value) if param.is("top") => value.parse::<u64>().is_ok_and(|ms| ms > 0),
         Some(value) if param.is("maxcpus") || param.is("swiotlb") => value.parse::<usize>().is_ok(),
         Some(value) => param.is("run") || param.is("console") || (param.is("memblock") && value == "debug"),
         None => {

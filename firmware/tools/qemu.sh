@@ -132,8 +132,8 @@ machine() {
     return $status
 }
 keep() { if [ -n "${LOG_FILE:-}" ]; then tee "$LOG_FILE"; else cat; fi; }
-# Without a terminal: plain lines, as every other program prints them.
-plain() { if [ -t 3 ]; then cat; else sed -u 's/\r$//'; fi; }
+# Without a terminal: plain lines, as every other program prints them; but every byte for `top`, which says so by RAW=1.
+plain() { if [ -t 3 ] || [ -n "${RAW:-}" ]; then cat; else sed -u 's/\r$//'; fi; }
 exec 3>&1
 if [ -z "$decoded" ]; then
     machine | plain | tee "$log"

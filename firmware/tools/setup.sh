@@ -5,7 +5,8 @@
 #
 #   setup.sh run     Rust target, objcopy, QEMU >= 9 with raspi4b, dtc, and the Raspberry Pi trees
 #   setup.sh card    the same, and mtools
-#   setup.sh target  the same, and U-Boot for QEMU, mtools
+#   setup.sh gdb     as for run, and gdb for AArch64
+#   setup.sh target  as for run, and U-Boot for QEMU, mtools, gdb
 #   setup.sh test    the same, and what all tests need: procps, nightly's Miri, cargo-fuzz
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -127,8 +128,9 @@ rust
 qemu
 package dtc device-tree-compiler
 real_trees
-[ "$need" = run ] || [ "$need" = card ] || [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || { apt_update; apt_install u-boot-qemu; }
-[ "$need" = run ] || package mcopy mtools
+case $need in run | card | gdb) ;; *) [ -e /usr/lib/u-boot/qemu_arm64/u-boot.bin ] || { apt_update; apt_install u-boot-qemu; } ;; esac
+case $need in run | gdb) ;; *) package mcopy mtools ;; esac
+case $need in gdb | target | test) package gdb-multiarch gdb-multiarch ;; esac
 if [ "$need" = test ]; then
     package free procps
     have rustup && rustup toolchain list | grep -q '^nightly' || die "the tests need nightly Rust for Miri and fuzzing: rustup toolchain install nightly"

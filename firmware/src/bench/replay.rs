@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What benches of a trace have in common: its entries made beforehand, and each operation measured by itself.
 
+use core::fmt;
+
 use super::trace::{SEED, Trace};
 use super::{Buffer, Context, counter};
 use crate::console::Failure;
@@ -79,8 +81,21 @@ impl Costs {
             };
             let (p50, p99, p999, most) = (at(500), at(990), at(999), at(1000));
             context.note(format_args!("{name} {what}: p50 {p50}, p99 {p99}, p99.9 {p999}, most {most}"))?;
+            context.note(format_args!("{name} {what}: from {}", Histogram(counts)))?;
             context.report(format_args!("{name}_p999_{what}"), u64::from(p999), 1, "instructions")?;
         }
         Ok(())
+    }
+}
+
+/// Sorted costs by quarters of a power of two: `FROM:COUNT FROM:COUNT ..`.
+struct Histogram<'a>(&'a [u32]);
+
+impl fmt::Display for Histogram<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = |cost: &u32| cost & !u32::MAX.checked_shr(cost.leading_zeros() + 3).unwrap_or(0);
+        self.0
+            .chunk_by(|a, b| from(a) == from(b))
+            .try_for_each(|part| write!(f, "{}:{} ", part.first().map_or(0, from), part.len()))
     }
 }

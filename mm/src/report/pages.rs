@@ -178,6 +178,17 @@ pub struct Cell {
 pub const CELLS_PER_LINE: usize = 64;
 
 impl Cell {
+    /// It in a byte, for those who draw it elsewhere: below, the order of the largest free block plus 1; above that, how
+    /// much of it is free, in fifteenths rounded up. 255 where there is no RAM.
+    #[must_use]
+    pub fn to_byte(self) -> u8 {
+        if self.ram == 0 {
+            return u8::MAX;
+        }
+        let share = (self.free.min(self.ram) * 15).div_ceil(self.ram);
+        (share as u8) << 4 | self.largest & 0xf
+    }
+
     /// How a cell looks: a colour for its largest free block, a block character for how much of it is free.
     fn write<W: fmt::Write>(self, w: &mut W) -> fmt::Result {
         if self.ram == 0 {
