@@ -7,12 +7,12 @@
 //!
 //! Whoever takes a hint out of a hoard sees to the word that it named: so no word with a block is forgotten.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::AtomicU64;
 
 use crate::addr::{NR_ORDERS, Order};
 use crate::buddy::Mobility;
 use crate::gfp::Gfp;
-use crate::page_alloc::map::AtomicPlace;
+use crate::page_alloc::map::{AtomicPlace, Place};
 
 /// Blocks of up to this order are hoarded.
 pub(super) const MAX_HOARD_ORDER: usize = 5;
@@ -55,15 +55,19 @@ impl List {
     }
 
     /// The first block of each kind in a word: a bit for each block of its order.
+    #[inline(always)]
     pub(super) const fn blocks(self) -> u64 {
-        match self.order() {
-            0 => !0,
-            1 => 0x5555_5555_5555_5555,
-            2 => 0x1111_1111_1111_1111,
-            3 => 0x0101_0101_0101_0101,
-            4 => 0x0001_0001_0001_0001,
-            _ => 0x0000_0001_0000_0001,
-        }
+        /// For every order that is hoarded, and some more, which saves a comparison.
+        const BLOCKS: [u64; 8] = {
+            let (mut blocks, mut order) = ([1; 8], 0);
+            while order < 6 {
+                blocks[order] = u64::MAX / (u64::MAX >> (64 - (1 << order)));
+                order += 1;
+            }
+            blocks
+        };
+        #[expect(clippy::indexing_slicing, reason = "reduced to what there is")]
+        BLOCKS[self.order() % BLOCKS.len()]
     }
 
     /// Every list of large blocks.
@@ -102,14 +106,14 @@ pub(super) struct Hoard {
     /// Words that it is worth: on small machines too few for large blocks.
     limit: usize,
     /// For each list of small blocks, where to go on to look for a word that waits.
-    cursors: [AtomicU32; SMALL_LISTS],
+    cursors: [AtomicPlace; SMALL_LISTS],
 }
 
 impl Hoard {
     pub(super) const fn new(limit: usize, keeps: u64) -> Self {
         let kept = [const { [const { AtomicU64::new(0) }; MOST_KEPT] }; LISTS - SMALL_LISTS];
-        let cursors = [const { AtomicU32::new(0) }; SMALL_LISTS];
-        Self { current: [const { AtomicPlace::new() }; LISTS], kept, keeps, limit, cursors }
+        let cursors = [const { AtomicPlace::new(Place::FIRST) }; SMALL_LISTS];
+        Self { current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS], kept, keeps, limit, cursors }
     }
 
     /// Words that it is worth.
@@ -129,8 +133,9 @@ impl Hoard {
         slots.map_or(&[], |slots| slots.as_slice())
     }
 
-    /// Where a list goes on to look for words that wait, counted in words.
-    pub(super) fn cursor(&self, list: List) -> &AtomicU32 {
+    /// Where a list goes on to look for words that wait.
+    #[inline(always)]
+    pub(super) fn cursor(&self, list: List) -> &AtomicPlace {
         #[expect(clippy::indexing_slicing, reason = "reduced to what there is")]
         &self.cursors[list.0 as usize % SMALL_LISTS]
     }
