@@ -105,6 +105,8 @@ pub(super) struct Hoard {
     keeps: u64,
     /// Words that it is worth: on small machines too few for large blocks.
     limit: usize,
+    /// The first list that words are not hoarded for: each needs one in hand.
+    lists: u32,
     /// For each list of small blocks, where to go on to look for a word that waits.
     cursors: [AtomicPlace; SMALL_LISTS],
 }
@@ -113,7 +115,9 @@ impl Hoard {
     pub(super) const fn new(limit: usize, keeps: u64) -> Self {
         let kept = [const { [const { AtomicU64::new(0) }; MOST_KEPT] }; LISTS - SMALL_LISTS];
         let cursors = [const { AtomicPlace::new(Place::FIRST) }; SMALL_LISTS];
-        Self { current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS], kept, keeps, limit, cursors }
+        let orders = if limit / 4 <= MAX_HOARD_ORDER { limit / 4 } else { MAX_HOARD_ORDER + 1 };
+        let lists = (orders * CLASSES) as u32;
+        Self { current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS], kept, keeps, limit, lists, cursors }
     }
 
     /// Words that it is worth.
@@ -121,9 +125,10 @@ impl Hoard {
         self.limit
     }
 
-    /// Whether words are hoarded for a list: each needs one in hand.
+    /// Whether words are hoarded for a list.
+    #[inline(always)]
     pub(super) const fn hoards(&self, list: List) -> bool {
-        self.limit >= 4 * (list.order() + 1)
+        list.0 < self.lists
     }
 
     /// The blocks that are kept for a list of large ones; none for others.

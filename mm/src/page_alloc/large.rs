@@ -46,7 +46,8 @@ impl<A: Arch> Pages<'_, A> {
     /// Takes a block from a zone: the short way, as long as memory is not short.
     #[inline(never)]
     fn alloc_large_new(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
-        let take = |_: &ZoneCell<'_>, zone: &mut Zone<'_>| zone.take(order, mobility(gfp));
+        let mobility = mobility(gfp);
+        let take = |_: &ZoneCell<'_>, zone: &mut Zone<'_>| Some(zone.buddy_mut().alloc(order, mobility).ok()?.pfn());
         match self.take_from_zones(self.home(), gfp, order, Mark::Low, take) {
             Some(pfn) => {
                 let block = PageBlock::from_raw(pfn, order);

@@ -77,6 +77,12 @@ impl Tag {
         List::from_raw(self.0 & !Self::PLAIN)
     }
 
+    /// The list that the word is hoarded for. It is hoarded.
+    #[inline(always)]
+    pub(super) const fn list(self) -> List {
+        List::from_raw(self.0)
+    }
+
     /// The order of the blocks in the word or of the block at its start; some impossible one if the word is plain.
     #[inline(always)]
     pub(super) const fn order(self) -> usize {

@@ -94,9 +94,15 @@ impl Marks {
     #[inline]
     pub(super) fn mark(&self, at: usize, kind: Marked, is_marked: bool) -> bool {
         let block = at / 64;
-        let summary = self.blocks as usize + block / 64;
-        let [bits @ .., count] = self.bits(kind) else { return false };
-        let (Some(bits), Some(summary)) = (bits.get(block), bits.get(summary)) else { return false };
+        if block >= self.blocks as usize {
+            return false;
+        }
+        let first = self.bits.wrapping_add(kind.index() * self.per_kind as usize);
+        let bits = first.wrapping_add(block);
+        let summary = first.wrapping_add(self.blocks as usize + block / 64);
+        let count = first.wrapping_add(self.per_kind as usize - 1);
+        // SAFETY: as in `bits`, of which these are three: a word of the bitmap, the one above it, and the last.
+        let (bits, summary, count) = unsafe { (&*bits, &*summary, &*count) };
         // Nobody else changes them meanwhile; who looks without the lock may miss a word.
         let before = bits.load(Relaxed);
         let after = if is_marked { before | 1 << (at % 64) } else { before & !(1 << (at % 64)) };

@@ -156,8 +156,8 @@ impl<A: Arch> Pages<'_, A> {
             let tag = word.tag();
             // Of a word that is not hoarded it is an order that no block has.
             if tag.order() == block.order_index() && word::put_first_locked(word.free, block.bit()) {
-                let (list, current) = (tag.last_list(), self.hoard().current(tag.last_list()));
-                let place = place.with(list);
+                let list = tag.list();
+                let (place, current) = (place.with(list), self.hoard().current(list));
                 if current.load() == place {
                     current.replace(place, Place::NOWHERE);
                 }

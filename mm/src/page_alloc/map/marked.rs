@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering::Acquire;
 
-use super::{Place, SLOTS, Span, WordMap};
+use super::{Place, SLOTS, WordMap};
 use crate::page_alloc::marks::Marked;
 
 /// Goes from one marked word to the next. What changes meanwhile may or may not be seen.
@@ -14,7 +14,6 @@ pub(in crate::page_alloc) struct MarkedWords<'m> {
     /// A bit for each slot that is looked at.
     slots: u32,
     slot: usize,
-    span: &'m Span,
     /// Which 64 words are looked at, and those that are left of them.
     block: usize,
     left: u64,
@@ -27,33 +26,40 @@ impl Iterator for MarkedWords<'_> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Place> {
-        if self.left == 0 && !self.advance() {
-            return None;
+        if self.left == 0 {
+            let (at, left) = Self::advance(self.map, self.kind, self.slots, self.slot, self.block);
+            if left == 0 {
+                return None;
+            }
+            (self.slot, self.block, self.left) = (at % SLOTS, at / SLOTS, left);
         }
         let at = self.block * 64 + self.left.trailing_zeros() as usize;
         self.left &= self.left - 1;
-        Some(Place::new(WordMap::first_word(self.span) + at, self.slot))
+        Some(Place::new(WordMap::first_word(self.map.span(self.slot)) + at, self.slot))
     }
 }
 
 impl MarkedWords<'_> {
-    /// Goes to the next 64 words of which one is marked: O(words / 4096).
+    /// The next 64 words of which one is marked, behind these: their number times [`SLOTS`] plus the slot, and which of
+    /// them; none, if there are no more. O(words / 4096).
+    ///
+    /// It is told and tells values, so that who goes on can have them all in registers.
     #[inline(never)]
-    fn advance(&mut self) -> bool {
+    fn advance(map: &WordMap<'_>, kind: Marked, slots: u32, mut slot: usize, mut block: usize) -> (usize, u64) {
         loop {
-            if let Some((block, left)) = self.span.marks.next_block(self.kind, self.block + 1) {
-                (self.block, self.left) = (block, left);
-            } else if self.slot + 1 >= self.map.used.load(Acquire) {
-                return false;
+            let left;
+            if let Some(next) = map.span(slot).marks.next_block(kind, block + 1) {
+                (block, left) = next;
+            } else if slot + 1 >= map.used.load(Acquire) {
+                return (0, 0);
             } else {
-                self.slot += 1;
-                self.span = self.map.span(self.slot);
-                let is_wanted = self.slots >> self.slot & 1 != 0;
-                self.block = if is_wanted { 0 } else { self.span.marks.room() };
-                self.left = self.span.marks.block(self.kind, self.block);
+                slot += 1;
+                let marks = &map.span(slot).marks;
+                block = if slots >> slot & 1 != 0 { 0 } else { marks.room() };
+                left = marks.block(kind, block);
             }
-            if self.left != 0 {
-                return true;
+            if left != 0 {
+                return (block * SLOTS + slot, left);
             }
         }
     }
@@ -69,7 +75,7 @@ impl WordMap<'_> {
         let is_wanted = slots >> slot & 1 != 0;
         let left = if is_wanted { span.marks.block(kind, at / 64) & u64::MAX << (at % 64) } else { 0 };
         let block = if is_wanted { at / 64 } else { span.marks.room() };
-        MarkedWords { map: self, kind, slots, slot, span, block, left }
+        MarkedWords { map: self, kind, slots, slot, block, left }
     }
 
     /// All words that are marked.
