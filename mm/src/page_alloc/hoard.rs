@@ -104,7 +104,7 @@ pub(super) struct Hoard {
     /// Frames that a CPU may keep in the blocks of one list.
     keeps: u64,
     /// Words that it is worth: on small machines too few for large blocks.
-    limit: usize,
+    limit: u32,
     /// The first list that words are not hoarded for: each needs one in hand.
     lists: u32,
     /// For each list of small blocks, where to go on to look for a word that waits.
@@ -117,12 +117,19 @@ impl Hoard {
         let cursors = [const { AtomicPlace::new(Place::FIRST) }; SMALL_LISTS];
         let orders = if limit / 4 <= MAX_HOARD_ORDER { limit / 4 } else { MAX_HOARD_ORDER + 1 };
         let lists = (orders * CLASSES) as u32;
-        Self { current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS], kept, keeps, limit, lists, cursors }
+        Self {
+            current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS],
+            kept,
+            keeps,
+            limit: limit as u32,
+            lists,
+            cursors,
+        }
     }
 
     /// Words that it is worth.
     pub(super) const fn limit(&self) -> usize {
-        self.limit
+        self.limit as usize
     }
 
     /// Whether words are hoarded for a list.
