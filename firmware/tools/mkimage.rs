@@ -38,7 +38,9 @@ fn image(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let table = firmware::symbols::encode(start, &list).ok_or("a function is more than 4 GiB away")?;
     if table.len() as u64 > end - room {
         let (needed, kept) = (table.len(), end - room);
-        return Err(format!("the names need {needed} bytes, but the image keeps {kept}: lower TEXT_PER_SYMBOLS in build.rs"));
+        return Err(format!(
+            "the names need {needed} bytes, but the image keeps {kept}: lower TEXT_PER_SYMBOLS in build.rs"
+        ));
     }
     let at = (room - start) as usize;
     let slot = image.get_mut(at..at + table.len()).ok_or("the room for names is not in the file")?;
