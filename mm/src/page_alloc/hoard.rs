@@ -58,14 +58,16 @@ impl List {
     #[inline(always)]
     pub(super) const fn blocks(self) -> u64 {
         /// For every order that is hoarded, and some more, which saves a comparison.
-        const BLOCKS: [u64; 8] = {
-            let (mut blocks, mut order) = ([1; 8], 0);
-            while order < 6 {
-                blocks[order] = u64::MAX / (u64::MAX >> (64 - (1 << order)));
-                order += 1;
-            }
-            blocks
-        };
+        const BLOCKS: [u64; 8] = [
+            !0,
+            0x5555_5555_5555_5555,
+            0x1111_1111_1111_1111,
+            0x0101_0101_0101_0101,
+            0x0001_0001_0001_0001,
+            0x0000_0001_0000_0001,
+            1,
+            1,
+        ];
         #[expect(clippy::indexing_slicing, reason = "reduced to what there is")]
         BLOCKS[self.order() % BLOCKS.len()]
     }

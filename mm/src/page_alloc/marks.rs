@@ -101,8 +101,12 @@ impl Marks {
         let bits = first.wrapping_add(block);
         let summary = first.wrapping_add(self.blocks as usize + block / 64);
         let count = first.wrapping_add(self.per_kind as usize - 1);
-        // SAFETY: as in `bits`, of which these are three: a word of the bitmap, the one above it, and the last.
-        let (bits, summary, count) = unsafe { (&*bits, &*summary, &*count) };
+        // SAFETY: as in `bits`: a word of the bitmap.
+        let bits = unsafe { &*bits };
+        // SAFETY: as in `bits`: the word above it in the summary.
+        let summary = unsafe { &*summary };
+        // SAFETY: as in `bits`: the last word.
+        let count = unsafe { &*count };
         // Nobody else changes them meanwhile; who looks without the lock may miss a word.
         let before = bits.load(Relaxed);
         let after = if is_marked { before | 1 << (at % 64) } else { before & !(1 << (at % 64)) };
