@@ -10,7 +10,7 @@
 //!   chunks   | 0 | 1 | 2 | 3 |      | 4 | 5 | 6 | 7 |       1024 frames each, numbered without gaps
 //!                  |
 //!                  +- head, 8 bytes: first frame, mobility, order of the largest free block
-//!                  +- leaf, 144 bytes: a bit a frame, and labels that find the best word of them
+//!                  +- leaf, 152 bytes: a bit a frame, and labels that find the best word of them
 //!   sets     chunks by mobility and largest free block: bitmaps with two summary levels
 //! ```
 //!
@@ -27,27 +27,32 @@
 
 use core::mem;
 
-use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SHIFT, Pfn, PhysAddr, PhysRange};
+use crate::addr::{MAX_ORDER, Order, Pfn, PhysRange};
 
 pub(crate) mod block;
 mod bulk;
 mod chunk;
+mod chunks;
 mod group;
 mod index;
 mod mobility;
 mod range;
+mod report;
 mod row;
 mod span;
 mod validate;
+mod view;
 
 use block::Refused;
 pub use block::{AllocError, FreeError, PageBlock, TooSmall};
-use chunk::{CHUNK_WORDS, Chunk, Put, View};
+use chunk::Put;
+use chunks::Chunks;
 use index::{ChunkSets, Class, Head, ROWS, SHARED};
 pub use mobility::Mobility;
 pub use range::RangeError;
 use span::{SPAN_WORDS, Spans};
 pub use validate::Broken;
+use view::View;
 
 /// Frames in a chunk: those of the largest block.
 const CHUNK_PAGES: u64 = Order::MAX.pages();
@@ -60,7 +65,7 @@ const NOTHING: u64 = u64::MAX;
 pub struct Buddy<'a> {
     spans: Spans<'a>,
     sets: ChunkSets<'a>,
-    chunks: &'a mut [[u64; CHUNK_WORDS]],
+    chunks: Chunks<'a>,
     /// Free frames by row.
     free_pages: [u64; ROWS],
     managed_pages: u64,
@@ -77,7 +82,7 @@ impl<'a> Buddy<'a> {
 
     /// Words of metadata for `nr_chunks` times 4 MiB, its spans not counted.
     const fn chunk_words(nr_chunks: usize) -> usize {
-        nr_chunks * CHUNK_WORDS + ChunkSets::words(nr_chunks)
+        Chunks::metadata_words(nr_chunks) + ChunkSets::words(nr_chunks)
     }
 
     /// An allocator for these ranges of RAM, which are sorted and apart from each other. Nothing is
@@ -96,16 +101,13 @@ impl<'a> Buddy<'a> {
             rest = behind;
             Some(part)
         };
-        let chunks = part(nr_chunks * CHUNK_WORDS).ok_or(too_small)?.as_chunks_mut().0;
+        let chunks = part(Chunks::metadata_words(nr_chunks)).ok_or(too_small)?;
+        let mut chunks = Chunks::new(nr_chunks, chunks).ok_or(too_small)?;
         let sets = part(ChunkSets::words(nr_chunks)).ok_or(too_small)?;
         let spans = Spans::new(ranges, part(nr_spans * SPAN_WORDS).ok_or(too_small)?);
         let grouping = if nr_chunks >= Mobility::COUNT { !0 } else { 0 };
         for (numbers, first_pfn) in spans.runs() {
-            let mut head = Head::taken(first_pfn, Mobility::Movable as usize & grouping);
-            for chunk in chunks.get_mut(numbers).unwrap_or_default() {
-                Chunk(chunk).set_head(head);
-                head = head.next();
-            }
+            chunks.set_heads(numbers, Head::taken(first_pfn, Mobility::Movable as usize & grouping));
         }
         Ok(Self {
             spans,
@@ -184,7 +186,7 @@ impl<'a> Buddy<'a> {
         let Some((chunk, class)) = self.sets.best(row, ORDER) else {
             return self.take_elsewhere(row, ORDER);
         };
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let Some((offset, left)) = it.take::<ORDER>(class) else {
             return self.take_from_full(chunk, ORDER);
         };
@@ -198,7 +200,7 @@ impl<'a> Buddy<'a> {
     /// Takes the first frames of a full word: nothing smaller will do.
     #[inline(never)]
     fn take_from_full(&mut self, chunk: usize, order: u32) -> u64 {
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let Some((offset, left)) = it.take_from_full(order) else { return NOTHING };
         let head = it.head();
         if let Some(pages) = self.free_pages.get_mut(head.row()) {
@@ -214,7 +216,7 @@ impl<'a> Buddy<'a> {
         let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
             return self.fall_back(row, order);
         };
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let whole = it.head();
         it.split_whole(row, order);
         let split = it.head();
@@ -237,7 +239,7 @@ impl<'a> Buddy<'a> {
     /// frame. `None`, and nothing is taken, if that is not made of blocks of this order without a remainder. O(1).
     pub(crate) fn take_rest(&mut self, pfn: Pfn, order: Order) -> Option<u64> {
         let (chunk, offset) = self.locate(pfn.as_raw(), 0).ok()?;
-        let mut it = self.chunks.get_mut(chunk).map(Chunk)?;
+        let mut it = self.chunks.get_mut(chunk)?;
         let head = it.head();
         let (frames, left) = it.take_word(offset / 64, order.as_usize() as u32)?;
         if let Some(pages) = self.free_pages.get_mut(head.row()) {
@@ -252,7 +254,7 @@ impl<'a> Buddy<'a> {
     /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
     fn take_whole(&mut self, row: usize) -> u64 {
         let Some(chunk) = self.sets.whole(Self::whole_row(row)) else { return NOTHING };
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let whole = it.head();
         let taken = Head::taken(whole.first_pfn(), row);
         it.set_head(taken);
@@ -281,7 +283,7 @@ impl<'a> Buddy<'a> {
     /// Files a split chunk under a class other than it had. Returns the frame at `offset` in it.
     #[inline(never)]
     fn refile(&mut self, chunk: usize, class: Class, offset: u32) -> u64 {
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let before = it.head();
         let after = before.split(class);
         it.set_head(after);
@@ -330,7 +332,7 @@ impl<'a> Buddy<'a> {
         let Some((chunk, offset)) = self.spans.locate_recent(pfn, 1 << ORDER) else {
             return self.put_elsewhere(pfn, ORDER);
         };
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else {
+        let Some(mut it) = self.chunks.get_mut(chunk) else {
             return Refused::Foreign.encode();
         };
         let head = it.head();
@@ -351,7 +353,7 @@ impl<'a> Buddy<'a> {
     /// Frees the last frames of a word.
     #[inline(never)]
     fn fill(&mut self, chunk: usize, offset: u32, order: u32) -> u64 {
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let merged = it.fill(offset);
         let head = it.head();
         if let Some(pages) = self.free_pages.get_mut(head.row()) {
@@ -369,7 +371,7 @@ impl<'a> Buddy<'a> {
     /// Splits a chunk that is taken as a whole, and frees a part of it.
     #[inline(never)]
     fn put_into_taken(&mut self, chunk: usize, pfn: u64, order: u32) -> u64 {
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else {
+        let Some(mut it) = self.chunks.get_mut(chunk) else {
             return Refused::Foreign.encode();
         };
         if it.head().class() == Class::WHOLE {
@@ -385,7 +387,7 @@ impl<'a> Buddy<'a> {
         if order < TOP {
             return self.refile(chunk, Class::of(order), 0);
         }
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return NOTHING };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let before = it.head();
         let whole = before.whole();
         it.set_head(whole);
@@ -401,7 +403,7 @@ impl<'a> Buddy<'a> {
         let Some((chunk, _)) = self.spans.locate_recent(pfn, CHUNK_PAGES) else {
             return self.put_elsewhere(pfn, TOP);
         };
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return Refused::Foreign.encode() };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return Refused::Foreign.encode() };
         let head = it.head();
         if head.class() != Class::NONE {
             return Refused::AlreadyFree.encode();
@@ -422,84 +424,7 @@ impl<'a> Buddy<'a> {
     }
 
     fn chunk(&self, chunk: usize) -> Option<View<'_>> {
-        self.chunks.get(chunk).map(View)
-    }
-
-    /// Frames that are free, isolated ones included.
-    #[must_use]
-    pub fn free_pages(&self) -> u64 {
-        self.free_pages.iter().sum()
-    }
-
-    /// Frames that are free for everybody, and those in reserve if asked for; not those that are isolated, nor those of a
-    /// contiguous memory area.
-    #[must_use]
-    pub fn usable_pages(&self, with_reserve: bool) -> u64 {
-        let [unmovable, movable, reclaimable, reserve, _, _, shared, ..] = self.free_pages;
-        unmovable + movable + reclaimable + shared + if with_reserve { reserve } else { 0 }
-    }
-
-    /// Frames that are free in chunks of this type. Chunks that are free as a whole count as movable.
-    #[must_use]
-    pub fn free_pages_of(&self, mobility: Mobility) -> u64 {
-        let pages = |row: usize| self.free_pages.get(row).copied().unwrap_or_default();
-        let shared = if mobility == Mobility::Movable { pages(SHARED) } else { 0 };
-        pages(mobility as usize) + shared
-    }
-
-    /// Frames that were ever added.
-    #[must_use]
-    pub const fn managed_pages(&self) -> u64 {
-        self.managed_pages
-    }
-
-    /// Free blocks of each order. Counted, in O(chunks) and O(words) of those that are split: for reports.
-    #[must_use]
-    pub fn nr_free(&self) -> [u64; NR_ORDERS] {
-        self.count_free(|_| true)
-    }
-
-    /// Free blocks of each order in chunks of this type, as `pagetypeinfo` shows them. Counted as by
-    /// [`nr_free`](Buddy::nr_free).
-    #[must_use]
-    pub fn nr_free_of(&self, mobility: Mobility) -> [u64; NR_ORDERS] {
-        self.count_free(|head| group::reported_as(head) == mobility)
-    }
-
-    fn count_free(&self, wanted: impl Fn(Head) -> bool) -> [u64; NR_ORDERS] {
-        let mut nr_free = [0; NR_ORDERS];
-        for it in self.chunks.iter().map(View) {
-            if it.head().class() == Class::NONE || !wanted(it.head()) {
-                continue;
-            }
-            if it.head().is_split() {
-                it.count_blocks(&mut nr_free);
-            } else {
-                nr_free.iter_mut().rev().take(1).for_each(|count| *count += 1);
-            }
-        }
-        nr_free
-    }
-
-    /// The order of the largest free block that is for everybody: not reserved, not isolated.
-    #[must_use]
-    pub fn largest_free_order(&self) -> Option<Order> {
-        let rows = (0..Mobility::ORDINARY).chain([SHARED]);
-        rows.map(|row| self.sets.largest(row)).max()?.largest_order()
-    }
-
-    /// Whether this frame is RAM of this allocator, free or not.
-    #[must_use]
-    pub fn owns(&self, pfn: Pfn) -> bool {
-        self.spans.locate(pfn.as_raw(), 1).is_some()
-    }
-
-    /// The ranges of RAM, lowest first.
-    pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + '_ {
-        self.spans.iter().filter_map(|span| {
-            let address = |pfn: u64| PhysAddr::new(pfn << PAGE_SHIFT);
-            PhysRange::new(address(span.start)?, address(span.end)?)
-        })
+        self.chunks.get(chunk)
     }
 }
 

@@ -6,7 +6,7 @@
 //!     |  nothing there, or the word is not hoarded
 //!   hoard              per CPU and kind of request: the word in use                       `hoard.rs`
 //!     |  it is empty
-//!   waiting words      of all CPUs, found in a bitmap                                     `marks.rs`, `refill.rs`
+//!   waiting words      of all CPUs, found in a bitmap                                     `marks.rs`, `waiting.rs`
 //!     |  none is of this kind
 //!   zone               lock, watermarks, fallback, reclaim, out of memory                  `slow.rs`, `watermark.rs`
 //!     |
@@ -53,6 +53,7 @@ mod place;
 mod refill;
 mod reserve;
 mod slow;
+mod waiting;
 mod watch;
 mod watermark;
 pub(crate) mod word;
@@ -156,7 +157,7 @@ impl<A: Arch> Pages<'_, A> {
             self.alloc_stale(gfp, order, place, bit, &mut settled)?;
             return Ok(settled);
         }
-        if order.as_usize() > MAX_HOARD_ORDER { self.alloc_large(gfp, order) } else { self.alloc_slow(gfp, order) }
+        if order.as_usize() > MAX_HOARD_ORDER { self.alloc_large(gfp, order) } else { self.alloc_waiting(gfp, order) }
     }
 
     /// Gives a block back.
@@ -169,7 +170,7 @@ impl<A: Arch> Pages<'_, A> {
         match self.map.find_first(&block) {
             Some(place) if self.put_beside(place, &block) => Ok(()),
             Some(_) if block.order_index() > MAX_HOARD_ORDER => self.free_large(block),
-            Some(_) => self.free_slow(block),
+            Some(place) => self.free_first(block, place),
             None => self.free_elsewhere(block),
         }
     }
@@ -186,7 +187,8 @@ impl<A: Arch> Pages<'_, A> {
         match self.map.find(&block) {
             Some(place) if self.put_beside(place, &block) => Ok(()),
             Some(_) if block.order_index() > MAX_HOARD_ORDER => self.free_large(block),
-            _ => self.free_slow(block),
+            Some(place) => self.free_first(block, place),
+            None => self.free_slow(block),
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Many blocks of one order at once, for per-CPU lists and for whoever fills an array.
 
-use super::{Buddy, Chunk, Class, FreeError, Mobility, Put, ROWS, Refused, row};
+use super::{Buddy, Class, FreeError, Mobility, Put, ROWS, Refused, row};
 use crate::addr::{Order, Pfn};
 
 impl Buddy<'_> {
@@ -48,7 +48,7 @@ impl Buddy<'_> {
     /// Takes what one word of a chunk has, as far as there is room.
     #[inline(always)]
     fn take_from_word<const ORDER: u32>(&mut self, chunk: usize, class: Class, row: usize, room: &mut [Pfn]) -> usize {
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return 0 };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return 0 };
         let (taken, left) = it.take_many::<ORDER>(class, room);
         if let Some(pages) = self.free_pages.get_mut(row % ROWS) {
             *pages -= (taken as u64) << ORDER;
@@ -88,7 +88,7 @@ impl Buddy<'_> {
         if self.spans.locate_recent(pfn, pages as u64).is_none() {
             return false;
         }
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return false };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return false };
         let head = it.head();
         if !head.is_split() {
             return false;

@@ -19,25 +19,26 @@
 
 use super::index::{Class, Head};
 use super::row;
-use crate::addr::{MAX_ORDER, NR_ORDERS, Pfn};
+use super::view::View;
+use crate::addr::{MAX_ORDER, Pfn};
 
-/// Words of a chunk: head, labels, the row before isolation, frames.
+/// Words of a chunk: labels, the row before isolation, frames. Its head stands elsewhere.
 pub(super) const CHUNK_WORDS: usize = FRAMES + FRAME_WORDS;
 /// Where the labels stand.
-const LABELS: usize = 1;
+pub(super) const LABELS: usize = 0;
 /// Where the row stands that an isolated chunk came from.
-const ASIDE: usize = 3;
+const ASIDE: usize = 2;
 /// Where the words of frames begin.
-const FRAMES: usize = 4;
+pub(super) const FRAMES: usize = 3;
 /// Words with a bit a frame.
-const FRAME_WORDS: usize = 16;
+pub(super) const FRAME_WORDS: usize = 16;
 /// The order of a full word.
-const WORD: u32 = 6;
+pub(super) const WORD: u32 = 6;
 /// Where the label `full` stands in its word.
-const FULL_SHIFT: u32 = 32;
-const ALL_FULL: u64 = 0xffff;
+pub(super) const FULL_SHIFT: u32 = 32;
+pub(super) const ALL_FULL: u64 = 0xffff;
 /// The same word in each of four labels.
-const EACH_LABEL: u64 = 0x0001_0001_0001_0001;
+pub(super) const EACH_LABEL: u64 = 0x0001_0001_0001_0001;
 
 /// What freeing a block has come to.
 pub(super) enum Put {
@@ -49,135 +50,16 @@ pub(super) enum Put {
     Occupied,
 }
 
-/// A chunk to look at.
-#[derive(Clone, Copy)]
-pub(super) struct View<'a>(pub(super) &'a [u64; CHUNK_WORDS]);
-
-impl View<'_> {
-    #[inline(always)]
-    pub(super) fn head(self) -> Head {
-        let [head, ..] = *self.0;
-        Head(head)
-    }
-
-    #[inline(always)]
-    fn word(self, word: u32) -> u64 {
-        self.0.get(FRAMES + word as usize % FRAME_WORDS).copied().unwrap_or_default()
-    }
-
-    /// The labels of orders 0 to 3, or from 4 on.
-    #[inline(always)]
-    fn labels(self, order: u32) -> u64 {
-        self.0.get(LABELS + (order as usize / 4) % 2).copied().unwrap_or_default()
-    }
-
-    /// The row of full words.
-    #[inline(always)]
-    fn full(self) -> u64 {
-        self.labels(WORD) >> FULL_SHIFT
-    }
-
-    #[inline(always)]
-    fn is_full(self, word: u32) -> bool {
-        self.full() >> (word % 16) & 1 != 0
-    }
-
-    /// The row of partial words.
-    fn partial(self) -> u64 {
-        let labels = self.labels(0);
-        let labels = labels | labels >> 32 | self.labels(4);
-        (labels | labels >> 16) & ALL_FULL
-    }
-
-    /// The largest free block of a partial word.
-    #[inline(always)]
-    fn label_of(self, word: u32) -> u32 {
-        let labels = self.labels(0) >> (word % 16) & EACH_LABEL;
-        if labels != 0 {
-            return labels.trailing_zeros() / 16;
-        }
-        4 + (self.labels(4) >> (word % 16) & EACH_LABEL).trailing_zeros() / 16
-    }
-
-    /// By the largest free block, which is smaller than the chunk.
-    #[inline(always)]
-    pub(super) fn class(self) -> Class {
-        let (small, large) = (self.labels(0), self.labels(4));
-        match ((large >> FULL_SHIFT).checked_ilog2(), large.checked_ilog2(), small.checked_ilog2()) {
-            (Some(_), _, _) => Class::of(WORD + row::largest(large >> FULL_SHIFT)),
-            (_, Some(bit), _) => Class::of(4 + bit / 16),
-            (_, _, Some(bit)) => Class::of(bit / 16),
-            _ => Class::NONE,
-        }
-    }
-
-    /// The frames of word `word` that are free, as a row.
-    pub(super) fn frames(self, word: u32) -> u64 {
-        if self.is_full(word) { !0 } else { self.word(word) }
-    }
-
-    /// Whether any frame of the block is free.
-    pub(super) fn any_free(self, offset: u32, order: u32) -> bool {
-        if order < WORD {
-            return self.frames(offset / 64) >> (offset % 64) & row::ones(order) != 0;
-        }
-        let words = row::ones(order - WORD) << (offset / 64);
-        (self.full() | self.partial()) & words != 0
-    }
-
-    /// Frames that are free.
-    pub(super) fn free_pages(self) -> u64 {
-        if !self.head().is_split() {
-            return if self.head().class() == Class::NONE { 0 } else { 1 << MAX_ORDER };
-        }
-        (0..FRAME_WORDS as u32).map(|word| u64::from(self.frames(word).count_ones())).sum()
-    }
-
-    /// Adds the free blocks to those of each order. O(words).
-    pub(super) fn count_blocks(self, nr_free: &mut [u64; NR_ORDERS]) {
-        let (in_words, of_words) = nr_free.split_at_mut(WORD as usize);
-        for word in 0..FRAME_WORDS as u32 {
-            row::count_blocks(self.word(word), in_words);
-        }
-        row::count_blocks(self.full(), of_words);
-    }
-
-    /// The order of the free block that begins at this frame, if one does.
-    pub(super) fn free_order(self, offset: u32) -> Option<u32> {
-        let head = self.head();
-        if !head.is_split() {
-            return (offset == 0 && head.class() == Class::WHOLE).then_some(MAX_ORDER as u32);
-        }
-        let (word, bit) = (offset / 64, offset % 64);
-        let (row, unit, first) = if self.is_full(word) { (self.full(), word, WORD) } else { (self.word(word), bit, 0) };
-        let begins = |level: &u32| row::blocks(row, *level) >> unit & 1 != 0;
-        let level = (0..WORD).find(begins)?;
-        (first == 0 || bit == 0).then_some(first + level)
-    }
-
-    /// Whether the labels say what the words say, and the class what the labels say.
-    pub(super) fn is_consistent(self) -> bool {
-        let agrees = |word: u32| {
-            let label = |order: u32| self.labels(order) >> (order % 4 * 16 + word) & 1 != 0;
-            let expected = match self.word(word) {
-                0 if self.is_full(word) => Some(WORD),
-                0 => None,
-                row => Some(row::largest(row)).filter(|order| *order < WORD),
-            };
-            (0..8).all(|order| label(order) == (expected == Some(order)))
-                && (self.word(word) == 0 || expected.is_some())
-        };
-        (0..FRAME_WORDS as u32).all(agrees) && self.full() != ALL_FULL && self.class() == self.head().class()
-    }
-}
-
 /// A chunk to work on.
-pub(super) struct Chunk<'a>(pub(super) &'a mut [u64; CHUNK_WORDS]);
+pub(super) struct Chunk<'a> {
+    pub(super) head: &'a mut u64,
+    pub(super) words: &'a mut [u64; CHUNK_WORDS],
+}
 
 impl Chunk<'_> {
     #[inline(always)]
     pub(super) const fn view(&self) -> View<'_> {
-        View(self.0)
+        View { head: Head(*self.head), words: self.words }
     }
 
     #[inline(always)]
@@ -187,27 +69,26 @@ impl Chunk<'_> {
 
     #[inline(always)]
     pub(super) fn set_head(&mut self, head: Head) {
-        let [slot, ..] = self.0;
-        *slot = head.0;
+        *self.head = head.0;
     }
 
     /// Keeps the row that the chunk is in, which is about to be isolated.
     pub(super) fn set_aside(&mut self) {
         let row = self.head().row() as u64;
-        if let Some(slot) = self.0.get_mut(ASIDE) {
+        if let Some(slot) = self.words.get_mut(ASIDE) {
             *slot = row;
         }
     }
 
     /// The row that an isolated chunk came from.
     pub(super) fn row_aside(&self) -> usize {
-        self.0.get(ASIDE).map_or(0, |row| *row as usize)
+        self.words.get(ASIDE).map_or(0, |row| *row as usize)
     }
 
     /// Nothing is free.
     #[inline(always)]
     fn clear(&mut self) {
-        let [_, small, large, _, frames @ ..] = self.0;
+        let [small, large, _, frames @ ..] = self.words;
         (*small, *large) = (0, 0);
         frames.fill(0);
     }
@@ -280,14 +161,14 @@ impl Chunk<'_> {
 
     #[inline(always)]
     fn set_word(&mut self, word: u32, frames: u64) {
-        if let Some(slot) = self.0.get_mut(FRAMES + word as usize % FRAME_WORDS) {
+        if let Some(slot) = self.words.get_mut(FRAMES + word as usize % FRAME_WORDS) {
             *slot = frames;
         }
     }
 
     #[inline(always)]
     fn labels_mut(&mut self, order: u32) -> Option<&mut u64> {
-        self.0.get_mut(LABELS + (order as usize / 4) % 2)
+        self.words.get_mut(LABELS + (order as usize / 4) % 2)
     }
 
     #[inline(always)]

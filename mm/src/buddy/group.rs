@@ -7,7 +7,7 @@
 //! the next ones had better join it there. Movable pages spoil nothing; a few of them move in as guests where
 //! they fit best.
 
-use super::{Buddy, CHUNK_PAGES, Chunk, Class, Head, Mobility, NOTHING, SHARED, View};
+use super::{Buddy, CHUNK_PAGES, Class, Head, Mobility, NOTHING, SHARED, View};
 use crate::addr::Pfn;
 
 /// The type of a chunk in reports. Linux starts with movable blocks; so do we with what is free as a whole.
@@ -52,7 +52,7 @@ impl Buddy<'_> {
 
     /// Changes the type of a chunk, with all that is free in it.
     pub(super) fn move_to_row(&mut self, chunk: usize, row: usize) {
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return };
         let (before, free_pages) = (it.head(), it.view().free_pages());
         if row == Mobility::Isolate as usize && before.row() != row {
             it.set_aside();
@@ -68,7 +68,7 @@ impl Buddy<'_> {
     /// Chunks of this type, as `pagetypeinfo` counts page blocks. O(chunks).
     #[must_use]
     pub fn nr_chunks_of(&self, mobility: Mobility) -> u64 {
-        self.chunks.iter().filter(|chunk| reported_as(View(chunk).head()) == mobility).count() as u64
+        self.chunks.heads(0..self.chunks.len()).filter(|head| reported_as(*head) == mobility).count() as u64
     }
 
     /// The type of the chunk around a frame; `None` if the frame is no RAM of this allocator.

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::{Buddy, CHUNK_PAGES, Chunk, Class, FreeError, Head, Mobility, Refused, SHARED, View};
+use super::{Buddy, CHUNK_PAGES, Class, FreeError, Head, Mobility, Refused, SHARED};
 use crate::addr::{MAX_ORDER, Order, Pfn, PhysRange};
 
 /// Why a range cannot be isolated or taken. Nothing was changed.
@@ -112,8 +112,7 @@ impl Buddy<'_> {
         let free = match piece {
             Piece::Block(..) => self.any_free(first, offset, at),
             Piece::Chunks(_, nr_chunks) => {
-                let chunks = self.chunks.get(first..first + nr_chunks).unwrap_or_default();
-                !chunks.iter().all(|chunk| View(chunk).head().class() == Class::NONE)
+                !self.chunks.heads(first..first + nr_chunks).all(|head| head.class() == Class::NONE)
             }
         };
         if free { Err(FreeError::AlreadyFree(pfn, order)) } else { Ok(()) }
@@ -127,16 +126,9 @@ impl Buddy<'_> {
         let at = order.as_usize() as u32;
         let (first, _) = self.locate(pfn.as_raw(), at).map_err(|why| why.about(pfn, order))?;
         // The common case, as many as it is of.
-        let chunks = self.chunks.get_mut(first..first + nr_chunks).unwrap_or_default();
-        let other = chunks.iter_mut().map(Chunk).position(|mut chunk| {
-            let head = chunk.head();
-            let is_common = head.class() == Class::NONE && head.row() < Mobility::ORDINARY;
-            if is_common {
-                chunk.set_head(head.whole());
-            }
-            !is_common
-        });
-        let done = other.unwrap_or(nr_chunks);
+        let head = self.chunks.get(first).map(|chunk| chunk.head());
+        let is_common = |head: &Head| head.class() == Class::NONE && head.row() < Mobility::ORDINARY;
+        let done = head.filter(is_common).map_or(0, |head| self.chunks.free_alike(first..first + nr_chunks, head));
         if done > 0 {
             self.sets.insert_whole(first..first + done);
         }
@@ -184,7 +176,7 @@ impl Buddy<'_> {
     pub fn unisolate(&mut self, range: PhysRange, mobility: Mobility) {
         for pfn in chunks_of(range) {
             let Some((chunk, _)) = self.spans.locate(pfn.as_raw(), 1) else { continue };
-            let Some(it) = self.chunks.get_mut(chunk).map(Chunk) else { continue };
+            let Some(it) = self.chunks.get_mut(chunk) else { continue };
             if it.head().row() == Mobility::Isolate as usize {
                 let before = it.row_aside();
                 self.move_to_row(chunk, if before < SHARED { before } else { self.row_of(mobility) });
@@ -249,7 +241,7 @@ impl Buddy<'_> {
     /// Takes free frames out of a chunk.
     fn take_part(&mut self, chunk: usize, offset: u32, length: u32, mobility: Mobility) {
         let row = self.row_of(mobility);
-        let Some(mut it) = self.chunks.get_mut(chunk).map(Chunk) else { return };
+        let Some(mut it) = self.chunks.get_mut(chunk) else { return };
         let before = it.head();
         let row = if before.row() == SHARED { row } else { before.row() };
         if u64::from(length) == CHUNK_PAGES {

@@ -222,14 +222,12 @@ impl<'a, A: Arch> Pages<'a, A> {
             }
         }
         for order in 0..=MAX_HOARD_ORDER {
-            let mut broken = None;
-            self.map.each_marked(Marked::Waiting(order), |place| {
+            for place in self.map.marked(Marked::Waiting(order)) {
                 let (pfn, tag) = (place.pfn(0), self.map.word(place).tag());
                 if owned(pfn) && (tag.is_plain() || tag.order() != order) {
-                    broken = broken.or(Some(pfn));
+                    return Err(Broken::Word(pfn));
                 }
-            });
-            broken.map_or(Ok(()), |pfn| Err(Broken::Word(pfn)))?;
+            }
         }
         for (pfn, _) in zone.buddy().free_blocks() {
             let tag = self.map.find_frame(pfn).map(|place| self.map.word(place).tag());

@@ -7,12 +7,12 @@
 //!
 //! Whoever takes a hint out of a hoard sees to the word that it named: so no word with a block is forgotten.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::AtomicU64;
 
 use crate::addr::{NR_ORDERS, Order};
 use crate::buddy::Mobility;
 use crate::gfp::Gfp;
-use crate::page_alloc::map::AtomicPlace;
+use crate::page_alloc::map::{AtomicPlace, Place};
 
 /// Blocks of up to this order are hoarded.
 pub(super) const MAX_HOARD_ORDER: usize = 5;
@@ -55,15 +55,21 @@ impl List {
     }
 
     /// The first block of each kind in a word: a bit for each block of its order.
+    #[inline(always)]
     pub(super) const fn blocks(self) -> u64 {
-        match self.order() {
-            0 => !0,
-            1 => 0x5555_5555_5555_5555,
-            2 => 0x1111_1111_1111_1111,
-            3 => 0x0101_0101_0101_0101,
-            4 => 0x0001_0001_0001_0001,
-            _ => 0x0000_0001_0000_0001,
-        }
+        /// For every order that is hoarded, and some more, which saves a comparison.
+        const BLOCKS: [u64; 8] = [
+            !0,
+            0x5555_5555_5555_5555,
+            0x1111_1111_1111_1111,
+            0x0101_0101_0101_0101,
+            0x0001_0001_0001_0001,
+            0x0000_0001_0000_0001,
+            1,
+            1,
+        ];
+        #[expect(clippy::indexing_slicing, reason = "reduced to what there is")]
+        BLOCKS[self.order() % BLOCKS.len()]
     }
 
     /// Every list of large blocks.
@@ -100,26 +106,38 @@ pub(super) struct Hoard {
     /// Frames that a CPU may keep in the blocks of one list.
     keeps: u64,
     /// Words that it is worth: on small machines too few for large blocks.
-    limit: usize,
+    limit: u32,
+    /// The first list that words are not hoarded for: each needs one in hand.
+    lists: u32,
     /// For each list of small blocks, where to go on to look for a word that waits.
-    cursors: [AtomicU32; SMALL_LISTS],
+    cursors: [AtomicPlace; SMALL_LISTS],
 }
 
 impl Hoard {
     pub(super) const fn new(limit: usize, keeps: u64) -> Self {
         let kept = [const { [const { AtomicU64::new(0) }; MOST_KEPT] }; LISTS - SMALL_LISTS];
-        let cursors = [const { AtomicU32::new(0) }; SMALL_LISTS];
-        Self { current: [const { AtomicPlace::new() }; LISTS], kept, keeps, limit, cursors }
+        let cursors = [const { AtomicPlace::new(Place::FIRST) }; SMALL_LISTS];
+        let orders = if limit / 4 <= MAX_HOARD_ORDER { limit / 4 } else { MAX_HOARD_ORDER + 1 };
+        let lists = (orders * CLASSES) as u32;
+        Self {
+            current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS],
+            kept,
+            keeps,
+            limit: limit as u32,
+            lists,
+            cursors,
+        }
     }
 
     /// Words that it is worth.
     pub(super) const fn limit(&self) -> usize {
-        self.limit
+        self.limit as usize
     }
 
-    /// Whether words are hoarded for a list: each needs one in hand.
+    /// Whether words are hoarded for a list.
+    #[inline(always)]
     pub(super) const fn hoards(&self, list: List) -> bool {
-        self.limit >= 4 * (list.order() + 1)
+        list.0 < self.lists
     }
 
     /// The blocks that are kept for a list of large ones; none for others.
@@ -129,8 +147,9 @@ impl Hoard {
         slots.map_or(&[], |slots| slots.as_slice())
     }
 
-    /// Where a list goes on to look for words that wait, counted in words.
-    pub(super) fn cursor(&self, list: List) -> &AtomicU32 {
+    /// Where a list goes on to look for words that wait.
+    #[inline(always)]
+    pub(super) fn cursor(&self, list: List) -> &AtomicPlace {
         #[expect(clippy::indexing_slicing, reason = "reduced to what there is")]
         &self.cursors[list.0 as usize % SMALL_LISTS]
     }

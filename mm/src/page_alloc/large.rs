@@ -8,13 +8,16 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::hoard::{Hoard, List};
+use super::hoard::{Hoard, List, mobility};
 use super::map::{Place, Tag};
+use super::slow::Mark;
+use super::zone_cell::ZoneCell;
 use super::{BadFree, Fault, OutOfMemory, Pages, word};
 use crate::addr::Order;
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
+use crate::zone::Zone;
 
 impl<A: Arch> Pages<'_, A> {
     /// Takes a block of a word or more, for a request without special wishes.
@@ -22,20 +25,37 @@ impl<A: Arch> Pages<'_, A> {
     pub(super) fn alloc_large(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let list = List::of(gfp, order);
         // What is isolated may have been kept a moment too late.
-        let kept = if self.is_keeping() { self.hoard().kept(list) } else { &[] };
-        for slot in kept {
-            if slot.load(Relaxed) == 0 {
-                continue;
+        if self.is_keeping() {
+            for slot in self.hoard().kept(list) {
+                if slot.load(Relaxed) == 0 {
+                    continue;
+                }
+                let Some(bits) = slot.swap(0, Acquire).checked_sub(1) else { continue };
+                let block = PageBlock::known(bits);
+                match self.map.find_first(&block) {
+                    Some(place) => self.map.word(place).set_tag(Tag::head(list)),
+                    None => self.mark_out(&block, list),
+                }
+                return Ok(block);
             }
-            let Some(bits) = slot.swap(0, Acquire).checked_sub(1) else { continue };
-            let block = PageBlock::known(bits);
-            match self.map.find_first(&block) {
-                Some(place) => self.map.word(place).set_tag(Tag::head(list)),
-                None => self.mark_out(&block, list),
-            }
-            return Ok(block);
+            return self.alloc_large_new(gfp, order);
         }
         self.alloc_slow(gfp, order)
+    }
+
+    /// Takes a block from a zone: the short way, as long as memory is not short.
+    #[inline(never)]
+    fn alloc_large_new(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        let mobility = mobility(gfp);
+        let take = |_: &ZoneCell<'_>, zone: &mut Zone<'_>| Some(zone.buddy_mut().alloc(order, mobility).ok()?.pfn());
+        match self.take_from_zones(self.home(), gfp, order, Mark::Low, take) {
+            Some(pfn) => {
+                let block = PageBlock::from_raw(pfn, order);
+                self.mark_out(&block, List::of(gfp, order));
+                Ok(block)
+            }
+            None => self.alloc_slow(gfp, order),
+        }
     }
 
     /// Frees a block of a word or more.

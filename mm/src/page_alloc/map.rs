@@ -13,6 +13,8 @@
 //!
 //! Nothing is cleared at the start but the tags and orders: 2 bytes for 256 KiB of RAM.
 
+mod marked;
+
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -75,6 +77,12 @@ impl Tag {
         List::from_raw(self.0 & !Self::PLAIN)
     }
 
+    /// The list that the word is hoarded for. It is hoarded.
+    #[inline(always)]
+    pub(super) const fn list(self) -> List {
+        List::from_raw(self.0)
+    }
+
     /// The order of the blocks in the word or of the block at its start; some impossible one if the word is plain.
     #[inline(always)]
     pub(super) const fn order(self) -> usize {
@@ -90,7 +98,20 @@ pub(super) struct Place(u64);
 impl Place {
     /// A word that never has a block.
     pub(super) const NOWHERE: Self = Self((SLOTS as u64 - 1) << ORDER_BITS);
+    /// At or before all words, to look for some from.
+    pub(super) const FIRST: Self = Self(0);
     const POSITION: u64 = ((1 << WORD_ORDER) - 1) << ORDER_BITS;
+
+    #[inline(always)]
+    const fn new(number: usize, slot: usize) -> Self {
+        Self((number as u64) << (ORDER_BITS as usize + WORD_ORDER) | (slot as u64) << ORDER_BITS)
+    }
+
+    /// Behind this word, to look for others from.
+    #[inline(always)]
+    pub(super) const fn behind(self) -> Self {
+        Self(self.0 + (1 << (ORDER_BITS as usize + WORD_ORDER)))
+    }
 
     const fn slot(self) -> usize {
         (self.0 >> ORDER_BITS) as usize % SLOTS
@@ -122,13 +143,19 @@ impl Place {
 pub(super) struct AtomicPlace(AtomicU64);
 
 impl AtomicPlace {
-    pub(super) const fn new() -> Self {
-        Self(AtomicU64::new(Place::NOWHERE.0))
+    pub(super) const fn new(place: Place) -> Self {
+        Self(AtomicU64::new(place.0))
     }
 
     #[inline(always)]
     pub(super) fn load(&self) -> Place {
         Place(self.0.load(Relaxed))
+    }
+
+    /// For a place that nothing is forgotten with.
+    #[inline(always)]
+    pub(super) fn store(&self, place: Place) {
+        self.0.store(place.0, Relaxed);
     }
 
     /// Puts another in its place, and returns the one that was there: what has blocks there must not be forgotten.
@@ -361,68 +388,28 @@ impl<'a> WordMap<'a> {
         Word { free, tag, order }
     }
 
-    /// The first word of a span, and how many there are.
-    const fn words_of(span: &Span) -> (usize, usize) {
-        let shift = ORDER_BITS as usize + WORD_ORDER;
-        let (first, end) = (span.start >> shift, (span.start + span.frames).wrapping_sub(1) >> shift);
-        (first as usize, (end - first) as usize + 1)
+    /// The first word of a span.
+    #[inline(always)]
+    const fn first_word(span: &Span) -> usize {
+        (span.start >> (ORDER_BITS as usize + WORD_ORDER)) as usize
     }
 
     /// Whether a word is marked.
     pub(super) fn is_marked(&self, place: Place, kind: Marked) -> bool {
         let span = self.span(place.slot());
-        span.marks.is_marked(place.number().wrapping_sub(Self::words_of(span).0), kind)
+        span.marks.is_marked(place.number().wrapping_sub(Self::first_word(span)), kind)
     }
 
     /// Marks a word, or no longer. Whether it was marked. Under the zone's lock.
     #[inline]
     pub(super) fn mark(&self, place: Place, kind: Marked, is_marked: bool) -> bool {
         let span = self.span(place.slot());
-        span.marks.mark(place.number().wrapping_sub(Self::words_of(span).0), kind, is_marked)
+        span.marks.mark(place.number().wrapping_sub(Self::first_word(span)), kind, is_marked)
     }
 
     /// How many words of this one's range are marked.
     pub(super) fn nr_marked(&self, place: Place, kind: Marked) -> u64 {
         self.span(place.slot()).marks.nr_marked(kind)
-    }
-
-    /// Calls `visit` with the words that are marked, of the zones that are wanted, from `from` on, which is counted
-    /// through all spans, until it says that it has seen enough. Returns where to go on: at the start, if there are no
-    /// more.
-    #[inline(always)]
-    pub(super) fn visit_marked(
-        &self,
-        kind: Marked,
-        from: usize,
-        wants: impl Fn(usize) -> bool,
-        mut visit: impl FnMut(Place) -> bool,
-    ) -> usize {
-        let mut base = 0;
-        for slot in 0..self.used.load(Acquire) {
-            let span = self.span(slot);
-            let (first, count) = Self::words_of(span);
-            let visit = |at| {
-                let number = ((first + at) as u64) << (ORDER_BITS as usize + WORD_ORDER);
-                visit(Place(number | (slot as u64) << ORDER_BITS))
-            };
-            if from < base + count
-                && wants(span.zone)
-                && let Some(at) = span.marks.visit(from.saturating_sub(base), kind, visit)
-            {
-                return base + at + 1;
-            }
-            base += count;
-        }
-        0
-    }
-
-    /// Calls `visit` with all words that are marked.
-    pub(super) fn each_marked(&self, kind: Marked, mut visit: impl FnMut(Place)) {
-        let visit = |place| {
-            visit(place);
-            false
-        };
-        self.visit_marked(kind, 0, |_| true, visit);
     }
 
     /// All words, with the first frame that is in the word's span.

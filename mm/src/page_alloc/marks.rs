@@ -33,11 +33,14 @@ impl Marked {
 pub(super) struct Marks {
     /// For each kind the bitmap, its summary, and the number of marked words.
     bits: *mut AtomicU64,
-    count: usize,
+    /// 64-bit words of a bitmap.
+    blocks: u32,
+    /// The same with what stands behind it.
+    per_kind: u32,
 }
 
 impl Marks {
-    pub(super) const NONE: Self = Self { bits: core::ptr::null_mut(), count: 0 };
+    pub(super) const NONE: Self = Self { bits: core::ptr::null_mut(), blocks: 0, per_kind: 0 };
 
     /// What `count` words need.
     pub(super) const fn metadata_words(count: usize) -> usize {
@@ -54,15 +57,23 @@ impl Marks {
         let metadata = metadata.get_mut(..Self::metadata_words(count))?;
         words::fill(metadata, 0);
         // An atomic has the layout of its integer, and any bits are a value of it.
-        Some(Self { bits: metadata.as_mut_ptr().cast(), count })
+        let (blocks, per_kind) = (count.div_ceil(64) as u32, Self::per_kind(count) as u32);
+        Some(Self { bits: metadata.as_mut_ptr().cast(), blocks, per_kind })
+    }
+
+    /// How many words there may be: their number, rounded up to 64.
+    #[inline(always)]
+    pub(super) const fn room(&self) -> usize {
+        self.blocks as usize * 64
     }
 
     /// The words of the bitmap of a kind, behind them those of the summary, and the number of marked words.
+    #[inline(always)]
     fn bits(&self, kind: Marked) -> &[AtomicU64] {
         if self.bits.is_null() {
             return &[];
         }
-        let per_kind = Self::per_kind(self.count);
+        let per_kind = self.per_kind as usize;
         let bits = self.bits.wrapping_add(kind.index() * per_kind);
         // SAFETY: made by `new` from metadata that has so many for each kind, which is only ever seen as atomics, and
         // lives as long as the map of words that this is part of.
@@ -83,9 +94,19 @@ impl Marks {
     #[inline]
     pub(super) fn mark(&self, at: usize, kind: Marked, is_marked: bool) -> bool {
         let block = at / 64;
-        let summary = self.count.div_ceil(64) + block / 64;
-        let [bits @ .., count] = self.bits(kind) else { return false };
-        let (Some(bits), Some(summary)) = (bits.get(block), bits.get(summary)) else { return false };
+        if block >= self.blocks as usize {
+            return false;
+        }
+        let first = self.bits.wrapping_add(kind.index() * self.per_kind as usize);
+        let bits = first.wrapping_add(block);
+        let summary = first.wrapping_add(self.blocks as usize + block / 64);
+        let count = first.wrapping_add(self.per_kind as usize - 1);
+        // SAFETY: as in `bits`: a word of the bitmap.
+        let bits = unsafe { &*bits };
+        // SAFETY: as in `bits`: the word above it in the summary.
+        let summary = unsafe { &*summary };
+        // SAFETY: as in `bits`: the last word.
+        let count = unsafe { &*count };
         // Nobody else changes them meanwhile; who looks without the lock may miss a word.
         let before = bits.load(Relaxed);
         let after = if is_marked { before | 1 << (at % 64) } else { before & !(1 << (at % 64)) };
@@ -103,35 +124,30 @@ impl Marks {
         !is_marked
     }
 
-    /// Calls `visit` with the marked words from `at` on, until it says that it has seen enough; where that was.
-    /// O(words / 4096), and what is visited.
+    /// Which of 64 words are marked.
     #[inline(always)]
-    pub(super) fn visit(&self, at: usize, kind: Marked, mut visit: impl FnMut(usize) -> bool) -> Option<usize> {
-        let (bits, summary) = self.bits(kind).split_last()?.1.split_at_checked(self.count.div_ceil(64))?;
-        let (mut block, mut mask) = (at / 64, u64::MAX << (at % 64));
-        loop {
-            let mut left = bits.get(block)?.load(Relaxed) & mask;
-            while left != 0 {
-                let at = block * 64 + left.trailing_zeros() as usize;
-                if visit(at) {
-                    return Some(at);
-                }
-                left &= left - 1;
-            }
-            block = Self::next_block(summary, block + 1)?;
-            mask = u64::MAX;
+    pub(super) fn block(&self, kind: Marked, block: usize) -> u64 {
+        if block >= self.blocks as usize {
+            return 0;
         }
+        let bits = self.bits.wrapping_add(kind.index() * self.per_kind as usize + block);
+        // SAFETY: as in `bits`, whose first words these are.
+        unsafe { &*bits }.load(Relaxed)
     }
 
-    /// The next 64 words of which one is marked.
-    fn next_block(summary: &[AtomicU64], block: usize) -> Option<usize> {
-        let mut mask = u64::MAX << (block % 64);
-        for (group, blocks) in summary.iter().enumerate().skip(block / 64) {
-            let blocks = blocks.load(Relaxed) & mask;
+    /// The next 64 words of which one is marked, from number `block` of them on, and which. O(words / 4096).
+    #[inline(always)]
+    pub(super) fn next_block(&self, kind: Marked, block: usize) -> Option<(usize, u64)> {
+        let (bits, summary) = self.bits(kind).split_at_checked(self.blocks as usize)?;
+        let (mut group, mut mask) = (block / 64, u64::MAX << (block % 64));
+        // Behind the summary stands the number of marked words.
+        while group + 1 < summary.len() {
+            let blocks = summary.get(group)?.load(Relaxed) & mask;
             if blocks != 0 {
-                return Some(group * 64 + blocks.trailing_zeros() as usize);
+                let block = group * 64 + blocks.trailing_zeros() as usize;
+                return Some((block, bits.get(block)?.load(Relaxed)));
             }
-            mask = u64::MAX;
+            (group, mask) = (group + 1, u64::MAX);
         }
         None
     }
@@ -142,6 +158,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    /// The next marked word from `at` on.
+    fn next(marks: &Marks, at: usize, kind: Marked) -> Option<usize> {
+        let here = marks.block(kind, at / 64) & u64::MAX << (at % 64);
+        let (block, bits) = match here {
+            0 => marks.next_block(kind, at / 64 + 1)?,
+            _ => (at / 64, here),
+        };
+        Some(block * 64 + bits.trailing_zeros() as usize)
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 200 }, failure_persistence: None, ..ProptestConfig::default() })]
@@ -160,14 +186,14 @@ mod tests {
                 marks.mark(at, kinds[0], is_marked);
                 if is_marked { model.insert(at) } else { model.remove(&at) };
                 prop_assert_eq!(marks.is_marked(at, kinds[0]), is_marked);
-                prop_assert_eq!(marks.visit(from, kinds[0], |_| true), model.range(from..).next().copied());
-                prop_assert_eq!(marks.visit(0, kinds[1], |_| true), None);
+                prop_assert_eq!(next(&marks, from, kinds[0]), model.range(from..).next().copied());
+                prop_assert_eq!(next(&marks, 0, kinds[1]), None);
                 prop_assert_eq!(marks.nr_marked(kinds[0]), model.len() as u64);
             }
             for at in model {
                 marks.mark(at, kinds[0], false);
             }
-            prop_assert_eq!(marks.visit(0, kinds[0], |_| true), None);
+            prop_assert_eq!(next(&marks, 0, kinds[0]), None);
         }
     }
 
@@ -175,6 +201,6 @@ mod tests {
     fn too_little_metadata_is_refused() {
         let mut metadata = vec![0; Marks::metadata_words(65) - 1];
         assert!(Marks::new(&mut metadata, 65).is_none());
-        assert_eq!(Marks::NONE.visit(0, Marked::Adopted, |_| true), None);
+        assert_eq!(next(&Marks::NONE, 0, Marked::Adopted), None);
     }
 }

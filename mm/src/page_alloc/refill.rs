@@ -6,8 +6,6 @@
 //! it may be some CPU's, or wait, or be empty. All of this changes under the zone's lock.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::hoard::{Hoard, List, MAX_HOARD_ORDER, mobility};
 use super::map::{Place, Tag, WORD_ORDER};
 use super::marks::Marked;
@@ -30,15 +28,6 @@ const LEAST: Order = match Order::new(3) {
     Some(order) => order,
     None => Order::ZERO,
 };
-/// Blocks that make a word worth going on with.
-const ENOUGH: u32 = 8;
-/// Words of an order may wait, even if they are free as a whole, up to this part of what a CPU hoards.
-const MANY: u64 = 8;
-/// Words that are tried of those which are found.
-const MOST_TRIED: usize = 4;
-/// Words that are looked at to find one for a list.
-const MOST_MET: usize = 16;
-
 impl<A: Arch> Pages<'_, A> {
     /// The hoard of the CPU that runs this, or ran it a moment ago.
     pub(super) fn hoard(&self) -> &Hoard {
@@ -55,12 +44,14 @@ impl<A: Arch> Pages<'_, A> {
         if !hoard.hoards(list) {
             return None;
         }
-        for _ in 0..MOST_TRIED {
-            let Some(place) = self.find_waiting(hoard, list) else { break };
-            if let Some(block) = self.take_waiting(hoard, list, place) {
-                return Some(block);
-            }
-        }
+        let waiting = self.take_any_waiting(hoard, list);
+        if waiting.is_some() { waiting } else { self.hoard_new(hoard, gfp, order) }
+    }
+
+    /// Hoards a word, and takes a block of it.
+    #[inline(never)]
+    pub(super) fn hoard_new(&self, hoard: &Hoard, gfp: Gfp, order: Order) -> Option<PageBlock> {
+        let list = List::of(gfp, order);
         let pfn = self
             .take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| self.hoard_from(zone, list, mobility(gfp)))?;
         let place = self.map.find_frame(pfn)?.with(list);
@@ -108,99 +99,6 @@ impl<A: Arch> Pages<'_, A> {
         word::fill(word.free, frames & list.blocks() & !(1 << first));
     }
 
-    /// A word of the list that waits, of this CPU's node: one that is free as a whole only if there is no other, for it
-    /// may merge. If many wait, it goes back.
-    #[inline(always)]
-    fn find_waiting(&self, hoard: &Hoard, list: List) -> Option<Place> {
-        let (cursor, kind) = (hoard.cursor(list), Marked::Waiting(list.order()));
-        let (mut met, mut whole, mut found) = (0, None, None);
-        let node = self.zones.node_of(|| self.home());
-        let is_near = |zone| node.is_none_or(|node| self.zones.get(zone).is_some_and(|zone| zone.node == node));
-        let from = self.map.visit_marked(kind, cursor.load(Relaxed) as usize, is_near, |place| {
-            met += 1;
-            let word = self.map.word(place);
-            if word.tag().is_hoarded_for(list) {
-                if word::bits(word.free) != list.blocks() {
-                    found = Some(place);
-                    return true;
-                }
-                if whole.is_some() {
-                    return true;
-                }
-                whole = Some(place);
-            }
-            met == MOST_MET
-        });
-        cursor.store(from as u32, Relaxed);
-        if let (Some(_), Some(place)) = (found, whole)
-            && self.map.nr_marked(place, kind) * MANY > hoard.limit() as u64
-        {
-            self.release(place);
-            whole = None;
-        }
-        Some(found.or(whole)?.with(list))
-    }
-
-    /// Takes from a word that waits, which becomes the current one; `None` if others were faster: some of them may have
-    /// gone on taking from it while it waited.
-    #[inline(always)]
-    fn take_waiting(&self, hoard: &Hoard, list: List, place: Place) -> Option<PageBlock> {
-        let cell = self.zones.get(self.map.zone(place))?;
-        let zone = cell.zone.lock(self.arch);
-        let is_mine = self.map.word(place).tag().is_hoarded_for(list)
-            && self.map.mark(place, Marked::Waiting(list.order()), false);
-        drop(zone);
-        if !is_mine {
-            return None;
-        }
-        let word = self.map.word(place);
-        let before = self.arch.take_lowest(word.free);
-        if before == 0 {
-            return None;
-        }
-        let bit = before.trailing_zeros();
-        if !word.tag().is_hoarded_for(list) {
-            return self.settle(list, place, bit);
-        }
-        self.install(hoard, list, place);
-        Some(place.block(bit))
-    }
-
-    /// Makes a word the current one of a list. The one before waits, if it has blocks: somebody else may have refilled
-    /// in the meantime.
-    #[inline(always)]
-    fn install(&self, hoard: &Hoard, list: List, place: Place) {
-        let before = hoard.current(list).swap(place);
-        let word = self.map.word(before);
-        if before == place || !word::is_populated(word.free) {
-            return;
-        }
-        let Some(cell) = self.zones.get(self.map.zone(before)) else { return };
-        let _zone = cell.zone.lock(self.arch);
-        if word.tag().is_hoarded_for(list) {
-            self.map.mark(before, Marked::Waiting(list.order()), true);
-        }
-    }
-
-    /// Keeps a word that has `count` blocks again, or has it wait. The lock of its zone is held.
-    ///
-    /// If it is only one, others are likely to follow soon, and who takes from it later takes more at once.
-    pub(super) fn remember(&self, list: List, place: Place, count: u32) {
-        let hoard = self.hoard();
-        let current = hoard.current(list);
-        let before = current.load();
-        if count >= ENOUGH
-            && hoard.hoards(list)
-            && (before == place || !word::is_populated(self.map.word(before).free) && current.replace(before, place))
-        {
-            return;
-        }
-        if before == place {
-            current.replace(place, Place::NOWHERE);
-        }
-        self.map.mark(place, Marked::Waiting(list.order()), true);
-    }
-
     /// Gives the free frames of a word back to the buddy allocator.
     pub(super) fn release(&self, place: Place) {
         if let Some(cell) = self.zones.get(self.map.zone(place)) {
@@ -241,7 +139,7 @@ impl<A: Arch> Pages<'_, A> {
             }
         }
         for kind in (0..=MAX_HOARD_ORDER).map(Marked::Waiting) {
-            self.map.each_marked(kind, |place| self.release(place));
+            self.map.marked(kind).for_each(|place| self.release(place));
         }
     }
 
@@ -250,11 +148,8 @@ impl<A: Arch> Pages<'_, A> {
     #[must_use]
     pub fn hoarded_pages(&self) -> u64 {
         let waiting = (0..=MAX_HOARD_ORDER).map(|order| {
-            let mut blocks = 0;
-            self.map.each_marked(Marked::Waiting(order), |place| {
-                blocks += u64::from(word::count(self.map.word(place).free));
-            });
-            blocks << order
+            let words = self.map.marked(Marked::Waiting(order));
+            words.map(|place| u64::from(word::count(self.map.word(place).free))).sum::<u64>() << order
         });
         // CPUs without a hoard share an empty one.
         self.hoards.iter().map(|hoard| self.hoarded_by(hoard)).chain(waiting).sum()

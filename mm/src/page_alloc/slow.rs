@@ -162,12 +162,9 @@ impl<'a, A: Arch> Pages<'a, A> {
 
     /// The zones that a request may use, in the order in which they are tried.
     pub(super) fn candidates(&self, home: usize, gfp: Gfp) -> impl Iterator<Item = &'a ZoneCell<'a>> {
-        let node = self.zones.get(home).map(|zone| zone.node);
+        let node = if gfp.contains(Gfp::THISNODE) { self.zones.get(home).map(|zone| zone.node) } else { None };
         let highest = self.highest(gfp);
-        self.zones
-            .from(home)
-            .filter(move |zone| zone.kind <= highest)
-            .filter(move |zone| !gfp.contains(Gfp::THISNODE) || Some(zone.node) == node)
+        self.zones.from(home).filter(move |zone| zone.kind <= highest && node.is_none_or(|node| zone.node == node))
     }
 
     /// The largest order that a zone has a block of, of those that a request may use; what is hoarded is left out. O(zones).

@@ -57,6 +57,17 @@ pub(super) fn put_locked(word: &AtomicU64, block: u64) -> u64 {
     word.fetch_or(block, Release)
 }
 
+/// The same into a word that has none. `false`, and nothing has changed, if it has some.
+#[inline(always)]
+pub(super) fn put_first_locked(word: &AtomicU64, block: u64) -> bool {
+    // By the lock nobody else puts into a word without blocks, and there is nothing to take.
+    let is_empty = word.load(Relaxed) == 0;
+    if is_empty {
+        word.store(block, Release);
+    }
+    is_empty
+}
+
 /// The same for many blocks, none of which is there; `None` if one is, and then nothing has changed.
 pub(super) fn put_many_locked(word: &AtomicU64, blocks: u64) -> Option<u64> {
     let mut bits = word.load(Relaxed);

@@ -42,11 +42,6 @@ impl<'a> Zones<'a> {
         self.cells.iter().map_while(Once::get)
     }
 
-    /// The node of zone `home`, if there are others.
-    pub(super) fn node_of(&self, home: impl FnOnce() -> usize) -> Option<u32> {
-        if self.has_nodes.load(Relaxed) { self.get(home()).map(|zone| zone.node) } else { None }
-    }
-
     /// Whether there is more than one node.
     #[inline(always)]
     pub(super) fn has_nodes(&self) -> bool {

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Words that wait: they have blocks and are in no hoard. Whose word in use is empty takes one of them.
+//!
+//! A word waits from when a block of it comes back, if it had none and its CPU has another in use, until somebody makes
+//! it his own or it is given up. That it waits is a mark in a bitmap for each order (`marks.rs`), changed under the
+//! zone's lock.
+#![forbid(unsafe_code)]
+
+use super::hoard::{Hoard, List};
+use super::map::Place;
+use super::marks::Marked;
+use super::{BadFree, OutOfMemory, Pages, word};
+use crate::addr::Order;
+use crate::arch::Arch;
+use crate::buddy::PageBlock;
+use crate::gfp::Gfp;
+
+/// Blocks that make a word worth going on with.
+const ENOUGH: u32 = 8;
+/// Words of an order may wait, even if they are free as a whole, up to this part of what a CPU hoards.
+const MANY: u64 = 8;
+/// Words that are tried of those which are found.
+const MOST_TRIED: usize = 4;
+/// Words that are looked at to find one for a list.
+const MOST_MET: usize = 16;
+
+impl<A: Arch> Pages<'_, A> {
+    /// Takes a block when the word in use has none, for a request without special wishes: from a word that waits, or
+    /// else by the long way.
+    #[inline(never)]
+    pub(super) fn alloc_waiting(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+        let (list, hoard) = (List::of(gfp, order), self.hoard());
+        if self.is_hoarding() && hoard.hoards(list) {
+            let waiting = self.find_waiting(hoard, list);
+            let block = match waiting {
+                Some(place) => self.take_waiting(hoard, list, place),
+                None => self.hoard_new(hoard, gfp, order),
+            };
+            if let Some(block) = block {
+                return Ok(block);
+            }
+        }
+        self.alloc_slow(gfp, order)
+    }
+
+    /// Takes a block from a word that waits, if there is one.
+    #[inline(never)]
+    pub(super) fn take_any_waiting(&self, hoard: &Hoard, list: List) -> Option<PageBlock> {
+        for _ in 0..MOST_TRIED {
+            let place = self.find_waiting(hoard, list)?;
+            let block = self.take_waiting(hoard, list, place);
+            if block.is_some() {
+                return block;
+            }
+        }
+        None
+    }
+
+    /// A word of the list that waits, of this CPU's node: one that is free as a whole only if there is no other, for it
+    /// may merge. If many wait, it goes back.
+    #[inline(always)]
+    fn find_waiting(&self, hoard: &Hoard, list: List) -> Option<Place> {
+        let (cursor, kind, all) = (hoard.cursor(list), Marked::Waiting(list.order()), list.blocks());
+        let mut whole = None;
+        let mut words = self.map.marked_from(kind, cursor.load(), self.near());
+        for _ in 0..MOST_MET {
+            let Some(place) = words.next() else {
+                cursor.store(Place::FIRST);
+                break;
+            };
+            let word = self.map.word(place);
+            if !word.tag().is_hoarded_for(list) {
+                cursor.store(place.behind());
+                continue;
+            }
+            if word::bits(word.free) != all {
+                cursor.store(place.behind());
+                if let Some(whole) = whole
+                    && self.map.nr_marked(place, kind) * MANY > hoard.limit() as u64
+                {
+                    self.release(whole);
+                }
+                return Some(place.with(list));
+            }
+            if whole.is_some() {
+                cursor.store(place.behind());
+                break;
+            }
+            whole = Some(place);
+        }
+        Some(whole?.with(list))
+    }
+
+    /// The slots of this CPU's node.
+    #[inline(always)]
+    fn near(&self) -> u32 {
+        if self.zones.has_nodes() { self.near_of_many() } else { u32::MAX }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn near_of_many(&self) -> u32 {
+        let node = self.zones.get(self.home()).map(|zone| zone.node);
+        self.map.slots_of(|zone| self.zones.get(zone).map(|zone| zone.node) == node)
+    }
+
+    /// Takes from a word that waits, which becomes the current one; `None` if others were faster: some of them may have
+    /// gone on taking from it while it waited.
+    #[inline(always)]
+    fn take_waiting(&self, hoard: &Hoard, list: List, place: Place) -> Option<PageBlock> {
+        let cell = self.zones.get(self.map.zone(place))?;
+        let zone = cell.zone.lock(self.arch);
+        let is_mine = self.map.word(place).tag().is_hoarded_for(list)
+            && self.map.mark(place, Marked::Waiting(list.order()), false);
+        drop(zone);
+        if !is_mine {
+            return None;
+        }
+        let word = self.map.word(place);
+        let before = self.arch.take_lowest(word.free);
+        if before == 0 {
+            return None;
+        }
+        let bit = before.trailing_zeros();
+        if !word.tag().is_hoarded_for(list) {
+            return self.settle(list, place, bit);
+        }
+        self.install(hoard, list, place);
+        Some(place.block(bit))
+    }
+
+    /// Makes a word the current one of a list. The one before waits, if it has blocks: somebody else may have refilled
+    /// in the meantime.
+    #[inline(always)]
+    pub(super) fn install(&self, hoard: &Hoard, list: List, place: Place) {
+        let before = hoard.current(list).swap(place);
+        let word = self.map.word(before);
+        if before == place || !word::is_populated(word.free) {
+            return;
+        }
+        let Some(cell) = self.zones.get(self.map.zone(before)) else { return };
+        let _zone = cell.zone.lock(self.arch);
+        if word.tag().is_hoarded_for(list) {
+            self.map.mark(before, Marked::Waiting(list.order()), true);
+        }
+    }
+
+    /// Gives the first block back to a word that has none.
+    #[inline(never)]
+    pub(super) fn free_first(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
+        if self.is_hoarding()
+            && let Some(cell) = self.zones.get(self.map.zone(place))
+        {
+            let word = self.map.word(place);
+            let _zone = cell.zone.lock(self.arch);
+            let tag = word.tag();
+            // Of a word that is not hoarded it is an order that no block has.
+            if tag.order() == block.order_index() && word::put_first_locked(word.free, block.bit()) {
+                let list = tag.list();
+                let (place, current) = (place.with(list), self.hoard().current(list));
+                if current.load() == place {
+                    current.replace(place, Place::NOWHERE);
+                }
+                self.map.mark(place, Marked::Waiting(list.order()), true);
+                return Ok(());
+            }
+        }
+        self.free_slow(block)
+    }
+
+    /// Keeps a word that has `count` blocks again, or has it wait. The lock of its zone is held.
+    ///
+    /// If it is only one, others are likely to follow soon, and who takes from it later takes more at once.
+    pub(super) fn remember(&self, list: List, place: Place, count: u32) {
+        let hoard = self.hoard();
+        let current = hoard.current(list);
+        let before = current.load();
+        if count >= ENOUGH
+            && hoard.hoards(list)
+            && (before == place || !word::is_populated(self.map.word(before).free) && current.replace(before, place))
+        {
+            return;
+        }
+        if before == place {
+            current.replace(place, Place::NOWHERE);
+        }
+        self.map.mark(place, Marked::Waiting(list.order()), true);
+    }
+}
