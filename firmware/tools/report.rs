@@ -6,7 +6,6 @@ mod data;
 #[path = "report/plots.rs"]
 mod plots;
 #[path = "top/samples.rs"]
-#[allow(dead_code, reason = "the report shows less of a sample than `top` does")]
 mod samples;
 
 use std::fmt::Write as _;
@@ -76,7 +75,7 @@ fn page(data: &Data) -> Result<String, String> {
             Err(why) => drop(write!(page, "<p class=\"missing\">Not measured: {why}</p>")),
         }
     }
-    let _ = write!(page, "<h2>All figures</h2>{}</body></html>\n", target_table(data));
+    let _ = writeln!(page, "<h2>All figures</h2>{}</body></html>", target_table(data));
     Ok(page)
 }
 

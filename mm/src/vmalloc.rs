@@ -31,9 +31,10 @@
 //! TLBs may still know, so it needs no flush.
 //!
 //! *Cost:* O(1) for the address space, O(pieces) for frames and tables; a call of [`Vmalloc::free`] unmaps at most 8,192
-//! descriptors and gives back at most 1,088 blocks, and no more than 64 beyond its own pages. *Locks:* one of [`Rank::SPACE`] for each [`Config::regions`], with interrupts masked, so that handlers may allocate
-//! and free; frames of areas are taken outside of it. CPUs that allocate do not meet, unless one frees what another has
-//! made. *Invariants:* [`Vmalloc::validate`].
+//! descriptors and gives back at most 1,088 blocks, no more than 64 beyond its own pages. *Locks:* one of rank `SPACE` for
+//! each of [`Config::regions`], with interrupts masked, so that handlers may allocate and free; frames of areas are taken
+//! outside of it. CPUs that allocate do not meet, unless one frees what another has made. *Invariants:*
+//! [`Vmalloc::validate`].
 //!
 //! *Rules met:* an area is unmapped before it waits, and waits until a whole flush that began after that is complete
 //! (Arm ARM D8.16.2); a block of addresses is mapped again only then, so no break-before-make is ever needed.

@@ -18,7 +18,7 @@ use mm::vmalloc::{Config, Request, Vmalloc, VmallocError};
 
 /// One under Miri, which takes minutes for a step of several in so much memory.
 const THREADS: usize = if cfg!(miri) { 1 } else { 4 };
-const FRAMES: usize = if cfg!(miri) { 1024 } else { 4096 };
+const FRAMES: usize = if cfg!(miri) { 192 } else { 4096 };
 
 struct Source<'a>(Mutex<Buddy<'a>>);
 
@@ -132,9 +132,12 @@ fn work(
             4 => {
                 let Some(block) = source.take(Order::new(1).unwrap(), Gfp::KERNEL) else { continue };
                 let frames = [0, 1].map(|n| Pfn::new(block.pfn().as_raw() + n).unwrap());
-                // SAFETY: frames of our own; nobody has them before a flush.
-                let mapped = unsafe {
-                    if step % 2 == 0 { areas.map_ram(&frames, 0) } else { areas.map(&frames, Attributes::DATA, 0) }
+                let mapped = if step % 2 == 0 {
+                    // SAFETY: frames of our own; whoever has them next does not care who else sees them.
+                    unsafe { areas.map_ram(&frames, 0) }
+                } else {
+                    // SAFETY: frames of our own.
+                    unsafe { areas.map(&frames, Attributes::DATA, 0) }
                 };
                 if let Ok(virt) = mapped {
                     assert_eq!(areas.translate(virt), Some(frames[0].addr()));
@@ -155,7 +158,7 @@ fn work(
 }
 
 fn run(regions: usize) {
-    let default = if cfg!(miri) { 60 } else { 4000 };
+    let default = if cfg!(miri) { 20 } else { 4000 };
     let steps = std::env::var("VMALLOC_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(default);
     let mut memory = vec![0; (FRAMES + 1) * 512];
     let padding = memory.as_ptr().align_offset(PAGE_SIZE as usize);

@@ -25,7 +25,7 @@ fn picture(
 ) -> Result<String, String> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    area.fill(&WHITE).and_then(|()| Ok(())).map_err(|error| error.to_string())?;
+    area.fill(&WHITE).map_err(|error| error.to_string())?;
     draw(&area).and_then(|()| Ok(area.present()?)).map_err(|error| error.to_string())?;
     drop(area);
     Ok(svg)

@@ -86,7 +86,7 @@ fn start() -> Option<Source> {
     aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
     let (start, ram_pages) = (VirtAddr::new(0xffff_8000_0000_0000), pages.managed_pages());
     let lazy_pages = vmalloc::Config::lazy_limit(1, ram_pages);
-    let config = vmalloc::Config { start, size: GIB, ram_pages, lazy_pages, huge: true };
+    let config = vmalloc::Config { start, size: GIB, ram_pages, lazy_pages, huge: true, regions: 1 };
     let tlb = TLB.call_once(|| Tlb::new(&ARCH));
     // SAFETY: TTBR1's tree, of which nobody else knows.
     let make = || unsafe { vmalloc::Vmalloc::new(&ARCH, pages, tlb, root, Regime::Upper, config) };
