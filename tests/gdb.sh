@@ -14,7 +14,7 @@ start() { # TEXT-TO-WAIT-FOR NAME=VALUE...
     shift
     rm -f "$work/socket"
     # Its standard input stays open and empty.
-    sleep 120 | env "$@" QUIET=1 QEMU_ARGS="-gdb unix:$work/socket,server=on,wait=off ${QEMU_MORE:-}" \
+    sleep 120 2>/dev/null | env "$@" QUIET=1 QEMU_ARGS="-gdb unix:$work/socket,server=on,wait=off ${QEMU_MORE:-}" \
         setsid firmware/tools/qemu.sh "$elf" >"$work/console" 2>&1 &
     for _ in {1..600}; do
         grep -aq "$text" "$work/console" && break

@@ -131,17 +131,21 @@ def blocks_of_row(row, levels):
     return [counts[level] - 2 * counts[level + 1] for level in range(levels)]
 
 
-def free_blocks(chunk):
+# Words of a chunk beside its head (mm/src/buddy/chunk.rs).
+CHUNK_WORDS = 19
+
+
+def free_blocks(head, chunk):
     """Free blocks of each order in a chunk of 1024 frames (mm/src/buddy/chunk.rs)."""
-    nr_free, head = [0] * 11, chunk[0]
+    nr_free = [0] * 11
     if head & 0xF == 0:
         return nr_free
     if not head >> 7 & 1:
         nr_free[10] = 1
         return nr_free
-    for row in chunk[4:20]:
+    for row in chunk[3:19]:
         nr_free[:6] = map(sum, zip(nr_free, blocks_of_row(row, 6)))
-    nr_free[6:] = blocks_of_row(chunk[2] >> 32, 5)
+    nr_free[6:] = blocks_of_row(chunk[1] >> 32, 5)
     return nr_free
 
 
@@ -156,11 +160,12 @@ def buddy():
         kind = str(zone["kind"]).split("::")[-1]
         warn_if_locked(cell["zone"], f"zone {kind}")
         chunks = zone["buddy"]["chunks"]
-        length = int(chunks["length"])
-        raw = words(int(chunks["data_ptr"]), length * 20)
+        length = int(chunks["heads"]["length"])
+        heads = words(int(chunks["heads"]["data_ptr"]), length)
+        raw = words(int(chunks["words"]["data_ptr"]), length * CHUNK_WORDS)
         total = zones.setdefault((int(zone["node"]), kind.replace("Dma", "DMA")), [0] * 11)
         for at in range(length):
-            total[:] = map(sum, zip(total, free_blocks(raw[at * 20:at * 20 + 20])))
+            total[:] = map(sum, zip(total, free_blocks(heads[at], raw[at * CHUNK_WORDS:(at + 1) * CHUNK_WORDS])))
     for (node, kind), nr_free in zones.items():
         print(f"Node {node}, zone {kind:>8} " + "".join(f"{count:>6} " for count in nr_free))
 
@@ -242,13 +247,32 @@ def vmalloc():
     if found is None:
         raise Absent("there is no vmalloc yet")
     machine = inside(found, "Vmalloc")
-    warn_if_locked(machine["state"], "vmalloc")
-    try:
-        state = inside(machine["state"], "State")
-    except Absent:
-        return
-    start = number(machine["config"]["start"])
-    space = state["space"]
+    lazy = []
+    for region in regions(machine):
+        warn_if_locked(region["state"], "a region of vmalloc")
+        try:
+            state = inside(region["state"], "State")
+        except Absent:
+            continue
+        lazy += areas(state)
+    for start, size in lazy[:64]:
+        line(start, size, " unpurged vm_area")
+
+
+def regions(machine):
+    """The first, and the others that are in use (mm/src/vmalloc/region.rs)."""
+    yield machine["first"]
+    for slot in items(machine["more"]):
+        pointer = slot
+        while pointer.type.strip_typedefs().code != gdb.TYPE_CODE_PTR:
+            pointer = fields(pointer)[0]
+        if int(pointer):
+            yield pointer.dereference()
+
+
+def areas(state):
+    """Prints a region's areas; addresses and sizes of what waits."""
+    start, space = number(state["start"]), state["space"]
     tags, end = Tags(space["tags"]), int(space["pages"])
     page = 0
     while page < end:
@@ -256,13 +280,13 @@ def vmalloc():
         length = (word & 0xFFFF_FFF8) >> 3
         if not length:
             print(f"# no block begins at page {page:#x}: the tags are damaged")
-            return
+            break
         if word & 3 == 2:
             area(tags, start, page, word)
         page += length
-    for page in list(lazy_pages(state, tags))[:64]:
+    for page in lazy_pages(state, tags):
         length = (tags.get(page) & 0xFFFF_FFF8) >> 3
-        line(start + page * PAGE, (length - 2) * PAGE, " unpurged vm_area")
+        yield start + page * PAGE, (length - 2) * PAGE
 
 
 def area(tags, start, page, word):
