@@ -4,7 +4,7 @@
 use super::Vmalloc;
 use super::area::{Area, EXTRA};
 use super::block::Page;
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{Order, PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::slab::PageSource;
 
@@ -19,7 +19,7 @@ pub struct Usage {
     pub lazy_pages: u64,
     /// Pages of address space that are free.
     pub free_address_pages: u64,
-    /// Frames for tags. Translation tables are counted elsewhere.
+    /// Frames for tags and regions. Translation tables are counted elsewhere.
     pub tag_frames: u64,
 }
 
@@ -31,7 +31,9 @@ impl<A: Arch, S: PageSource + Copy + Send> Vmalloc<'_, A, S> {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let all = u64::from(self.pages) * self.config.regions as u64;
-        self.regions().fold(Usage { free_address_pages: all, ..Usage::default() }, |mut usage, region| {
+        let extra = self.regions().count() as u64 - 1;
+        let tag_frames = extra * Self::region_order().map_or(0, Order::pages);
+        self.regions().fold(Usage { free_address_pages: all, tag_frames, ..Usage::default() }, |mut usage, region| {
             self.peek(region, |state| {
                 usage.areas += state.nr_areas;
                 usage.pages += state.nr_pages;

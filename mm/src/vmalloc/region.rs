@@ -91,6 +91,11 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         unsafe { region.as_ref() }
     }
 
+    /// Of the block that a region stands in.
+    pub(super) const fn region_order() -> Option<Order> {
+        Order::for_bytes(size_of::<Region<'a, A, S>>() as u64)
+    }
+
     /// All regions that are in use.
     pub(super) fn regions(&self) -> impl Iterator<Item = &Region<'a, A, S>> {
         (0..self.config.regions).filter_map(|index| self.region(index))
@@ -100,8 +105,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[cold]
     #[inline(never)]
     fn make_region(&self, index: usize) -> &Region<'a, A, S> {
-        let order = Order::for_bytes(size_of::<Region<'a, A, S>>() as u64);
-        let made = order.zip(self.more.get(index - 1)).and_then(|(order, slot)| {
+        let made = Self::region_order().zip(self.more.get(index - 1)).and_then(|(order, slot)| {
             let block = self.source.take(order, Gfp::NOWAIT | Gfp::NOWARN)?;
             let region: *mut Region<'a, A, S> = self.arch.direct_map(block.pfn().addr()).cast();
             // SAFETY: frames of our own that `arch` shows, large enough and aligned to their size.
