@@ -91,6 +91,15 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         unsafe { region.as_ref() }
     }
 
+    /// Sets all regions up, as far as there is memory: for whoever will ask on stacks that have no room for that.
+    pub fn start_regions(&self) {
+        for index in 0..self.config.regions {
+            let region = self.region(index).unwrap_or_else(|| self.make_region(index));
+            // Without memory it is tried again when it is needed.
+            let _ = self.with(region, |_| Ok(()));
+        }
+    }
+
     /// Of the block that a region stands in.
     pub(super) const fn region_order() -> Option<Order> {
         Order::for_bytes(size_of::<Region<'a, A, S>>() as u64)
