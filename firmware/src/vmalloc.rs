@@ -42,9 +42,7 @@ pub(crate) fn start(pages: Source, root: PhysAddr, nr_cpus: usize, options: &Opt
     // SAFETY: every CPU translates by that tree, and what `KVmalloc` and its like allocate is freed by them.
     let vmalloc = unsafe { AREAS.start(make) };
     // A thread's stack has no room for that.
-    if vmalloc.config().regions > 1 {
-        vmalloc.start_regions();
-    }
+    vmalloc.start_regions();
     if !pages.add_shrinker(vmalloc) {
         pr_warn!("vmalloc: what it keeps for a flush cannot be asked back");
     }

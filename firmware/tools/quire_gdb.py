@@ -321,6 +321,8 @@ def lazy_pages(state, tags):
     for age in ("young", "old"):
         for head in items(state["shelf"][age]["heads"]):
             yield from chain(tags, int(head))
+    if int(state["dying"]["pages"]):
+        yield from chain(tags, number(state["dying"]["first"]))
 
 
 def pair_in(option):

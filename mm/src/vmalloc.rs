@@ -95,7 +95,7 @@ pub struct Config {
     /// Bytes of address space of a region; what is above 256 GiB is left alone.
     pub size: u64,
     /// Regions, [`REGION_STRIDE`] one behind the other, each for the CPUs with every so manieth number: at most
-    /// [`MOST_REGIONS`]. One that no CPU allocates from takes no memory.
+    /// [`MOST_REGIONS`]. One takes no memory before a CPU allocates from it, or [`Vmalloc::start_regions`].
     pub regions: usize,
     /// Frames of the machine: nobody gets more at once.
     pub ram_pages: u64,
@@ -215,7 +215,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let spare = AtomicU64::new(config.lazy_pages - config.least_quota() * config.regions as u64);
         let more = [const { AtomicPtr::new(ptr::null_mut()) }; MOST_REGIONS - 1];
         let span = (config.regions as u64 - 1) * REGION_STRIDE + pages as u64 * PAGE_SIZE;
-        let (ram, first) = (Ram::new(), Region::new());
+        let (ram, first) = (Ram::new(), Region::new(config.start));
         Self { arch, source, tlb, config, pages, span, root, regime, ram, first, more, spare }
     }
 

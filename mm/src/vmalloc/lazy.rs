@@ -5,8 +5,6 @@
 //! whoever asked for it, makes everything in front of it quiescent; then it is given back, a bounded number of blocks with
 //! each call.
 
-use core::ptr;
-
 use super::area::{Run, extent, extent_of};
 use super::block::{self, Head, Page, State as BlockState, TagStore};
 use super::space::Space;
@@ -139,7 +137,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     /// kept since the last one is given back: their CPUs may not come by for long.
     #[inline(never)]
     pub(super) fn flush_for_all(&self, region: &Region<'a, A, S>) {
-        for other in self.regions().filter(|other| !ptr::eq(*other, region)) {
+        for other in self.beside(region) {
             self.peek(other, |state| {
                 self.reap(state, MOST_BLOCKS, MOST_BLOCKS);
                 state.make_due(self.tlb.stamp(self.regime));

@@ -164,7 +164,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
     #[inline(always)]
     pub fn unmap_ram(&self, virt: VirtAddr, pages: usize) -> Result<(), BadArea> {
         let window = self.ram.window.load(Ordering::Acquire);
-        let offset = virt.as_raw().wrapping_sub(self.ram_virt(window).as_raw());
+        let offset = virt.as_raw().wrapping_sub(self.first.virt_of(window).as_raw());
         if window == NONE || offset >= u64::from(BLOCKS * BLOCK_PAGES) * PAGE_SIZE {
             return self.unmap(virt);
         }
@@ -195,13 +195,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             self.ram.set_stale(block);
         }
         Ok(())
-    }
-
-    /// A page of the first region, where the window is.
-    #[inline(always)]
-    fn ram_virt(&self, page: Page) -> VirtAddr {
-        // It is: said where the compiler sees it, so that it is not checked later.
-        VirtAddr::new((self.config.start.as_raw() + u64::from(page) * PAGE_SIZE) & !(PAGE_SIZE - 1))
     }
 
     fn record(&self, block: u32) -> &Record {
@@ -244,7 +237,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             first = 0;
         }
         self.arch.publish_tables();
-        Some(self.ram_virt(self.ram.window.load(Ordering::Relaxed) + block * BLOCK_PAGES + used))
+        Some(self.first.virt_of(self.ram.window.load(Ordering::Relaxed) + block * BLOCK_PAGES + used))
     }
 
     /// Gives this CPU another block. The old one is left as it is: what was not cut counts as given back.

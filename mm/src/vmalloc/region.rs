@@ -36,15 +36,29 @@ pub const REGION_STRIDE: u64 = 512 << 30;
 
 /// See the head of this file.
 pub(super) struct Region<'a, A: Arch, S: PageSource> {
+    /// The address of its first page.
+    start: VirtAddr,
     /// Nothing until the first area: a board that needs none pays nothing.
     state: IrqSpinLock<Option<State<'a, A, S>>>,
 }
 
 impl<A: Arch, S: PageSource> Region<'_, A, S> {
     /// Has no memory yet.
-    pub(super) const fn new() -> Self {
-        Self { state: IrqSpinLock::new(Rank::SPACE, None) }
+    pub(super) const fn new(start: VirtAddr) -> Self {
+        Self { start, state: IrqSpinLock::new(Rank::SPACE, None) }
     }
+
+    #[inline(always)]
+    pub(super) fn virt_of(&self, page: Page) -> VirtAddr {
+        virt_at(self.start, page)
+    }
+}
+
+/// Page number `page` from `start` on.
+#[inline(always)]
+fn virt_at(start: VirtAddr, page: Page) -> VirtAddr {
+    // It is aligned: said where the compiler sees it, so that it is not checked later.
+    VirtAddr::new((start.as_raw() + u64::from(page) * PAGE_SIZE) & !(PAGE_SIZE - 1))
 }
 
 impl Config {
@@ -62,8 +76,7 @@ impl Config {
 impl<A: Arch, S: PageSource> State<'_, A, S> {
     #[inline(always)]
     pub(super) fn virt_of(&self, page: Page) -> VirtAddr {
-        // It is: said where the compiler sees it, so that it is not checked later.
-        VirtAddr::new((self.start.as_raw() + u64::from(page) * PAGE_SIZE) & !(PAGE_SIZE - 1))
+        virt_at(self.start, page)
     }
 }
 
@@ -91,9 +104,10 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         unsafe { region.as_ref() }
     }
 
-    /// Sets all regions up, as far as there is memory: for whoever will ask on stacks that have no room for that.
+    /// Sets up the regions behind the first, as far as there is memory: for whoever will ask on stacks that have no room
+    /// for that.
     pub fn start_regions(&self) {
-        for index in 0..self.config.regions {
+        for index in 1..self.config.regions {
             let region = self.region(index).unwrap_or_else(|| self.make_region(index));
             // Without memory it is tried again when it is needed.
             let _ = self.with(region, |_| Ok(()));
@@ -110,6 +124,11 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         (0..self.config.regions).filter_map(|index| self.region(index))
     }
 
+    /// The others.
+    pub(super) fn beside<'s>(&'s self, region: &'s Region<'a, A, S>) -> impl Iterator<Item = &'s Region<'a, A, S>> {
+        self.regions().filter(move |other| !ptr::eq(*other, region))
+    }
+
     /// Region `index`, or without memory for it the first.
     #[cold]
     #[inline(never)]
@@ -117,8 +136,9 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let made = Self::region_order().zip(self.more.get(index - 1)).and_then(|(order, slot)| {
             let block = self.source.take(order, Gfp::NOWAIT | Gfp::NOWARN)?;
             let region: *mut Region<'a, A, S> = self.arch.direct_map(block.pfn().addr()).cast();
+            let start = VirtAddr::new(self.config.start.as_raw() + index as u64 * REGION_STRIDE);
             // SAFETY: frames of our own that `arch` shows, large enough and aligned to their size.
-            unsafe { region.write(Region::new()) };
+            unsafe { region.write(Region::new(start)) };
             if slot.compare_exchange(ptr::null_mut(), region, Ordering::AcqRel, Ordering::Acquire).is_err() {
                 // Another CPU was first. What was written has nothing that needs to be dropped.
                 self.source.give(block);
@@ -152,7 +172,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         mut act: impl FnMut(&Region<'a, A, S>) -> Result<R, VmallocError>,
     ) -> Result<R, VmallocError> {
         let home = self.home();
-        let (mut region, mut others) = (home, self.regions().filter(|other| !ptr::eq(*other, home)));
+        let (mut region, mut others) = (home, self.beside(home));
         loop {
             let result = act(region);
             match (&result, others.next()) {
@@ -203,8 +223,6 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
         let space = Space::new(tags, self.pages)?;
         // SAFETY: the caller of `new` promised a whole tree whose entries for these addresses are ours alone.
         let tree = unsafe { PageTable::from_root(self.arch, self.root, self.regime) };
-        let is_it = |index: &usize| self.region(*index).is_some_and(|other| ptr::eq(other, region));
-        let index = (0..self.config.regions).find(is_it).unwrap_or(0);
         Ok(slot.insert(State {
             space,
             tree,
@@ -215,7 +233,7 @@ impl<'a, A: Arch, S: PageSource + Copy + Send> Vmalloc<'a, A, S> {
             pool: Pool::new(),
             ram: Blocks::new(),
             last_move: None,
-            start: VirtAddr::new(self.config.start.as_raw() + index as u64 * REGION_STRIDE),
+            start: region.start,
             quota: self.config.least_quota(),
             nr_pages: 0,
             nr_areas: 0,
