@@ -2,11 +2,14 @@
 //! `decode-log ELF < CAPTURE`: what came over the wire with `log=defmt`, as text: text as it is, each record as a
 //! line with its time and level. What the records say is in the ELF file of the image that sent them.
 
+#[path = "records.rs"]
+mod records;
+
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use defmt_decoder::Table;
-use firmware::log::wire::{Listener, MARK, Splitter};
+use firmware::log::wire::{Listener, Splitter};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -14,20 +17,13 @@ fn main() -> ExitCode {
         eprintln!("usage: decode-log ELF < CAPTURE");
         return ExitCode::from(2);
     };
-    match table(&elf).and_then(|table| decode(&table)) {
+    match records::table(&elf).and_then(|table| decode(&table)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("decode-log: {}: {error}", elf.display());
             ExitCode::FAILURE
         }
     }
-}
-
-/// The texts of the records.
-fn table(elf: &std::ffi::OsStr) -> Result<Table, String> {
-    let bytes = std::fs::read(elf).map_err(|error| error.to_string())?;
-    let table = Table::parse(&bytes).map_err(|error| error.to_string())?;
-    table.ok_or("it has no records: no .defmt section".to_owned())
 }
 
 /// Until the input ends. Whatever has come is printed at once: somebody may be watching.
@@ -67,17 +63,14 @@ impl Listener for Printer<'_> {
     }
 
     fn frame(&mut self, frame: &[u8]) -> bool {
-        let mut decoder = self.table.new_stream_decoder();
-        decoder.received(frame);
-        decoder.received(&[MARK]);
-        let Ok(frame) = decoder.decode() else { return false };
-        if std::mem::take(&mut self.in_line) {
-            self.out.push(b'\n');
-        }
-        let time = frame.display_timestamp().map(|time| time.to_string()).unwrap_or_default();
-        let level = frame.level().map_or("", |level| level.as_str());
-        // Writing to memory does not fail.
-        let _ = writeln!(self.out, "[{time:>12}] {level:<5} {}", frame.display_message());
-        true
+        records::decode(self.table, frame, |record| {
+            if std::mem::take(&mut self.in_line) {
+                self.out.push(b'\n');
+            }
+            let time = record.display_timestamp().map(|time| time.to_string()).unwrap_or_default();
+            let level = record.level().map_or("", |level| level.as_str());
+            // Writing to memory does not fail.
+            let _ = writeln!(self.out, "[{time:>12}] {level:<5} {}", record.display_message());
+        })
     }
 }

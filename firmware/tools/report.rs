@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use data::Data;
+use data::{Data, Figure};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -81,30 +81,36 @@ fn page(data: &Data) -> Result<String, String> {
 
 /// All benchmarks with Linux's figures.
 fn target_table(data: &Data) -> String {
-    let mut table = "<table><tr><th>benchmark</th><th>Quire</th><th>Linux, lean</th><th>Debian</th></tr>".to_owned();
-    for (name, value) in &data.target {
-        let linux = data.linux.iter().find(|row| row.name == *name);
-        let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
-        let (lean, debian) = (linux.and_then(|row| row.lean), linux.and_then(|row| row.debian));
-        let _ = write!(
-            table,
-            "<tr><td>{name}</td><td>{value:.2}</td><td>{}</td><td>{}</td></tr>",
-            cell(lean),
-            cell(debian)
-        );
-    }
-    table + "</table>"
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+    table(&data.target, ["benchmark", "Quire", "unit", "Linux, lean", "Debian"], |figure| {
+        let linux = data.linux(&figure.name);
+        [cell(linux.and_then(|row| row.lean)), cell(linux.and_then(|row| row.debian))]
+    })
 }
 
 fn host_table(data: &Data) -> Result<String, String> {
     if data.host.is_empty() {
         return Err("make bench-host QUICK=1, then make report".to_owned());
     }
-    let mut table = "<table><tr><th>benchmark</th><th>value</th><th>unit</th></tr>".to_owned();
-    for (name, value, unit) in &data.host {
-        let _ = write!(table, "<tr><td>{name}</td><td>{value:.2}</td><td>{unit}</td></tr>");
+    Ok(table(&data.host, ["benchmark", "value", "unit"], |_| []))
+}
+
+/// Figures, a row each, and `more` behind them.
+fn table<const HEADS: usize, const MORE: usize>(
+    figures: &[Figure],
+    heads: [&str; HEADS],
+    more: impl Fn(&Figure) -> [String; MORE],
+) -> String {
+    let mut table = format!("<table><tr><th>{}</th></tr>", heads.join("</th><th>"));
+    for figure in figures {
+        let Figure { name, value, unit } = figure;
+        let _ = write!(table, "<tr><td>{name}</td><td>{value:.2}</td><td>{unit}</td>");
+        for cell in more(figure) {
+            let _ = write!(table, "<td>{cell}</td>");
+        }
+        table.push_str("</tr>");
     }
-    Ok(table + "</table>")
+    table + "</table>"
 }
 
 #[cfg(test)]

@@ -34,7 +34,6 @@ for cpus in 1 2 3 4 6 8; do
     machine SMP=$cpus TIMEOUT=120 RUN="modprobe torture seconds=$seconds seed=1; exit" |
         awk -v cpus=$cpus -v seconds="$seconds" '/^torture: [0-9]+ operations/ { print cpus, $2 / seconds }' >>"$data/scaling.txt"
 done
-echo "host $(nproc)" >>"$data/scaling.txt"
 
 say "a long churn"
 machine SMP=2 MEM=128M TIMEOUT=300 LOG=1 APPEND=top=500 \

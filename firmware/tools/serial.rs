@@ -8,10 +8,15 @@
 //!
 //! `BAUD` is 115200 if it is not set. Without a terminal the input ends at its end, and the output when the board's does.
 
-use std::fs::{File, OpenOptions};
+#[path = "line.rs"]
+mod line;
+
+use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Read, Write, stderr, stdin, stdout};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::thread;
+
+use line::{open, stty};
 
 /// Leaves the monitor, as it leaves telnet.
 const CTRL_CLOSE: u8 = 0x1d;
@@ -34,24 +39,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Opens a port and makes it pass bytes as they are.
-fn open(device: &str) -> Result<File, String> {
-    let port = OpenOptions::new().read(true).write(true).open(device).map_err(|error| format!("{device}: {error}"))?;
-    if !port.is_terminal() {
-        return Err(format!("{device} is no serial line"));
-    }
-    // Empty, too, is not set: so it comes from a makefile that hands it on.
-    let baud = std::env::var("BAUD").ok().filter(|baud| !baud.is_empty()).unwrap_or_else(|| "115200".into());
-    stty(&["-F", device, &baud, "raw", "-echo", "-echoe", "-echok", "clocal", "-crtscts"])?;
-    Ok(port)
-}
-
-fn stty(arguments: &[&str]) -> Result<(), String> {
-    let status = Command::new("stty").args(arguments).stdin(Stdio::inherit()).status();
-    let status = status.map_err(|error| format!("stty: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("stty {} failed", arguments.join(" "))) }
 }
 
 /// The next byte; an error once the line is closed.

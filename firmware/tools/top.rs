@@ -2,20 +2,23 @@
 //! `top ELF [DEVICE]`: what the memory of a running target looks like, from the records that it sends with
 //! `log=defmt top=MS`. Without a device it starts one in QEMU by `qemu.sh`, whose variables say which.
 
+#[path = "line.rs"]
+mod line;
+#[path = "records.rs"]
+mod records;
 #[path = "top/samples.rs"]
 mod samples;
 #[path = "top/view.rs"]
 mod view;
 
-use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use defmt_decoder::Table;
-use firmware::log::wire::{Listener, MARK, Splitter};
+use firmware::log::wire::{Listener, Splitter};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use samples::{Collector, Sample};
@@ -41,12 +44,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(elf: &OsString, device: Option<OsString>) -> Result<(), String> {
-    let bytes = std::fs::read(elf).map_err(|error| format!("{}: {error}", elf.display()))?;
-    let table = Table::parse(&bytes).map_err(|error| error.to_string())?;
-    let table = table.ok_or("the image has no records: no .defmt section")?;
+fn run(elf: &OsStr, device: Option<OsString>) -> Result<(), String> {
+    let table = records::table(elf).map_err(|error| format!("{}: {error}", elf.display()))?;
     let mut target = match device {
-        Some(device) => Target::line(&device).map_err(|error| format!("{}: {error}", device.display()))?,
+        Some(device) => Target::line(&device)?,
         None => Target::qemu(elf).map_err(|error| format!("QEMU: {error}"))?,
     };
     let shown = show(&mut ratatui::init(), &table, &mut target);
@@ -63,7 +64,7 @@ struct Target {
 }
 
 impl Target {
-    fn qemu(elf: &OsString) -> io::Result<Self> {
+    fn qemu(elf: &OsStr) -> io::Result<Self> {
         let append = std::env::var("APPEND").unwrap_or_default();
         let runner = concat!(env!("CARGO_MANIFEST_DIR"), "/qemu.sh");
         let mut machine = Command::new(runner)
@@ -81,14 +82,10 @@ impl Target {
         Ok(Self { from: listen(from), to: Box::new(to), machine: Some(machine) })
     }
 
-    fn line(device: &OsString) -> io::Result<Self> {
-        let baud = std::env::var("BAUD").ok().filter(|baud| !baud.is_empty()).unwrap_or_else(|| "115200".to_owned());
-        let status = Command::new("stty").arg("-F").arg(device).args([&baud, "raw", "-echo"]).status()?;
-        if !status.success() {
-            return Err(io::Error::other("it cannot be set up as a serial line"));
-        }
-        let to = OpenOptions::new().read(true).write(true).open(device)?;
-        Ok(Self { from: listen(to.try_clone()?), to: Box::new(to), machine: None })
+    fn line(device: &OsStr) -> Result<Self, String> {
+        let to = line::open(&device.to_string_lossy())?;
+        let from = to.try_clone().map_err(|error| format!("{}: {error}", device.display()))?;
+        Ok(Self { from: listen(from), to: Box::new(to), machine: None })
     }
 
     /// Types a line.
@@ -157,14 +154,11 @@ impl Listener for Heard<'_> {
     }
 
     fn frame(&mut self, frame: &[u8]) -> bool {
-        let mut decoder = self.table.new_stream_decoder();
-        decoder.received(frame);
-        decoder.received(&[MARK]);
-        let Ok(frame) = decoder.decode() else { return false };
-        if let Some(sample) = self.collector.take(&frame.display_message().to_string()) {
-            self.before = self.latest.replace(sample);
-        }
-        true
+        records::decode(self.table, frame, |record| {
+            if let Some(sample) = self.collector.take(&record.display_message().to_string()) {
+                self.before = self.latest.replace(sample);
+            }
+        })
     }
 }
 

@@ -11,10 +11,17 @@ pub(crate) struct Linux {
     pub(crate) debian: Option<f64>,
 }
 
+/// A line of `bench`.
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: String,
+}
+
 #[derive(Default)]
 pub(crate) struct Data {
-    pub(crate) target: Vec<(String, f64)>,
-    pub(crate) host: Vec<(String, f64, String)>,
+    pub(crate) target: Vec<Figure>,
+    pub(crate) host: Vec<Figure>,
     pub(crate) linux: Vec<Linux>,
     /// Name, and how many operations began at how many instructions.
     pub(crate) histograms: Vec<(String, Vec<(u32, u32)>)>,
@@ -33,8 +40,8 @@ impl Data {
         let churn = text("churn.txt");
         let mut collector = Collector::default();
         Self {
-            target: json(&text("target.jsonl")).into_iter().map(|(name, value, _)| (name, value)).collect(),
-            host: json(&text("host.jsonl")),
+            target: figures(&text("target.jsonl")),
+            host: figures(&text("host.jsonl")),
             linux: text("linux-6.12.tsv").lines().filter_map(linux).collect(),
             histograms: text("target.log").lines().filter_map(histogram).collect(),
             boot: text("boot.txt").lines().filter_map(|line| pair(line, mib)).collect(),
@@ -43,13 +50,18 @@ impl Data {
             caches: churn.lines().filter_map(cache).collect(),
         }
     }
+
+    /// What Linux needed for a benchmark.
+    pub(crate) fn linux(&self, name: &str) -> Option<&Linux> {
+        self.linux.iter().find(|row| row.name == name)
+    }
 }
 
-fn json(text: &str) -> Vec<(String, f64, String)> {
+fn figures(text: &str) -> Vec<Figure> {
     let line = |line: &str| {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
-        let unit = value.get("unit")?.as_str()?.to_owned();
-        Some((value.get("bench")?.as_str()?.to_owned(), value.get("value")?.as_f64()?, unit))
+        let word = |key| Some(value.get(key)?.as_str()?.to_owned());
+        Some(Figure { name: word("bench")?, value: value.get("value")?.as_f64()?, unit: word("unit")? })
     };
     text.lines().filter_map(line).collect()
 }

@@ -5,6 +5,7 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 
 use crate::data::Data;
+use crate::samples::Pieces;
 
 const SIZE: (u32, u32) = (960, 420);
 const OURS: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
@@ -99,10 +100,9 @@ fn some(what: bool, needs: &str) -> Result<(), String> {
 /// Linux's figure divided by ours, a bar each.
 pub(crate) fn ratios(data: &Data) -> Result<String, String> {
     let mut bars: Vec<(&str, f64)> = Vec::new();
-    for (name, ours) in &data.target {
-        let lean = data.linux.iter().find(|row| row.name == *name).and_then(|row| row.lean);
-        if let Some(lean) = lean.filter(|_| *ours > 0.0) {
-            bars.push((name, lean / ours));
+    for ours in data.target.iter().filter(|figure| figure.unit == "instructions" && figure.value > 0.0) {
+        if let Some(lean) = data.linux(&ours.name).and_then(|row| row.lean) {
+            bars.push((&ours.name, lean / ours.value));
         }
     }
     some(!bars.is_empty(), "target.jsonl")?;
@@ -165,10 +165,10 @@ pub(crate) fn churn(data: &Data) -> Result<String, String> {
             let width = 900.0 / cells.len().max(1) as f64;
             for (at, cell) in cells.iter().enumerate() {
                 let Some(share) = cell.share() else { continue };
-                let colour = match cell.largest() {
-                    Some(10..) => RGBColor(0x2c, 0xa0, 0x2c),
-                    Some(2..) => RGBColor(0xe8, 0xb0, 0x10),
-                    _ => RGBColor(0xc0, 0x30, 0x30),
+                let colour = match cell.pieces() {
+                    Pieces::Largest => RGBColor(0x2c, 0xa0, 0x2c),
+                    Pieces::Some => RGBColor(0xe8, 0xb0, 0x10),
+                    Pieces::Small => RGBColor(0xc0, 0x30, 0x30),
                 };
                 let x = |at: usize| 55 + (at as f64 * width) as i32;
                 let box_ = [(x(at), 10 * index), (x(at + 1), 10 * index + 9)];

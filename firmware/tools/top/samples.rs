@@ -29,7 +29,27 @@ pub(crate) struct Zone {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Cell(u8);
 
+/// In how large pieces a stretch is free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pieces {
+    /// A block of the largest order is there.
+    Largest,
+    /// One of four pages or more.
+    Some,
+    /// Less, or nothing.
+    Small,
+}
+
 impl Cell {
+    /// As `fragmap` colours it.
+    pub(crate) const fn pieces(self) -> Pieces {
+        match self.largest() {
+            Some(10..) => Pieces::Largest,
+            Some(2..) => Pieces::Some,
+            _ => Pieces::Small,
+        }
+    }
+
     /// The order of its largest free block.
     pub(crate) const fn largest(self) -> Option<u8> {
         if self.0 == u8::MAX { None } else { (self.0 & 0xf).checked_sub(1) }

@@ -7,7 +7,7 @@ use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
-use crate::samples::{Cell, Sample};
+use crate::samples::{Cell, Pieces, Sample};
 
 /// What is shown beside the sample.
 #[derive(Default, Debug)]
@@ -82,10 +82,10 @@ fn span(cell: Cell) -> Span<'static> {
         8..=11 => "▆",
         _ => "█",
     };
-    let colour = match cell.largest() {
-        Some(10..) => Color::Green,
-        Some(2..) => Color::Yellow,
-        _ => Color::Red,
+    let colour = match cell.pieces() {
+        Pieces::Largest => Color::Green,
+        Pieces::Some => Color::Yellow,
+        Pieces::Small => Color::Red,
     };
     Span::styled(shade, Style::new().fg(colour))
 }
