@@ -18,6 +18,8 @@ mod on_target {
         // SAFETY: none; the return to EL2h (DAIF masked) is illegal, and the machine ends in the handler.
         unsafe {
             core::arch::asm!(
+                // An interrupt behind this would put another state into both registers.
+                "msr daifset, #0xf",
                 "mov {0}, #0x3c9",
                 "msr spsr_el1, {0}",
                 "adr {0}, 2f",
