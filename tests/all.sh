@@ -11,18 +11,48 @@ rings=("$@")
 [ $# -gt 0 ] || rings=(check host trees miri fuzz target)
 passed=0 failed=0 failures=()
 
+judge() { # NAME STATUS SECONDS
+    if [ "$2" = 0 ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        failures+=("$1")
+        echo "== $1: FAILED"
+    fi
+    echo "== $1: $3 s"
+}
+
 step() { # NAME COMMAND...
     local name=$1 start=$SECONDS
     shift
     echo "== $name"
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        failures+=("$name")
-        echo "== $name: FAILED"
-    fi
-    echo "== $name: $((SECONDS - start)) s"
+    "$@"
+    judge "$name" $? $((SECONDS - start))
+}
+
+# Steps that need one processor run beside each other, as many as there are processors. What each of them says comes when
+# all are done.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+names=()
+beside() { # NAME COMMAND...
+    local said=$work/beside.${#names[@]} start
+    names+=("$1")
+    shift
+    while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+    start=$SECONDS
+    ("$@" >"$said" 2>&1; echo "$? $((SECONDS - start))" >"$said.status") &
+}
+together() { # waits for them
+    local at status took
+    wait
+    for at in "${!names[@]}"; do
+        read -r status took <"$work/beside.$at.status" || status=1 took=0
+        echo "== ${names[at]}"
+        cat "$work/beside.$at"
+        judge "${names[at]}" "$status" "$took"
+    done
+    names=()
 }
 
 lint() { # also for the bare-metal target, whose code the host never compiles
@@ -62,18 +92,23 @@ fuzz_one() { # TARGET [LIBFUZZER-OPTION...]
     awk -v name="$name" '/number_of_executed_units/ { print name ": " $2 " inputs, none panics or hangs" }' "$log"
 }
 
+# Not optimised, unlike the other rings: Miri would have to interpret what inlining has left.
+miri() { CARGO_PROFILE_DEV_OPT_LEVEL=0 MIRIFLAGS=-Zmiri-strict-provenance cargo +nightly miri test --quiet "$@"; }
+
 # The parts that finish in minutes; MIRI=all runs the rest too, which takes long.
-under_miri() ( # in a shell of its own: the rings behind it are built otherwise
-    local parts=(addr:: arch:: buddy:: gfp:: memblock:: page_alloc:: sync::)
-    export CARGO_PROFILE_DEV_OPT_LEVEL=0 MIRIFLAGS=-Zmiri-strict-provenance
+under_miri() {
     if [ "${MIRI:-}" = all ]; then
-        cargo +nightly miri test --quiet -p mm
+        step "Miri" miri -p mm
     else
-        cargo +nightly miri test --quiet -p mm --lib -- "${parts[@]}" &&
-            cargo +nightly miri test --quiet -p mm --test memblock_model --test hotplug &&
-            cargo +nightly miri test --quiet -p firmware --lib -- modules::
+        beside "Miri: memory found, pages" miri -p mm --lib -- addr:: arch:: buddy:: gfp:: memblock:: page_alloc:: sync::
+        beside "Miri: translation tables, vmalloc, devices" miri -p mm --lib -- dma:: pgtable::tests:: tlb:: vmalloc::area::
+        beside "Miri: memblock_model" miri -p mm --test memblock_model
+        beside "Miri: hotplug" miri -p mm --test hotplug
+        beside "Miri: threads in vmalloc" miri -p mm --test vmalloc_threads
+        beside "Miri: modules" miri -p firmware --lib -- modules::
+        together
     fi
-)
+}
 
 on_target() { # SCRIPT...: what runs on the machines
     local script
@@ -92,7 +127,7 @@ for ring in "${rings[@]}"; do
         step "example: an arena" "${CARGO_TARGET_DIR:-target}/debug/examples/arena"
         ;;
     trees) step "real device trees" trees ;;
-    miri) step "Miri" under_miri ;;
+    miri) under_miri ;;
     fuzz) step "fuzzing" fuzz ;;
     target | quick)
         step "on-target build" cargo build --quiet --release --target $target -p firmware -p embed

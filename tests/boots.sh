@@ -5,8 +5,6 @@ export TIMEOUT=${TIMEOUT:-60} QUIET=1
 unset RUN APPEND DTB BOARD LOADER MEM CPU EL2 GIC SMP ICOUNT QEMU_ARGS LOG LOG_UART LOG_FILE
 elf=target/$target/release/firmware
 image=target/kernel8.img
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 
 # Every file of on_target/, one boot each; PROFILE=dev is the debug build.
 boots() { # [NAME=VALUE...]

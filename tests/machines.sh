@@ -4,21 +4,21 @@
 
 for cpu in cortex-a53 cortex-a57 cortex-a72 cortex-a76 max; do
     for el2 in 0 1; do
-        step "virt, $cpu, EL$((el2 + 1)): tests" boots CPU=$cpu EL2=$el2
-        step "virt, $cpu, EL$((el2 + 1)): reports" reports 516424 524288 CPU=$cpu EL2=$el2
+        beside "virt, $cpu, EL$((el2 + 1)): tests" boots CPU=$cpu EL2=$el2
+        beside "virt, $cpu, EL$((el2 + 1)): reports" reports 516424 524288 CPU=$cpu EL2=$el2
     done
 done
-step "virt, GICv3, two processors: tests" boots GIC=3 SMP=2
+beside "virt, GICv3, two processors: tests" boots GIC=3 SMP=2
+for board in rpi4 rpi3; do beside "$board: tests" boots BOARD=$board; done
+together
 for legacy in true false; do
     DISK_ARGS="-global virtio-mmio.force-legacy=$legacy" step "virtio disk, legacy $legacy" disk SMP=4
     DISK_ARGS="-global virtio-mmio.force-legacy=$legacy" step "virtio disk, legacy $legacy, 8 MiB" disk MEM=8M
 done
 step "contiguous memory area" expects 0 '^CmaTotal: +32768 kB' 'cma test 8192; meminfo; exit' APPEND=cma=32M
 step "rpi4: contiguous memory area of the tree" expects 0 '^CmaTotal: +65536 kB' 'cma test 16384; meminfo; exit' BOARD=rpi4
-step "rpi4: tests" boots BOARD=rpi4
 step "rpi4: reports" reports 900000 983040 BOARD=rpi4
 step "rpi4, PL011: reports" reports 900000 983040 BOARD=rpi4 APPEND=console=ttyAMA0
-step "rpi3: tests" boots BOARD=rpi3
 for board in rpi4 rpi3; do
     step "$board, our own tree: reports" reports 900000 983040 BOARD=$board DTB="$(compiled $board)"
 done

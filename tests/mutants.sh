@@ -35,16 +35,21 @@ tests() { # NAME
 
 killed=0 survived=0 broken=0
 mutant() { # NAME FILE NUMBER-OF-THE-MATCH PERL-PATTERN REPLACEMENT
-    local name=$1 file=mm/src/$2 nth=$3 pattern=$4 replacement=$5 by
+    local name=$1 file=mm/src/$2 nth=$3 pattern=$4 replacement=$5 by status
     case $name in *"$only"*) ;; *) return ;; esac
     if ! perl -0pi -e 'BEGIN { ($n, $p, $r) = splice @ARGV, 0, 3 } my $i = 0; s/$p/++$i == $n ? $r : $&/ge; END { exit($i < $n) }' \
         "$nth" "$pattern" "$replacement" "$file"; then
         printf '%-72s %s\n' "$name" "DOES NOT APPLY"
         broken=$((broken + 1))
     else
-        if tests "$name"; then
+        tests "$name"
+        status=$?
+        if [ $status = 0 ]; then
             by="SURVIVES"
             survived=$((survived + 1))
+        elif [ $status = 124 ]; then
+            by="killed by a hang"
+            killed=$((killed + 1))
         elif grep -q '^error' "$copy/log" && ! grep -q '^test result' "$copy/log"; then
             by="DOES NOT COMPILE"
             broken=$((broken + 1))

@@ -16,9 +16,8 @@ use mm::slab::PageSource;
 use mm::tlb::Tlb;
 use mm::vmalloc::{Config, Request, Vmalloc, VmallocError};
 
-/// One under Miri, which takes minutes for a step of several in so much memory.
-const THREADS: usize = if cfg!(miri) { 1 } else { 4 };
-const FRAMES: usize = if cfg!(miri) { 192 } else { 4096 };
+const THREADS: usize = if cfg!(miri) { 2 } else { 4 };
+const FRAMES: usize = if cfg!(miri) { 512 } else { 4096 };
 
 struct Source<'a>(Mutex<Buddy<'a>>);
 
@@ -96,6 +95,7 @@ fn work(
     parcels: &Mutex<Vec<Parcel>>,
 ) {
     let mut random = Random(seed);
+    let mut areas_made = 0;
     for step in 0..steps {
         let pages = [1, 1, 2, 3, 4, 16, 37][random.below(7) as usize];
         let zero = if random.below(3) == 0 { Gfp::ZERO } else { Gfp::empty() };
@@ -114,6 +114,7 @@ fn work(
                     let parcel = (virt, pages, seed ^ step << 20);
                     mark(host, areas, parcel);
                     parcels.lock().unwrap().push(parcel);
+                    areas_made += 1;
                 }
                 Err(error) => assert_eq!(error, VmallocError::NoMemory),
             },
@@ -155,10 +156,11 @@ fn work(
             }
         }
     }
+    assert!(areas_made >= steps / 10, "{areas_made} areas were made in {steps} steps");
 }
 
 fn run(regions: usize) {
-    let default = if cfg!(miri) { 20 } else { 4000 };
+    let default = if cfg!(miri) { 40 } else { 4000 };
     let steps = std::env::var("VMALLOC_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(default);
     let mut memory = vec![0; (FRAMES + 1) * 512];
     let padding = memory.as_ptr().align_offset(PAGE_SIZE as usize);

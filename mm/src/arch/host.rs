@@ -7,6 +7,7 @@
 
 extern crate std;
 
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::thread_local;
 
@@ -17,25 +18,32 @@ use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 #[derive(Debug)]
 pub struct Host<'a> {
     base: PhysAddr,
-    words: &'a [AtomicU64],
+    /// No reference: Miri would go through all of the memory at each use of one.
+    first: *const AtomicU64,
+    words: usize,
+    memory: PhantomData<&'a [AtomicU64]>,
 }
+
+// SAFETY: it stands for a shared borrow of atomics, which may go to other threads and be used by several.
+unsafe impl Send for Host<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Host<'_> {}
 
 impl<'a> Host<'a> {
     /// Physical memory that begins at `base`, a multiple of the page size. Without words, no frame may be
     /// touched; frames that are only counted need none.
     #[must_use]
     pub fn new(base: PhysAddr, words: &'a mut [u64]) -> Self {
-        let words: *mut [u64] = words;
-        // SAFETY: `AtomicU64` has the layout of u64 on every host that this runs on, and the exclusive borrow is
-        // given up to the result.
-        let words = unsafe { &*(words as *const [AtomicU64]) };
-        Self { base, words }
+        let (first, words) = (words.as_mut_ptr().cast_const().cast(), words.len());
+        Self { base, first, words, memory: PhantomData }
     }
 
     fn word(&self, table: PhysAddr, index: usize) -> &AtomicU64 {
-        let first = (table.as_raw() - self.base.as_raw()) as usize / 8;
-        #[expect(clippy::indexing_slicing, reason = "a table outside the given memory is a bug of the test")]
-        &self.words[first + (index & 511)]
+        let at = (table.as_raw() - self.base.as_raw()) as usize / 8 + (index & 511);
+        assert!(at < self.words, "a table outside the given memory is a bug of the test");
+        // SAFETY: inside the memory whose exclusive borrow was given up to this value; `AtomicU64` has the layout of u64
+        // on every host that this runs on.
+        unsafe { &*self.first.add(at) }
     }
 }
 
@@ -86,7 +94,7 @@ unsafe impl Arch for Host<'_> {
 
     fn direct_map(&self, phys: PhysAddr) -> *mut u8 {
         let offset = phys.as_raw().wrapping_sub(self.base.as_raw()) as usize;
-        self.words.as_ptr().cast_mut().cast::<u8>().wrapping_add(offset)
+        self.first.cast_mut().cast::<u8>().wrapping_add(offset)
     }
 
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
