@@ -101,7 +101,7 @@ pub(super) const fn mobility(gfp: Gfp) -> Mobility {
 #[repr(C, align(64))]
 pub(super) struct Hoard {
     current: [AtomicPlace; LISTS],
-    /// For each list of large blocks, the bits of those that are kept, plus 1.
+    /// For each list of large blocks, the bits of those that are kept; their order makes them more than 0.
     kept: [[AtomicU64; MOST_KEPT]; LISTS - SMALL_LISTS],
     /// Frames that a CPU may keep in the blocks of one list.
     keeps: u64,
@@ -140,11 +140,10 @@ impl Hoard {
         list.0 < self.lists
     }
 
-    /// The blocks that are kept for a list of large ones; none for others.
+    /// The blocks that are kept for a list, if it is one of large ones.
     #[inline(always)]
-    pub(super) fn kept(&self, list: List) -> &[AtomicU64] {
-        let slots = self.kept.get((list.0 as usize).wrapping_sub(SMALL_LISTS));
-        slots.map_or(&[], |slots| slots.as_slice())
+    pub(super) fn kept(&self, list: List) -> Option<&[AtomicU64; MOST_KEPT]> {
+        self.kept.get((list.0 as usize).wrapping_sub(SMALL_LISTS))
     }
 
     /// Where a list goes on to look for words that wait.

@@ -25,12 +25,17 @@ impl<A: Arch> Pages<'_, A> {
     pub(super) fn alloc_large(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let list = List::of(gfp, order);
         // What is isolated may have been kept a moment too late.
-        if self.is_keeping() {
-            for slot in self.hoard().kept(list) {
+        if self.is_keeping()
+            && let Some(slots) = self.hoard().kept(list)
+        {
+            for slot in slots {
                 if slot.load(Relaxed) == 0 {
                     continue;
                 }
-                let Some(bits) = slot.swap(0, Acquire).checked_sub(1) else { continue };
+                let bits = slot.swap(0, Acquire);
+                if bits == 0 {
+                    continue;
+                }
                 let block = PageBlock::known(bits);
                 match self.map.find_first(&block) {
                     Some(place) => self.map.word(place).set_tag(Tag::head(list)),
@@ -83,10 +88,13 @@ impl<A: Arch> Pages<'_, A> {
         if tag.order() != block.order_index() || !word.replace_tag(tag, tag.plain()) {
             return self.complain(block, place);
         }
-        if self.is_keeping() {
-            let (list, hoard) = (tag.last_list(), self.hoard());
-            for slot in hoard.kept(list).iter().take(hoard.may_keep(list)) {
-                if slot.load(Relaxed) == 0 && slot.compare_exchange(0, block.bits() + 1, Release, Relaxed).is_ok() {
+        // An order that fits is that of a block that was out.
+        let (list, hoard) = (tag.list(), self.hoard());
+        if self.is_keeping()
+            && let Some(slots) = hoard.kept(list)
+        {
+            for slot in slots.iter().take(hoard.may_keep(list)) {
+                if slot.load(Relaxed) == 0 && slot.compare_exchange(0, block.bits(), Release, Relaxed).is_ok() {
                     return Ok(());
                 }
             }
@@ -118,8 +126,9 @@ impl<A: Arch> Pages<'_, A> {
 
     /// Gives the kept blocks of a list to their zones.
     pub(super) fn release_kept(&self, hoard: &Hoard, list: List) {
-        for slot in hoard.kept(list) {
-            if let Some(bits) = slot.swap(0, Acquire).checked_sub(1)
+        for slot in hoard.kept(list).into_iter().flatten() {
+            let bits = slot.swap(0, Acquire);
+            if bits != 0
                 && let block = PageBlock::known(bits)
                 && let Some(place) = self.map.find(&block)
             {

@@ -164,7 +164,7 @@ impl<A: Arch> Pages<'_, A> {
             }
         }
         for list in List::all_large() {
-            let nr_kept = hoard.kept(list).iter().filter(|slot| word::is_populated(slot)).count();
+            let nr_kept = hoard.kept(list).into_iter().flatten().filter(|slot| word::is_populated(slot)).count();
             pages += (nr_kept as u64) << list.order();
         }
         pages
