@@ -14,7 +14,7 @@ use mm::memblock::Memblock;
 use mm::slab::{CacheRef, CacheSpec, OutOfMemory, Settings, Slab};
 
 use super::trace::{Trace, shuffle};
-use super::{Bench, Context, counter, no_suffix, replay};
+use super::{Bench, Context, NO_OTHER_CPU, NO_ROOM, counter, no_suffix, replay};
 use crate::allocators::SLAB;
 use crate::console::Failure;
 use crate::layout::DIRECT_MAP;
@@ -240,7 +240,7 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
     let (size, pattern) = (size_of_variant(variant / PATTERNS.len()), variant % PATTERNS.len());
     let pages = context.machine.memory.pages;
     if (pages.free_pages() * PAGE_SIZE) < 3 * (count * size) as u64 {
-        return Err(Failure::Because("not enough memory for this one"));
+        return Err(Failure::Because(NO_ROOM));
     }
     let mut objects = context.buffer::<u64>(count)?;
     let mut sequence = context.buffer::<u32>(count)?;
@@ -290,7 +290,7 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
 fn cross(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
     const OBJECTS: usize = 1000;
     let (calls, overhead) = (Calls::new()?, counter::overhead());
-    let other = CpuSet::others().iter().next().ok_or("this needs two CPUs")?;
+    let other = CpuSet::others().iter().next().ok_or(NO_OTHER_CPU)?;
     let mut objects = context.buffer::<u64>(OBJECTS)?;
     let (mut allocs, mut frees, mut failures) = ([0; 12], [0; 12], 0);
     for (alloc, free) in allocs.iter_mut().zip(&mut frees) {
