@@ -132,6 +132,18 @@ impl<P: Platform> Platform for &P {
     }
 }
 
+/// RAM in one piece that nobody maps otherwise, for machines whose devices all see the caches: a device that does not gets
+/// no coherent memory but what [`Mapper::add_pool`] was given.
+impl Platform for PhysRange {
+    fn is_ram(&self, range: PhysRange) -> bool {
+        range.intersection(*self) == Some(range)
+    }
+
+    fn set_cached(&self, _: PhysRange, _: bool) -> bool {
+        false
+    }
+}
+
 /// What a [`Mapper`] is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
