@@ -14,6 +14,7 @@ mod buffer;
 mod counter;
 mod counting;
 mod dma;
+mod footprint;
 mod fragmented;
 mod pages;
 mod pgtable;
@@ -32,7 +33,8 @@ use crate::console::{Failure, Session};
 use crate::cpu::hardware;
 
 /// The lists, a subsystem each.
-static SUITES: [&[Bench]; 5] = [pages::BENCHES, slab::BENCHES, pgtable::BENCHES, vmalloc::BENCHES, dma::BENCHES];
+static SUITES: [&[Bench]; 6] =
+    [pages::BENCHES, slab::BENCHES, footprint::BENCHES, pgtable::BENCHES, vmalloc::BENCHES, dma::BENCHES];
 
 /// A benchmark with its variants.
 pub(crate) struct Bench {
