@@ -45,8 +45,9 @@ for cpus in 1 2 3 4 6 8; do
 done
 
 say "a long churn"
-machine SMP=2 MEM=128M TIMEOUT=300 LOG=1 APPEND=top=500 \
-    RUN="modprobe torture seconds=${CHURN_SECONDS:-30} seed=1; exit" >"$data/churn.txt"
+seconds=${CHURN_SECONDS:-30}
+machine SMP=2 MEM=128M TIMEOUT=$((seconds + 60)) LOG=1 APPEND=top=500 \
+    RUN="modprobe torture seconds=$seconds seed=1; exit" >"$data/churn.txt"
 
 say "the page"
 exec env -u CARGO_BUILD_TARGET cargo run --quiet --manifest-path "$root/firmware/tools/Cargo.toml" --features report \

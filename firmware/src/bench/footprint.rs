@@ -36,7 +36,7 @@ pub(super) const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "km_overhead_",
-        help: "the same for 1000 objects of one size",
+        help: "the same for a MiB of objects of one size",
         variants: SIZES.len(),
         suffix: |variant, w| write!(w, "{}", SIZES.get(variant).unwrap_or(&0)),
         run: overhead,
@@ -60,13 +60,13 @@ fn footprint(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
 }
 
 fn overhead(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
-    const OBJECTS: usize = 1000;
     let size = *SIZES.get(variant).unwrap_or(&8);
-    in_another_slab(context, OBJECTS, format_args!("km_overhead_{size}"), &mut |slab, objects, _| {
+    let nr = (1 << 20) / size as usize;
+    in_another_slab(context, nr, format_args!("km_overhead_{size}"), &mut |slab, objects, _| {
         for slot in objects {
             *slot = bits(slab.kmalloc(size as usize, Gfp::KERNEL).ok()?);
         }
-        Some(OBJECTS as u64 * u64::from(size))
+        Some(nr as u64 * u64::from(size))
     })
 }
 

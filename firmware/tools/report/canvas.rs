@@ -26,10 +26,14 @@ pub(crate) fn picture(size: (u32, u32), draw: impl FnOnce(&Svg<'_>) -> Drawn) ->
     Ok(svg)
 }
 
+/// A font of so many of the page's pixels: plotters' own size is that of the line.
+fn font(size: i32) -> TextStyle<'static> {
+    ("sans-serif", size * 5 / 4).into_font().color(&INK)
+}
+
 /// Text whose middle line is at `at`.
 pub(crate) fn text(area: &Svg<'_>, words: &str, at: (i32, i32), size: i32, side: HPos) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
-    Ok(area.draw_text(words, &style, at)?)
+    Ok(area.draw_text(words, &font(size).pos(Pos::new(side, VPos::Center)), at)?)
 }
 
 /// A box, and what its colour means. Returns where the next one goes.
@@ -41,7 +45,7 @@ pub(crate) fn legend(
 ) -> Result<i32, Box<dyn std::error::Error>> {
     area.draw(&Rectangle::new([(at.0, at.1 - 6), (at.0 + 14, at.1 + 6)], colour.filled()))?;
     text(area, words, (at.0 + 20, at.1), 13, HPos::Left)?;
-    Ok(at.0 + 44 + words.len() as i32 * 7)
+    Ok(at.0 + 44 + words.len() as i32 * 8)
 }
 
 pub(crate) fn number(value: f64) -> String {
@@ -53,6 +57,12 @@ pub(crate) fn number(value: f64) -> String {
         v if v >= 10.0 => format!("{v:.1}"),
         v => format!("{v:.2}"),
     }
+}
+
+/// A figure on an axis of powers: none that would stand too near to the next.
+pub(crate) fn power(value: &f64) -> String {
+    let digit = value / 10_f64.powf(value.log10().floor());
+    if [1.0, 2.0, 5.0].iter().any(|one| (digit - one).abs() < 1e-6) { number(*value) } else { String::new() }
 }
 
 /// A share as per cent.
@@ -93,7 +103,7 @@ where
     X::CoordDescType: ValueFormatter<f64>,
     Y::CoordDescType: ValueFormatter<f64>,
 {
-    let font = ("sans-serif", 14).into_font().color(&INK);
+    let font = font(13);
     let mut chart =
         ChartBuilder::on(area).margin(14).x_label_area_size(48).y_label_area_size(78).build_cartesian_2d(x, y)?;
     chart
@@ -167,7 +177,7 @@ pub(crate) fn bars(bars: &Bars<'_>) -> Result<String, String> {
     let few = (range.end / range.start) > 300.0;
     let ticks = powers.filter(|tick| range.contains(tick) && (!few || tick.log10().fract().abs() < 1e-9));
     picture((bars.width, (bottom + 34) as u32), |area| {
-        text(area, bars.title, (8, 14), 15, HPos::Left)?;
+        text(area, bars.title, (8, 14), 16, HPos::Left)?;
         for tick in ticks {
             let strong = if bars.from == Some(tick) { 0.7 } else { 0.14 };
             area.draw(&PathElement::new([(at(tick), TOP - 6), (at(tick), bottom + 2)], BLACK.mix(strong)))?;

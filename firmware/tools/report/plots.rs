@@ -5,7 +5,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use crate::canvas::{
-    Bar, Bars, COLOURS, Lines, OTHER, OURS, Series, WORSE, bars, bounds, legend, lines, number, picture, share, text,
+    Bar, Bars, COLOURS, Lines, OTHER, OURS, Series, WORSE, bars, bounds, legend, lines, number, picture, power, share,
+    text,
 };
 use crate::data::Data;
 use crate::samples::{Pieces, Sample};
@@ -129,13 +130,13 @@ pub(crate) fn latencies(data: &Data) -> Result<String, String> {
         let all = Lines {
             x: "instructions",
             y: "operations that need more",
-            x_label: |value| number(*value),
+            x_label: power,
             y_label: share,
             legend: SeriesLabelPosition::UpperRight,
             series,
         };
         pictures.push_str(&picture(SIZE, |area| {
-            text(area, &format!("{calls}: the mixed trace"), (490, 12), 15, HPos::Center)?;
+            text(area, &format!("{calls}: the mixed trace"), (490, 12), 16, HPos::Center)?;
             let below = area.margin(16, 0, 0, 0);
             lines(&below, &all, x.log_scale(), (5e-7..1.3).log_scale())
         })?);
@@ -245,7 +246,7 @@ pub(crate) fn scaling(data: &Data) -> Result<String, String> {
     if !series.is_empty() {
         let y = bounds(series.iter().flat_map(|line| line.points.iter().map(|(_, y)| *y)));
         let (x, y_words) = ("CPUs that are there", "instructions an operation");
-        let all = Lines { x, y: y_words, x_label: label, y_label: label, legend: legend.clone(), series };
+        let all = Lines { x, y: y_words, x_label: label, y_label: power, legend: legend.clone(), series };
         pictures.push_str(&picture(HALF, |area| lines(area, &all, 0.5..8.5, (y.start..y.end * 4.0).log_scale()))?);
     }
     let most = data.scaling.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
@@ -306,12 +307,12 @@ pub(crate) fn overhead(data: &Data) -> Result<String, String> {
     let all = Lines {
         x: "bytes of an object",
         y: "per cent over its bytes",
-        x_label: |value| number(*value),
+        x_label: power,
         y_label: |value| format!("{value:.0} %"),
-        legend: SeriesLabelPosition::UpperLeft,
+        legend: SeriesLabelPosition::UpperRight,
         series,
     };
-    picture(SIZE, |area| lines(area, &all, x.log_scale(), 0.0..most * 1.35))
+    picture(SIZE, |area| lines(area, &all, x.log_scale(), 0.0..most * 1.2))
 }
 
 pub(crate) fn boot(data: &Data) -> Result<String, String> {
@@ -320,9 +321,8 @@ pub(crate) fn boot(data: &Data) -> Result<String, String> {
     let draw = |y: &str, part: &dyn Fn(&crate::data::Boot) -> f64| {
         let points: Vec<_> = data.boot.iter().map(|boot| (boot.mib, part(boot))).collect();
         let range = bounds(points.iter().map(|(_, y)| *y));
-        let label: fn(&f64) -> String = |value| number(*value);
-        let legend = SeriesLabelPosition::UpperLeft;
-        let all = Lines { x: "MiB of RAM", y, x_label: label, y_label: label, legend, series: vec![ours("", points)] };
+        let (series, legend) = (vec![ours("", points)], SeriesLabelPosition::UpperLeft);
+        let all = Lines { x: "MiB of RAM", y, x_label: power, y_label: power, legend, series };
         picture(HALF, |area| lines(area, &all, x.clone().log_scale(), range.log_scale()))
     };
     Ok(draw("instructions until the console", &|boot| boot.instructions)?
