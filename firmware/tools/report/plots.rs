@@ -235,7 +235,7 @@ pub(crate) fn scaling(data: &Data) -> Result<String, String> {
         match series.iter_mut().find(|line| line.name == figure.name) {
             Some(line) => line.points.push((*cpus, figure.value)),
             None => {
-                let colour = COLOURS[series.len() % COLOURS.len()];
+                let colour = COLOURS.get(series.len()).copied().unwrap_or(OURS);
                 series.push(Series { colour, ..ours(&figure.name, vec![(*cpus, figure.value)]) });
             }
         }
