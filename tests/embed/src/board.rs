@@ -18,6 +18,7 @@ pub(crate) const IMAGE_AND_TREE: PhysRange = range(1 << 30, 4 << 20);
 /// Where `fw_cfg` takes requests for DMA.
 pub(crate) const FW_CFG_DMA: usize = 0x0902_0010;
 
+#[expect(clippy::unwrap_used, reason = "while compiling")]
 const fn range(start: u64, size: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(start).unwrap(), PhysAddr::new(start + size).unwrap()).unwrap()
 }
