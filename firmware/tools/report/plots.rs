@@ -312,7 +312,7 @@ pub(crate) fn overhead(data: &Data) -> Result<String, String> {
         legend: SeriesLabelPosition::UpperRight,
         series,
     };
-    picture(SIZE, |area| lines(area, &all, x.log_scale(), 0.0..most * 1.2))
+    picture(SIZE, |area| lines(area, &all, x.log_scale(), 0.0..most * 1.5))
 }
 
 pub(crate) fn boot(data: &Data) -> Result<String, String> {
