@@ -39,8 +39,9 @@ top: ## Watch the memory of a machine in QEMU, live: zones, caches, vmalloc, TLB
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@cargo run --quiet --package tools --features top --bin top -- target/$(TARGET)/release/firmware $(DEV)
 
-report: ## Measure, and write target/report/index.html: beside Linux, latencies, fragmentation, CPUs, overhead, booting (minutes)
+report: ## Measure, and write target/report/index.html: Linux and peers beside us, latencies, a churn, CPUs, overhead, booting (ten minutes; HOST=0 without the host)
 	@$(SETUP) run
+	@$(if $(filter 0,$(HOST)),,$(MAKE) --no-print-directory bench-host QUICK=1 >/dev/null)
 	@cargo build --quiet --release --package firmware --target $(TARGET)
 	@firmware/tools/report.sh target/$(TARGET)/release/firmware
 

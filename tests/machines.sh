@@ -57,12 +57,13 @@ gdb_reads() {
 step "gdb reads what the console says" gdb_reads
 
 # The example that takes nothing but mm: its own boot code, so no runner of ours.
-embedded() {
-    said=$(timeout "$TIMEOUT" qemu-system-aarch64 -M virt -cpu cortex-a72 -display none -nic none -serial stdio \
+embedded() { # LEVEL MACHINE
+    said=$(timeout "$TIMEOUT" qemu-system-aarch64 -M "$2" -cpu cortex-a72 -display none -nic none -serial stdio \
         -semihosting -kernel target/$target/release/embed </dev/null 2>&1) || { complain "status $?"; return; }
-    grep -q 'sum 499999500000, moved 0 times' <<<"$said" || complain "the VVec moved"
+    grep -q "$1: sum 499999500000, moved: false; the device wrote QEMU" <<<"$said" || complain "it does not say what it should"
 }
-step "mm in another firmware" embedded
+step "mm in another firmware" embedded EL1 virt
+step "mm in another firmware, at EL2" embedded EL2 virt,virtualization=on
 
 step "status of exit" expects 42 '' 'exit 42'
 step "status of a failed command" expects 1 'nonsense: unknown command' 'nonsense; exit'

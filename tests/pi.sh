@@ -39,12 +39,40 @@ chainloads() { # MACHINE TREE
 step "rpi4: chainloader" chainloads raspi4b "$(compiled rpi4)"
 step "rpi3: chainloader" chainloads raspi3b "$(compiled rpi3)"
 
-flash_refuses() { # DEVICE TEXT
-    said=$(firmware/tools/sdcard.sh flash "$1" </dev/null 2>&1) && { complain "it writes to $1"; return; }
+flash_refuses() { # DEVICE TEXT [ANSWER]
+    said=$(firmware/tools/sdcard.sh flash "$1" <<<"${3:-}" 2>&1) && { complain "it writes to $1"; return; }
     grep -q "$2" <<<"$said" || complain "it does not say: $2"
 }
-disk=$(lsblk -dnpo NAME,TYPE,RM 2>/dev/null | awk '$2 == "disk" && $3 == 0 { print $1; exit }')
 step "flash: which?" flash_refuses '' 'which device'
 step "flash: a file" flash_refuses "$work/made" 'is no disk'
 step "flash: no disk" flash_refuses /dev/null 'is no disk'
+disk=$(lsblk -dnpo NAME,TYPE,RM 2>/dev/null | awk '$2 == "disk" && $3 == 0 { print $1; exit }')
 [ -b "$disk" ] && step "flash: a disk that is built in" flash_refuses "$disk" 'is not removable'
+
+# A card's device node without a driver behind it, and what the kernel would say of it.
+flash_looks() { # TEXT ANSWER COMMAND...: after COMMAND, which changes what there is to be seen, in $fake
+    local text=$1 answer=$2 fake=$work/fake
+    shift 2
+    rm -rf "$fake"
+    mkdir -p "$fake/sys/sdz/device" "$fake/sys/sdz/holders" "$fake/proc"
+    echo 1 >"$fake/sys/sdz/removable"
+    echo 1000000 >"$fake/sys/sdz/size"
+    echo Reader >"$fake/sys/sdz/device/model"
+    : >"$fake/proc/mounts" && : >"$fake/proc/swaps"
+    (cd "$fake" && "$@")
+    FLASH_SYS=$fake/sys FLASH_PROC=$fake/proc flash_refuses "$work/sdz" "$text" "$answer"
+}
+put() { echo "$2" >"$1"; } # FILE TEXT
+if mknod "$work/sdz" b 60 255 2>/dev/null; then
+    step "flash: a partition" flash_looks 'name the whole disk' sdz rm -r sys/sdz
+    step "flash: not removable" flash_looks 'is not removable' sdz put sys/sdz/removable 0
+    step "flash: no card" flash_looks 'no card in it' sdz put sys/sdz/size 0
+    step "flash: a small card" flash_looks 'is too small' sdz put sys/sdz/size 100000
+    step "flash: a mounted card" flash_looks 'is in use.*/media/card' sdz put proc/mounts "$work/sdz1 /media/card vfat rw 0 0"
+    step "flash: swap" flash_looks 'is in use' sdz put proc/swaps "$work/sdz partition 1 0 -2"
+    step "flash: a card that is part of something" flash_looks 'is in use: by dm-0' sdz mkdir sys/sdz/holders/dm-0
+    step "flash: another name" flash_looks 'left as it is' sda true
+    step "flash: no answer" flash_looks 'left as it is' '' true
+    # Named rightly, it is written to: only then does it come out that nothing is there.
+    step "flash: nothing behind it" flash_looks 'dd: ' sdz true
+fi

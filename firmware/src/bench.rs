@@ -14,6 +14,7 @@ mod buffer;
 mod counter;
 mod counting;
 mod dma;
+mod footprint;
 mod fragmented;
 mod pages;
 mod pgtable;
@@ -32,7 +33,8 @@ use crate::console::{Failure, Session};
 use crate::cpu::hardware;
 
 /// The lists, a subsystem each.
-static SUITES: [&[Bench]; 5] = [pages::BENCHES, slab::BENCHES, pgtable::BENCHES, vmalloc::BENCHES, dma::BENCHES];
+static SUITES: [&[Bench]; 6] =
+    [pages::BENCHES, slab::BENCHES, footprint::BENCHES, pgtable::BENCHES, vmalloc::BENCHES, dma::BENCHES];
 
 /// A benchmark with its variants.
 pub(crate) struct Bench {
@@ -51,6 +53,10 @@ pub(crate) struct Bench {
 pub(crate) fn no_suffix(_: usize, _: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
+
+/// What a machine may lack for a benchmark; among others, that one is left out then.
+pub(crate) const NO_ROOM: &str = "not enough memory for this one";
+pub(crate) const NO_OTHER_CPU: &str = "this needs two CPUs";
 
 const PARAMETERS: &str = "parameters are seed=N, slots=N, ops=N, frag=1";
 
@@ -100,7 +106,7 @@ impl Context<'_> {
     /// Room for `length` numbers, all zero.
     pub(crate) fn buffer<T: buffer::Number>(&self, length: usize) -> Result<Buffer<T>, Failure> {
         let buffer = Buffer::new(self.machine.memory.pages, hardware(), length);
-        Ok(buffer.ok_or("not enough memory for this one")?)
+        Ok(buffer.ok_or(NO_ROOM)?)
     }
 
     /// Reports a figure, given as a sum over `operations`; to a hundredth.
@@ -146,7 +152,8 @@ impl Bench {
     }
 }
 
-/// `bench`: lists the benchmarks. `bench NAME [parameters]`: runs all whose name begins so.
+/// `bench`: lists the benchmarks. `bench NAME [parameters]`: runs all whose name begins so. One that fails leaves the
+/// others be; that a machine is too small for some of them is no failure.
 pub(crate) fn run(session: &mut Session, arguments: &str) -> Result<(), Failure> {
     let (name, rest) = arguments.split_once(char::is_whitespace).unwrap_or((arguments, ""));
     if name.is_empty() {
@@ -168,12 +175,31 @@ pub(crate) fn run(session: &mut Session, arguments: &str) -> Result<(), Failure>
     let asked = if name == "all" { "" } else { name };
     let all = || SUITES.iter().copied().flatten().flat_map(|bench| (0..bench.variants).map(move |at| (bench, at)));
     let exactly = all().any(|(bench, variant)| bench.is_meant(variant, asked, true));
-    let mut found = false;
+    let (mut measured, mut missed, mut failed) = (0_u32, 0_u32, None);
     for (bench, variant) in all().filter(|(bench, variant)| bench.is_meant(*variant, asked, exactly)) {
-        found = true;
         let pages = session.machine().memory.pages;
         let _pieces = parameters.frag.then(|| fragmented::Fragmented::new(pages));
-        (bench.run)(&mut Context { machine: session.machine(), parameters, session }, variant)?;
+        let result = (bench.run)(&mut Context { machine: session.machine(), parameters, session }, variant);
+        let why = match result {
+            Err(Failure::Because(why)) => why,
+            closed @ Err(Failure::Closed) => return closed,
+            Ok(()) => {
+                measured += 1;
+                continue;
+            }
+        };
+        write!(session, "# {}", bench.name)?;
+        (bench.suffix)(variant, session)?;
+        writeln!(session, " was not measured: {why}")?;
+        missed += 1;
+        if why != NO_ROOM && why != NO_OTHER_CPU {
+            failed = Some(why);
+        }
     }
-    if found { Ok(()) } else { Err(Failure::Because("no such benchmark; bench alone lists them")) }
+    match (failed, measured, missed) {
+        (Some(why), ..) => Err(Failure::Because(why)),
+        (None, 0, 0) => Err(Failure::Because("no such benchmark; bench alone lists them")),
+        (None, 0, _) => Err(Failure::Because("this machine is too small for that")),
+        _ => Ok(()),
+    }
 }

@@ -8,7 +8,8 @@
 #   sdcard.sh flash DEVICE           writes it to a removable disk that nobody uses, after showing it and asking
 #
 # FIRMWARE_DIR has start4.elf, fixup4.dat and bcm2711-rpi-4-b.dtb: the boot partition of a Raspberry Pi OS, or /boot of
-# https://github.com/raspberrypi/firmware. APPEND becomes the kernel's command line.
+# https://github.com/raspberrypi/firmware. APPEND becomes the kernel's command line. The tests give flash another /sys/block
+# and /proc by FLASH_SYS and FLASH_PROC.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=target/rpi4
@@ -70,26 +71,26 @@ make_image() {
 }
 
 flash() { # DEVICE
-    local device=$1 name sys size answer
+    local device=$1 name sys size answer mounts=("${FLASH_PROC:-/proc}/mounts" "${FLASH_PROC:-/proc}/swaps")
     [ -n "$device" ] || die "which device? make flash DEV=/dev/..."
     [ -e "$image" ] || die "no $image: make image FIRMWARE_DIR=..."
     device=$(readlink -f "$device")
     [ -b "$device" ] || die "$device is no disk"
-    name=$(basename "$device") sys=/sys/block/$(basename "$device")
+    name=$(basename "$device") sys=${FLASH_SYS:-/sys/block}/$(basename "$device")
     [ -d "$sys" ] || die "$device is a part of a disk, or none: name the whole disk"
     # A reader that is built in is not called removable, but its card is.
     [ "$(cat "$sys/removable")" = 1 ] || [ "$(cat "$sys/device/type" 2>/dev/null)" = SD ] || die "$device is not removable"
     size=$(cat "$sys/size")
     [ "$size" -gt 0 ] || die "$device is empty: there is no card in it"
     [ "$((size * 512))" -ge "$(stat -c %s "$image")" ] || die "$device is too small"
-    if grep -qE "^$device(p?[0-9]+)? " /proc/mounts /proc/swaps; then
-        die "$device is in use: $(grep -hE "^$device(p?[0-9]+)? " /proc/mounts /proc/swaps | cut -d' ' -f1,2 | tr '\n' ' ')"
+    if grep -qE "^$device(p?[0-9]+)? " "${mounts[@]}"; then
+        die "$device is in use: $(grep -hE "^$device(p?[0-9]+)? " "${mounts[@]}" | cut -d' ' -f1,2 | tr '\n' ' ')"
     fi
     [ -z "$(ls -A "$sys/holders" 2>/dev/null)" ] || die "$device is in use: by $(ls "$sys/holders")"
     [ -w "$device" ] || die "$device cannot be written by you"
     echo "$device: $(cat "$sys/device/vendor" "$sys/device/model" "$sys/device/name" 2>/dev/null | tr -s ' \n' ' '), $((size / 2048)) MiB"
     lsblk -o NAME,SIZE,FSTYPE,LABEL "$device" 2>/dev/null || true
-    read -r -p "All of it will be overwritten. Its name, to go on ($name): " answer
+    read -r -p "All of it will be overwritten. Its name, to go on ($name): " answer || true
     [ "$answer" = "$name" ] || die "left as it is"
     dd if="$image" of="$device" bs=1M conv=fsync status=progress
     cmp -n "$(stat -c %s "$image")" "$image" "$device" || die "what was written does not read back"
@@ -100,5 +101,5 @@ case ${1:-} in
 files) files "$2" "$3" ;;
 image) make_image ;;
 flash) flash "${2:-}" ;;
-*) sed -n '3,13s/^# \?//p' "$0"; exit 2 ;;
+*) sed -n '3,14s/^# \?//p' "$0"; exit 2 ;;
 esac

@@ -226,16 +226,44 @@ pub unsafe fn change(
 /// methods return an error when memory runs out. The statics must be started ([`kmalloc::Global::start`],
 /// [`vmalloc::Global::start`]) before they are used.
 ///
-/// ```ignore
+/// ```
+/// # use core::sync::atomic::AtomicU16;
+/// # use mm::addr::{PhysAddr, PhysRange};
+/// # use mm::memblock::Memblock;
+/// # use mm::page_alloc::Config;
+/// # use mm::slab::{Settings, Slab};
+/// use mm::arch::host::Host;
+/// use mm::page_alloc::Pages;
+///
+/// type Hardware = Host<'static>; // `AArch64` on a target
+/// type Source = &'static Pages<'static, Hardware>;
 /// mm::kernel_allocators! {
 ///     /// The machine's slab.
 ///     pub static SLAB: Global<Hardware, Source>;
 ///     /// The machine's vmalloc.
 ///     pub static VMALLOC: Areas<Hardware, Source>;
 /// }
-///
-/// #[global_allocator]
+/// // #[global_allocator]
 /// static HEAP: KVmalloc = KVmalloc;
+///
+/// # let span = PhysRange::new(PhysAddr::new(1 << 30).unwrap(), PhysAddr::new((1 << 30) + (8 << 20)).unwrap()).unwrap();
+/// # let words = vec![0_u64; 12 << 17].leak();
+/// # let skip = words.as_ptr().align_offset(4 << 20);
+/// # let host: &'static Hardware = Box::leak(Box::new(Host::new(span.start(), &mut words[skip..][..8 << 17])));
+/// # let mut memblock = Memblock::new();
+/// # memblock.add(span, 0)?;
+/// # let metadata = vec![0; Pages::<Hardware>::metadata_bytes(&memblock, &Config::DEFAULT) as usize / 8].leak();
+/// # let pages: Source = Box::leak(Box::new(Pages::build(host, &memblock, &Config::DEFAULT, metadata)?));
+/// # let nr_tags = Slab::<Hardware, Source>::nr_tags(span);
+/// # let tags = Vec::leak((0..nr_tags).map(|_| AtomicU16::new(0)).collect());
+/// # let settings = Settings::new(span.size(), 1, |fault| eprint!("{fault}"));
+/// // While booting, from pages, tags and settings of the machine:
+/// SLAB.start(|| Slab::new(host, pages, span, tags, settings)).expect("there is memory");
+/// let mut numbers = KVec::<u32>::new_in(Kmalloc);
+/// numbers.try_reserve(1000).map_err(|_| "out of memory")?;
+/// numbers.extend(0..1000);
+/// assert_eq!(numbers.iter().sum::<u32>(), 499_500);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[macro_export]
 macro_rules! kernel_allocators {

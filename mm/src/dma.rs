@@ -132,6 +132,18 @@ impl<P: Platform> Platform for &P {
     }
 }
 
+/// RAM in one piece that nobody maps otherwise, for machines whose devices all see the caches: a device that does not gets
+/// no coherent memory but what [`Mapper::add_pool`] was given.
+impl Platform for PhysRange {
+    fn is_ram(&self, range: PhysRange) -> bool {
+        range.intersection(*self) == Some(range)
+    }
+
+    fn set_cached(&self, _: PhysRange, _: bool) -> bool {
+        false
+    }
+}
+
 /// What a [`Mapper`] is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -144,6 +156,45 @@ pub struct Config {
 }
 
 /// All memory that is with devices. One for a machine.
+///
+/// ```
+/// use mm::dma::{Coherent, Config as DmaConfig, Direction, Dma, Mapper, Spec};
+/// use mm::gfp::Gfp;
+/// # use mm::addr::{Order, PhysAddr, PhysRange};
+/// # use mm::arch::host::Host;
+/// # use mm::memblock::Memblock;
+/// # use mm::page_alloc::{Config, Pages};
+/// # let span = PhysRange::new(PhysAddr::new(1 << 30).unwrap(), PhysAddr::new((1 << 30) + (8 << 20)).unwrap()).unwrap();
+/// # let mut words = vec![0_u64; 12 << 17];
+/// # let skip = words.as_ptr().align_offset(4 << 20);
+/// # let host = Host::new(span.start(), &mut words[skip..][..8 << 17]);
+/// # let mut memblock = Memblock::new();
+/// # memblock.add(span, 0)?;
+/// # let mut metadata = vec![0; Pages::<Host<'_>>::metadata_bytes(&memblock, &Config::DEFAULT) as usize / 8];
+/// # let pages = Pages::build(&host, &memblock, &Config::DEFAULT, &mut metadata)?;
+///
+/// // `pages`: 8 MiB of RAM on a host. `span` is a platform whose devices all see the caches.
+/// let mapper = Mapper::new(&host, &pages, span, DmaConfig { ram: span, dma_limit: None, bounce_bytes: 0 });
+/// let card = mapper.add_device(&Spec { is_coherent: true, ..Spec::new("card") })?;
+///
+/// // Shared by both, all the time.
+/// let mut ring = Coherent::<[u32; 4], _, _, _>::new(&mapper, &card, 64, Gfp::KERNEL)?;
+/// ring.write(0, [1, 2, 3, 4]);
+/// assert!(span.contains(PhysAddr::new(ring.addr().as_raw()).unwrap()));
+///
+/// // Lent: nobody can touch the buffer until the device is done with it.
+/// let block = pages.alloc(Gfp::KERNEL, Order::ZERO)?.into_raw().0.addr();
+/// // SAFETY: a frame of our own, for good.
+/// let buffer: &'static mut [u8] = unsafe { core::slice::from_raw_parts_mut(mm::arch::Arch::direct_map(&host, block), 4096) };
+/// let lent = Dma::map(&mapper, &card, buffer, Direction::FromDevice).map_err(|(_, error)| error)?;
+/// assert_eq!(lent.addr().as_raw(), block.as_raw());
+/// // SAFETY: there is no device that would still write.
+/// let buffer = unsafe { lent.unmap() };
+/// assert_eq!(buffer.len(), 4096);
+/// drop(ring);
+/// mapper.release(card, |held| panic!("left behind: {held:?}")).map_err(|(_, error)| error)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Mapper<'a, A: Arch, S, P> {
     arch: &'a A,
     source: S,

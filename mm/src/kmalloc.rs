@@ -7,6 +7,41 @@
 //! **Zeroing.** With [`Gfp::ZERO`] all usable bytes are zeroed, those beyond what was asked for included, and
 //! [`krealloc`](Slab::krealloc) keeps it so; as with Linux, `ZERO` must be given in every call for the object, or
 //! bytes that appear when it grows hold anything.
+//!
+//! ```
+//! use mm::gfp::Gfp;
+//! # use mm::addr::{Order, PhysAddr, PhysRange};
+//! # use mm::arch::host::Host;
+//! # use mm::memblock::Memblock;
+//! # use mm::page_alloc::{Config, Pages};
+//! # let span = PhysRange::new(PhysAddr::new(1 << 30).unwrap(), PhysAddr::new((1 << 30) + (8 << 20)).unwrap()).unwrap();
+//! # let mut words = vec![0_u64; 12 << 17];
+//! # let skip = words.as_ptr().align_offset(4 << 20);
+//! # let host = Host::new(span.start(), &mut words[skip..][..8 << 17]);
+//! # let mut memblock = Memblock::new();
+//! # memblock.add(span, 0)?;
+//! # let mut metadata = vec![0; Pages::<Host<'_>>::metadata_bytes(&memblock, &Config::DEFAULT) as usize / 8];
+//! # let pages = Pages::build(&host, &memblock, &Config::DEFAULT, &mut metadata)?;
+//! # use core::sync::atomic::AtomicU16;
+//! # use mm::slab::{Settings, Slab};
+//! # let nr_tags = Slab::<Host<'_>, &Pages<'_, Host<'_>>>::nr_tags(span);
+//! # let mut tags: Vec<AtomicU16> = (0..nr_tags).map(|_| AtomicU16::new(0)).collect();
+//! # let settings = Settings::new(span.size(), 1, |fault| eprint!("{fault}"));
+//! # let slab = Slab::new(&host, &pages, span, &mut tags, settings).unwrap();
+//!
+//! // `slab`: 8 MiB of RAM on a host, as in the crate's `arena` example.
+//! let object = slab.kmalloc(100, Gfp::KERNEL).expect("there is memory");
+//! // SAFETY: 100 bytes of our own.
+//! unsafe { object.write_bytes(0x2a, 100) };
+//! // SAFETY: it came from this slab, and is used by its new address only.
+//! let object = unsafe { slab.krealloc(Some(object), 3000, Gfp::KERNEL) }.expect("there is memory");
+//! // SAFETY: the first 100 bytes came along.
+//! assert_eq!(unsafe { object.add(99).read() }, 0x2a);
+//! // SAFETY: allocated above, and used no more.
+//! unsafe { slab.kfree(object) };
+//! assert_eq!(slab.nr_faults(), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod global;
 

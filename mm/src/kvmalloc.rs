@@ -7,6 +7,53 @@
 //! to vmalloc when the slab has nothing so large, to the slab when half a page is enough.
 //!
 //! What moves is copied through the direct map, so that it does not matter whether vmalloc's tree is the one in use.
+//!
+//! ```
+//! use mm::addr::VirtAddr;
+//! use mm::gfp::Gfp;
+//! use mm::kvmalloc::{KvRequest, Kvmalloc};
+//! use mm::pgtable::Regime;
+//! use mm::tlb::Tlb;
+//! use mm::vmalloc::{self, Vmalloc};
+//! # use mm::addr::{Order, PhysAddr, PhysRange};
+//! # use mm::arch::host::Host;
+//! # use mm::memblock::Memblock;
+//! # use mm::page_alloc::{Config, Pages};
+//! # let span = PhysRange::new(PhysAddr::new(1 << 30).unwrap(), PhysAddr::new((1 << 30) + (8 << 20)).unwrap()).unwrap();
+//! # let mut words = vec![0_u64; 12 << 17];
+//! # let skip = words.as_ptr().align_offset(4 << 20);
+//! # let host = Host::new(span.start(), &mut words[skip..][..8 << 17]);
+//! # let mut memblock = Memblock::new();
+//! # memblock.add(span, 0)?;
+//! # let mut metadata = vec![0; Pages::<Host<'_>>::metadata_bytes(&memblock, &Config::DEFAULT) as usize / 8];
+//! # let pages = Pages::build(&host, &memblock, &Config::DEFAULT, &mut metadata)?;
+//! # use core::sync::atomic::AtomicU16;
+//! # use mm::slab::{Settings, Slab};
+//! # let nr_tags = Slab::<Host<'_>, &Pages<'_, Host<'_>>>::nr_tags(span);
+//! # let mut tags: Vec<AtomicU16> = (0..nr_tags).map(|_| AtomicU16::new(0)).collect();
+//! # let settings = Settings::new(span.size(), 1, |fault| eprint!("{fault}"));
+//! # let slab = Slab::new(&host, &pages, span, &mut tags, settings).unwrap();
+//!
+//! // `pages` and `slab`: 8 MiB of RAM on a host. An empty table is a whole tree.
+//! let root = pages.alloc(Gfp::KERNEL | Gfp::ZERO, Order::ZERO)?.into_raw().0.addr();
+//! let tlb = Tlb::new(&host);
+//! let (start, ram_pages) = (VirtAddr::new(0xffff_8000_0000_0000), pages.managed_pages());
+//! let lazy_pages = vmalloc::Config::lazy_limit(1, ram_pages);
+//! let config = vmalloc::Config { start, size: 1 << 30, ram_pages, lazy_pages, huge: true, regions: 1 };
+//! // SAFETY: the tree is ours, and so are all addresses.
+//! let areas = unsafe { Vmalloc::new(&host, &pages, &tlb, root, Regime::Upper, config) };
+//! let either = Kvmalloc::new(&slab, &areas);
+//!
+//! let small = either.alloc(&KvRequest::new(100, Gfp::KERNEL))?;
+//! let large = either.alloc(&KvRequest::new(5_000_000, Gfp::KERNEL))?; // beyond the largest block
+//! let is_area = |object: core::ptr::NonNull<u8>| areas.contains(VirtAddr::new(object.addr().get() as u64));
+//! assert!(!is_area(small) && is_area(large));
+//! // A host does not translate by the tree, so the area is not looked into here.
+//! // SAFETY: both came from there, and are used no more.
+//! unsafe { either.free(small) };
+//! unsafe { either.free(large) };
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use core::ptr::NonNull;
 

@@ -192,6 +192,20 @@ impl fmt::Display for MemblockError {
 impl core::error::Error for MemblockError {}
 
 /// The two lists. About 10 KiB; made to live in a static.
+///
+/// ```
+/// use mm::addr::{PhysAddr, PhysRange};
+/// use mm::memblock::{Memblock, Request, ReserveFlags, Tag};
+///
+/// let range = |start, end| PhysRange::new(PhysAddr::new(start)?, PhysAddr::new(end)?);
+/// let mut memblock = Memblock::new();
+/// memblock.add(range(1 << 30, 2 << 30).unwrap(), 0)?;
+/// memblock.reserve(range(1 << 30, (1 << 30) + 0x10_0000).unwrap(), Tag(0), ReserveFlags::empty())?;
+/// let table = memblock.alloc(Request::new(0x4000, Tag(1)))?;
+/// assert_eq!(table.size(), 0x4000);
+/// assert!(table.start() >= PhysAddr::new((1 << 30) + 0x10_0000).unwrap());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Memblock {
     memory: Regions<MemoryRegion, MAX_MEMORY>,

@@ -103,7 +103,33 @@ pub trait Shrinker: Sync {
     fn wake(&self) {}
 }
 
-/// The page allocator over all zones. What every call reads comes first, in reach of short offsets.
+/// The page allocator over all zones.
+///
+/// ```
+/// use mm::gfp::Gfp;
+/// # use mm::addr::{Order, PhysAddr, PhysRange};
+/// # use mm::arch::host::Host;
+/// # use mm::memblock::Memblock;
+/// # use mm::page_alloc::{Config, Pages};
+/// # let span = PhysRange::new(PhysAddr::new(1 << 30).unwrap(), PhysAddr::new((1 << 30) + (8 << 20)).unwrap()).unwrap();
+/// # let mut words = vec![0_u64; 12 << 17];
+/// # let skip = words.as_ptr().align_offset(4 << 20);
+/// # let host = Host::new(span.start(), &mut words[skip..][..8 << 17]);
+/// # let mut memblock = Memblock::new();
+/// # memblock.add(span, 0)?;
+/// # let mut metadata = vec![0; Pages::<Host<'_>>::metadata_bytes(&memblock, &Config::DEFAULT) as usize / 8];
+/// # let pages = Pages::build(&host, &memblock, &Config::DEFAULT, &mut metadata)?;
+///
+/// // 8 MiB of RAM, as memblock had it. Blocks of 1, 2, 4 ... pages; the state of none of them lies in it.
+/// let free = pages.free_pages() + pages.hoarded_pages();
+/// let block = pages.alloc(Gfp::KERNEL | Gfp::ZERO, Order::new(3).unwrap())?;
+/// assert_eq!(free - pages.free_pages() - pages.hoarded_pages(), 8);
+/// pages.free(block)?;
+/// // More than there is: an error, and nothing is lost.
+/// assert!((0..3).any(|_| pages.alloc(Gfp::KERNEL, Order::MAX).map(core::mem::forget).is_err()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+// What every call reads comes first, in reach of short offsets.
 #[repr(C)]
 pub struct Pages<'a, A: Arch> {
     hoards: [&'a Hoard; MAX_CPUS],

@@ -5,7 +5,7 @@ use mm::addr::PAGE_SIZE;
 use mm::dma::{Attrs, CoherentMemory, Device, Direction, DmaError, DmaPool, PoolSpec, Spec, bit_mask};
 use mm::gfp::Gfp;
 
-use super::{Bench, Context, counter, no_suffix};
+use super::{Bench, Context, NO_ROOM, counter, no_suffix};
 use crate::console::Failure;
 use crate::dma::{self, KernelMapper};
 
@@ -82,7 +82,7 @@ fn coherent(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
             });
         }
         if failed {
-            return Err(Failure::Because("not enough memory for this one"));
+            return Err(Failure::Because(NO_ROOM));
         }
         for (what, counts) in [("alloc", &mut allocs), ("free", &mut frees)] {
             let name = format_args!("dma_coherent_{name}_{what}");
@@ -111,7 +111,7 @@ fn pool(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
             });
         }
         if failed {
-            return Err(Failure::Because("not enough memory for this one"));
+            return Err(Failure::Because(NO_ROOM));
         }
         Ok(context.report(format_args!("dma_pool_64"), counter::median(&counts), PAIRS, "instructions")?)
     })
@@ -134,7 +134,7 @@ fn map(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     let overhead = counter::overhead();
     let pages = context.machine.memory.pages;
     let order = mm::addr::Order::for_bytes(bytes).unwrap_or_default();
-    let block = pages.alloc(Gfp::KERNEL, order).map_err(|_| Failure::Because("not enough memory for this one"))?;
+    let block = pages.alloc(Gfp::KERNEL, order).map_err(|_| Failure::Because(NO_ROOM))?;
     let phys = block.pfn().addr();
     let result = with_device(|mapper, device| {
         let mut counts = [0; ROUNDS];

@@ -1,33 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The slab's benchmarks: the loops, traces and states that Linux's slab was measured with.
+//! The slab's benchmarks: the loops and traces that Linux's slab was measured with.
 //!
 //! Frees are by `kfree`, which does not know the size; a row with `_sized` in its name uses the size.
 
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU16;
 
-use mm::addr::{PAGE_SIZE, PhysAddr, PhysRange};
-use mm::arch::aarch64::AArch64;
+use mm::addr::PAGE_SIZE;
 use mm::gfp::Gfp;
-use mm::memblock::Memblock;
-use mm::slab::{CacheRef, CacheSpec, OutOfMemory, Settings, Slab};
+use mm::slab::{CacheRef, CacheSpec, OutOfMemory};
 
 use super::trace::{Trace, shuffle};
-use super::{Bench, Context, counter, no_suffix, replay};
+use super::{Bench, Context, NO_OTHER_CPU, NO_ROOM, counter, no_suffix, replay};
 use crate::allocators::SLAB;
 use crate::console::Failure;
-use crate::layout::DIRECT_MAP;
 use crate::random::Generator;
-use crate::slab::{KernelSlab, Source, slab};
+use crate::slab::{KernelSlab, slab};
 use crate::smp::CpuSet;
 use crate::thread;
 
 /// Sizes of the hot loops and batches.
 const SIZES: [usize; 14] = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 3000, 4096, 8192];
 const PATTERNS: [&str; 3] = ["fifo", "lifo", "shuf"];
-/// The states of a footprint.
-const STATES: [&str; 3] = ["trace", "grow", "thin"];
 
 pub(super) const BENCHES: &[Bench] = &[
     Bench {
@@ -80,20 +74,13 @@ pub(super) const BENCHES: &[Bench] = &[
         suffix: no_suffix,
         run: cross,
     },
-    Bench {
-        name: "km_footprint_",
-        help: "memory over what was asked for, in both modes",
-        variants: STATES.len(),
-        suffix: |variant, w| w.write_str(STATES.get(variant).unwrap_or(&"")),
-        run: footprint,
-    },
     Bench { name: "km_eat", help: "bytes handed out until memory ends", variants: 1, suffix: no_suffix, run: eat },
 ];
 
 const TRACE: Trace = Trace { slots: 2000, operations: 1_000_000, value: km_size, hash: 0xfe45_ffb5_ec45_8833 };
 
 /// 8 to 4095 bytes, log-uniform.
-fn km_size(random: u64) -> u64 {
+pub(super) fn km_size(random: u64) -> u64 {
     let base = 8 << (((random >> 32) & 0xff) % 9);
     base + (random & 0xffff_ffff) % base
 }
@@ -227,11 +214,11 @@ fn hot_cache(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
 }
 
 /// An object's address in a slot; 0 for none.
-fn bits(object: NonNull<u8>) -> u64 {
+pub(super) fn bits(object: NonNull<u8>) -> u64 {
     object.as_ptr().expose_provenance() as u64
 }
 
-fn object(bits: u64) -> Option<NonNull<u8>> {
+pub(super) fn object(bits: u64) -> Option<NonNull<u8>> {
     NonNull::new(core::ptr::with_exposed_provenance_mut(bits as usize))
 }
 
@@ -240,7 +227,7 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
     let (size, pattern) = (size_of_variant(variant / PATTERNS.len()), variant % PATTERNS.len());
     let pages = context.machine.memory.pages;
     if (pages.free_pages() * PAGE_SIZE) < 3 * (count * size) as u64 {
-        return Err(Failure::Because("not enough memory for this one"));
+        return Err(Failure::Because(NO_ROOM));
     }
     let mut objects = context.buffer::<u64>(count)?;
     let mut sequence = context.buffer::<u32>(count)?;
@@ -290,7 +277,7 @@ fn batch(context: &mut Context<'_>, variant: usize, count: usize) -> Result<(), 
 fn cross(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {
     const OBJECTS: usize = 1000;
     let (calls, overhead) = (Calls::new()?, counter::overhead());
-    let other = CpuSet::others().iter().next().ok_or("this needs two CPUs")?;
+    let other = CpuSet::others().iter().next().ok_or(NO_OTHER_CPU)?;
     let mut objects = context.buffer::<u64>(OBJECTS)?;
     let (mut allocs, mut frees, mut failures) = ([0; 12], [0; 12], 0);
     for (alloc, free) in allocs.iter_mut().zip(&mut frees) {
@@ -375,114 +362,6 @@ fn trace_percentiles(context: &mut Context<'_>, _: usize) -> Result<(), Failure>
     let costs = replay::measure(context, &entries, |entry| operate(calls, entry, &mut slots).0)?;
     clean_up(calls, &mut slots);
     costs.report(context, "km_trace")
-}
-
-/// A slab of its own, so that both modes can be seen in one boot.
-type OtherSlab<'a> = Slab<'a, AArch64, Source>;
-
-fn footprint(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
-    let pages = context.machine.memory.pages;
-    // On small boards as Linux was measured there.
-    let small = pages.managed_pages() < 32 << 8;
-    let nr = if small { 2000 } else { 10_000 };
-    // SAFETY: the direct map and TPIDR_EL1 are as for the machine's own.
-    let arch = unsafe { AArch64::new(DIRECT_MAP) };
-    let span = ram(context.machine.memory.memblock);
-    let mut tags = context.buffer::<u32>(OtherSlab::nr_tags(span).div_ceil(2))?;
-    let mut objects = context.buffer::<u64>(nr)?;
-    let mut sizes = context.buffer::<u32>(nr)?;
-    for tiny in [true, false] {
-        // SAFETY: a pair of 16-bit atomics has the size and at most the alignment of 32 bits; borrowed until the
-        // slab is gone.
-        let tags =
-            unsafe { core::slice::from_raw_parts_mut(tags.as_mut_ptr().cast::<AtomicU16>(), OtherSlab::nr_tags(span)) };
-        let ram_bytes = pages.managed_pages() * PAGE_SIZE;
-        let settings = Settings { tiny: Some(tiny), ..Settings::new(ram_bytes, 1, |_| ()) };
-        let slab = OtherSlab::new(&arch, pages, span, tags, settings).map_err(|_| "no second slab")?;
-        let live = match variant {
-            0 => state_trace(
-                &slab,
-                if small { 20_000 } else { 100_000 },
-                context.parameters.seed,
-                &mut objects,
-                &mut sizes,
-            ),
-            1 => state_grow(&slab, context.parameters.seed, &mut objects, &mut sizes),
-            _ => state_grow(&slab, context.parameters.seed, &mut objects, &mut sizes)
-                .map(|live| live - thin(&slab, context.parameters.seed, &mut objects, &sizes)),
-        };
-        let held = slab.pages() as u64 * PAGE_SIZE;
-        for object in objects.iter_mut().filter_map(|bits| object(core::mem::take(bits))) {
-            // SAFETY: allocated from that slab above.
-            unsafe { slab.kfree(object) };
-        }
-        // SAFETY: no object is in use, and no CPU uses it.
-        unsafe { slab.close() };
-        let live = live.ok_or("an allocation failed")?;
-        let (state, mode) = (STATES.get(variant).unwrap_or(&""), if tiny { "tiny" } else { "default" });
-        context.note(format_args!("{state}, {mode}: {live} bytes live, {held} held"))?;
-        context.report(format_args!("km_footprint_{state}_{mode}"), (held - live) * 100, live, "percent over")?;
-    }
-    Ok(())
-}
-
-/// From the first byte of RAM to the last.
-fn ram(memblock: &Memblock) -> PhysRange {
-    let regions = memblock.memory();
-    let start = regions.first().map_or(PhysAddr::ZERO, |region| region.range.start());
-    PhysRange::new(start, regions.last().map_or(start, |region| region.range.end())).unwrap_or_default()
-}
-
-/// The trace's first operations. Returns the bytes that are live then.
-fn state_trace(
-    slab: &OtherSlab<'_>,
-    operations: usize,
-    seed: u64,
-    objects: &mut [u64],
-    sizes: &mut [u32],
-) -> Option<u64> {
-    let (mut generator, mut live) = (Generator::new(seed), 0);
-    for _ in 0..operations {
-        let random = generator.next();
-        let at = ((random >> 40) % 2000) as usize;
-        let (slot, size) = (objects.get_mut(at)?, sizes.get_mut(at)?);
-        if let Some(object) = object(core::mem::take(slot)) {
-            // SAFETY: the slot's object, which it no longer holds.
-            unsafe { slab.kfree(object) };
-            live -= u64::from(*size);
-        } else {
-            *size = km_size(random) as u32;
-            *slot = bits(slab.kmalloc(*size as usize, Gfp::KERNEL).ok()?);
-            live += u64::from(*size);
-        }
-    }
-    Some(live)
-}
-
-/// So many objects of the trace's sizes, in its order.
-fn state_grow(slab: &OtherSlab<'_>, seed: u64, objects: &mut [u64], sizes: &mut [u32]) -> Option<u64> {
-    let (mut generator, mut live) = (Generator::new(seed), 0);
-    for (slot, size) in objects.iter_mut().zip(sizes) {
-        *size = km_size(generator.next()) as u32;
-        *slot = bits(slab.kmalloc(*size as usize, Gfp::KERNEL).ok()?);
-        live += u64::from(*size);
-    }
-    Some(live)
-}
-
-/// Frees nine of ten. Returns their bytes.
-fn thin(slab: &OtherSlab<'_>, seed: u64, objects: &mut [u64], sizes: &[u32]) -> u64 {
-    let (mut generator, mut freed) = (Generator::new(seed), 0);
-    for (slot, size) in objects.iter_mut().zip(sizes) {
-        if (generator.next() >> 32) % 100 >= 10
-            && let Some(object) = object(core::mem::take(slot))
-        {
-            // SAFETY: the slot's object, which it no longer holds.
-            unsafe { slab.kfree(object) };
-            freed += u64::from(*size);
-        }
-    }
-    freed
 }
 
 fn eat(context: &mut Context<'_>, _: usize) -> Result<(), Failure> {

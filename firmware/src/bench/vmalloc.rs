@@ -13,7 +13,7 @@ use mm::pgtable::Attributes;
 use mm::vmalloc::VmallocError;
 
 use super::trace::{SEED, Trace, shuffle};
-use super::{Bench, Context, counter, no_suffix, replay};
+use super::{Bench, Context, NO_ROOM, counter, no_suffix, replay};
 use crate::console::Failure;
 use crate::kvmalloc::{kvfree, kvmalloc};
 use crate::test_vmalloc::{self, Parameters};
@@ -141,7 +141,7 @@ fn state(context: &Context<'_>) -> &'static KernelVmalloc {
     context.machine.memory.vmalloc
 }
 
-const NO_MEMORY: Failure = Failure::Because("not enough memory for this one");
+const NO_MEMORY: Failure = Failure::Because(NO_ROOM);
 
 fn hot(context: &mut Context<'_>, variant: usize) -> Result<(), Failure> {
     /// Flushes that are waited for.

@@ -10,7 +10,8 @@ use tock_registers::interfaces::Readable;
 use super::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
-/// AArch64 at EL1 with a linear map of (at least) the tables.
+/// AArch64 at EL1, or at EL2 for trees of [`Regime::El2`](crate::pgtable::Regime::El2), with a linear map of (at least) the
+/// tables.
 #[derive(Clone, Copy, Debug)]
 pub struct AArch64 {
     offset: u64,
@@ -356,7 +357,8 @@ unsafe impl Arch for AArch64 {
     #[inline(never)]
     unsafe fn replace_live(&self, entries: VirtAddr, count: usize, first: u64, step: u64) {
         // SAFETY: break, everywhere, before make (Arm ARM D8.16.1); the caller promises that what is used here
-        // does not depend on the entries. Registers only: the stack may be among what is broken.
+        // does not depend on the entries. Registers only: the stack may be among what is broken. Each level invalidates
+        // what it translates by itself (Arm ARM C5.5).
         unsafe {
             core::arch::asm!(
                 "mov {at}, {entries}",
@@ -366,8 +368,12 @@ unsafe impl Arch for AArch64 {
                 "subs {left}, {left}, #1",
                 "b.ne 2b",
                 "dsb ishst",
+                "mrs {left}, CurrentEL",
+                "tbnz {left}, #3, 4f",
                 "tlbi vmalle1is",
-                "dsb ish",
+                "b 5f",
+                "4: tlbi alle2is",
+                "5: dsb ish",
                 "isb",
                 "3:",
                 "str {first}, [{entries}], #8",
