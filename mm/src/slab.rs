@@ -68,7 +68,7 @@ use heap::Heap;
 use table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, Table, Tag};
 
 /// Tags that a slab can give out: the reserved ones and its caches.
-const NR_TAGS: usize = 137;
+const NR_TAGS: usize = 140;
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
 const GROUP_SMALL: usize = 0;
@@ -320,8 +320,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc_aligned(&self, bytes: usize, align: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        // Beyond the caches, objects of an array have no alignment; 0 is no size of an array.
-        let fitting = if align <= MIN_ALIGN || bytes <= SIZED { rounded_up(bytes, align) } else { 0 };
+        // Beyond the caches, of the objects of arrays only powers of two have an alignment; 0 is no size of an array.
+        let is_aligned = align <= MIN_ALIGN || bytes <= SIZED || bytes.is_power_of_two() && align <= bytes;
+        let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
         match self.kmalloc_fast(fitting, gfp) {
             Some(object) => Ok(object),
             None => self.kmalloc_else(bytes, gfp, align),

@@ -140,6 +140,12 @@ pub(super) struct Policy {
     pub(super) keep: usize,
 }
 
+/// Objects of a CPU's array, if it may hold so many bytes: of large ones more than that, as for the
+/// [quick sizes](super::quick), since the first places are worth most. Of those above four times the bytes none.
+fn capacity(array_bytes: usize, stride: usize) -> usize {
+    (array_bytes / stride).max((array_bytes * 4 / stride).isqrt()).min(MAX_CAPACITY)
+}
+
 impl Inner {
     pub(super) fn new(spec: CacheSpec, tag: Tag, policy: Policy) -> Result<Self, CacheError> {
         if spec.size == 0 || spec.size > LARGEST_OBJECT {
@@ -174,10 +180,9 @@ impl Inner {
         let bare = !slot.is_plain()
             || spec.ctor.is_some()
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
-        let capacity = if bare { 0 } else { (policy.array_bytes / stride).min(MAX_CAPACITY) };
+        let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
         let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0 };
-        let capacity = if capacity < 2 { 0 } else { capacity };
         Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
     }
 

@@ -4,7 +4,8 @@
 //! Above the largest cache, sizes are rounded to a few *quick sizes* where there are arrays, and each of them has an
 //! array of a CPU's block: an object that is freed there is still in use to the heap, and the next allocation of that size
 //! takes it without a lock and without the frame being split and merged. The quick sizes divide a frame's room evenly,
-//! so that what they leave of it is again one of them.
+//! so that what they leave of it is again one of them. The powers of two among them are for those who ask for one, and
+//! lie at multiples of themselves.
 //!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
@@ -21,9 +22,9 @@ use crate::arch::Arch;
 /// How many quick sizes there are.
 pub(super) const NR_QUICK: usize = SIZES.len();
 /// The quick sizes in granules.
-const SIZES: [u16; 36] = [
-    36, 40, 45, 50, 56, 62, 68, 75, 81, 87, 93, 100, 106, 112, 118, 125, 137, 150, 162, 175, 187, 200, 212, 225, 237,
-    250, 275, 300, 325, 350, 375, 400, 425, 450, 475, 500,
+const SIZES: [u16; 39] = [
+    36, 40, 45, 50, 56, 62, 64, 68, 75, 81, 87, 93, 100, 106, 112, 118, 125, 128, 137, 150, 162, 175, 187, 200, 212,
+    225, 237, 250, 256, 275, 300, 325, 350, 375, 400, 425, 450, 475, 500,
 ];
 
 /// The first quick size that holds so many granules.
@@ -33,7 +34,8 @@ static FITTING: [u8; 512] = {
         let mut index = 0;
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            while index + 1 < SIZES.len() && (SIZES[index] as usize) < granules {
+            // Those that are aligned are for whoever asks for just that: others would find less room for them.
+            while index + 1 < SIZES.len() && ((SIZES[index] as usize) < granules || SIZES[index].is_power_of_two()) {
                 index += 1;
             }
             fitting[granules] = index as u8;
@@ -63,20 +65,22 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
-/// For each number of granules the tag whose array holds objects of exactly so many, or 0.
+/// For each number of granules the tag whose array holds objects of so many, or 0. A granule more does no harm: what would
+/// have been left of a free block was too small for one.
 static EXACT: [u8; 512] = {
     let (mut exact, mut index) = ([0; 512], 0);
     while index < NR_QUICK {
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
             exact[SIZES[index] as usize] = FIRST_QUICK as u8 + index as u8;
+            exact[SIZES[index] as usize + 1] = FIRST_QUICK as u8 + index as u8;
         }
         index += 1;
     }
     exact
 };
 
-/// The tag whose array holds objects of exactly so many granules.
+/// The tag whose array holds objects of so many granules.
 #[inline(always)]
 fn tag_of(granules: usize) -> Option<Tag> {
     // SAFETY: the index is masked to the table's length.
@@ -101,10 +105,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
             let bytes = size(index) * super::frame::GRANULE;
             fronts.front(tag).enable(capacity(self.settings.array_bytes(), bytes));
-            // A power of two is aligned to itself, which objects of an array are not.
-            let steps =
-                (below >> STEP_SHIFT..bytes >> STEP_SHIFT).filter(|step| !((step + 1) << STEP_SHIFT).is_power_of_two());
-            steps.for_each(|step| fronts.set_by_size(step, tag));
+            (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }
     }
@@ -142,6 +143,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         // SAFETY: the caller's promise.
         let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
         let Some(tag) = tag_of(granules) else { return false };
+        let even = granules & !1;
+        if even.is_power_of_two() && !inside.addr().is_multiple_of(even * super::frame::GRANULE) {
+            return false;
+        }
         self.with_fronts(|fronts| {
             if !fronts.is_some() {
                 return false;
@@ -218,9 +223,11 @@ mod tests {
         for granules in 33..=500 {
             let rounded = rounded(granules);
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
-            assert_eq!(tag_of(granules).is_some(), rounded == granules);
+            let held = tag_of(granules).map(|tag| size(usize::from(tag - FIRST_QUICK)));
+            assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
+            assert_eq!(held == Some(granules), rounded == granules || granules.is_power_of_two());
         }
-        assert!(SIZES.is_sorted() && SIZES.iter().all(|size| !size.is_power_of_two()));
+        assert!(SIZES.is_sorted());
     }
 
     #[test]
