@@ -65,10 +65,8 @@ pub use typed::Cache;
 use cache::Inner;
 use front::{Front, Fronts, STEP_SHIFT};
 use heap::Heap;
-use table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, Table, Tag};
+use table::{FIRST_CACHE, HEAP, LARGE, NONE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
 
-/// Tags that a slab can give out: the reserved ones and its caches.
-const NR_TAGS: usize = 140;
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
 const GROUP_SMALL: usize = 0;
@@ -122,8 +120,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     window: (usize, usize),
     whole: Whole,
     heap: IrqSpinLock<Heap>,
-    /// By tag; null where there is none.
-    caches: [AtomicPtr<Inner>; NR_TAGS],
+    /// By tag, from `FIRST_CACHE` up; null where there is none.
+    caches: [AtomicPtr<Inner>; NR_CACHES],
     registry: IrqSpinLock<()>,
     settings: Settings,
     /// Sizes of the kmalloc caches, ascending; their tags follow each other from `FIRST_CACHE`.
@@ -204,7 +202,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             window,
             whole,
             heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
-            caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_TAGS],
+            caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, ()),
             classes: settings.classes(),
             largest_class: settings.classes().last().copied().unwrap_or(0).into(),

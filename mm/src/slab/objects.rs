@@ -26,12 +26,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[track_caller]
     pub fn cache_alloc(&self, cache: CacheRef, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
         if !gfp.intersects(SPECIAL) {
-            let object =
-                self.with_fronts(
-                    |fronts| {
-                        if fronts.is_some() { Self::pop(fronts.front(cache.tag())) } else { ptr::null_mut() }
-                    },
-                );
+            let object = self.with_fronts(|fronts| Self::pop(fronts.front_at(cache.index())));
             if let Some(object) = NonNull::new(object) {
                 return Ok(object);
             }
@@ -114,9 +109,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub unsafe fn cache_free(&self, cache: CacheRef, object: NonNull<u8>) {
         let done = self.with_fronts(|fronts| {
             let table = fronts.table();
-            let mine = table.tag(object.addr().get()) == Some(cache.tag());
+            let mine = table.tag(object.addr().get()).map(usize::from) == Some(cache.index());
             // SAFETY: the caller's promise.
-            mine && unsafe { Self::push(fronts.front(cache.tag()), object.as_ptr(), table.key()) }
+            mine && unsafe { Self::push(fronts.front_at(cache.index()), object.as_ptr(), table.key()) }
         });
         if !done {
             // SAFETY: the caller's promise.

@@ -104,7 +104,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut below = self.largest_class;
         for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
             let bytes = size(index) * super::frame::GRANULE;
-            fronts.front(tag).enable(capacity(self.settings.array_bytes(), bytes));
+            fronts.enable(tag, capacity(self.settings.array_bytes(), bytes));
             (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }

@@ -151,7 +151,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// The cache of a tag.
     #[inline]
     pub(super) fn inner(&self, tag: Tag) -> Option<&Inner> {
-        let inner = self.caches.get(usize::from(tag))?.load(Ordering::Acquire);
+        let inner = self.caches.get(usize::from(tag.wrapping_sub(FIRST_CACHE)))?.load(Ordering::Acquire);
         // SAFETY: null, or a cache that lives as long as its frames have its tag and somebody has its handle.
         unsafe { inner.as_ref() }
     }
