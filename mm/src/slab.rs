@@ -130,6 +130,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     largest_class: usize,
     /// How many sizes above that are the packed heap's.
     only_heap: usize,
+    /// Up to this many bytes, `CLASS_OF` says which cache.
+    classed: usize,
     /// Objects below this lie in other frames of the heap than the rest.
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
@@ -207,6 +209,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             classes: settings.classes(),
             largest_class: settings.classes().last().copied().unwrap_or(0).into(),
             only_heap: heap::LARGEST.saturating_sub(settings.classes().last().copied().unwrap_or(0).into()),
+            classed: if settings.classes().last() == Some(&(SIZED as u16)) { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
             quick: settings.array_bytes() > 0 && settings.classes().last() == Some(&(SIZED as u16)),
             careful: settings.init_on_alloc || settings.failslab.is_on(),

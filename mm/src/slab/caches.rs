@@ -173,7 +173,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         // SAFETY: the lock masks interrupts; the rest is the caller's promise.
         let front = inner.front(unsafe { Fronts::new(block) });
         let mut put = 0;
-        front.take_oldest(inner.capacity, inner.capacity, |object| {
+        front.take_last(inner.capacity, |object| {
             // SAFETY: what was pushed to the array has the cache's tag. What is no object is lost.
             put += usize::from(unsafe { slabs.put(&inner.cut, inner.keep, object, &mut empty) }.is_ok());
         });

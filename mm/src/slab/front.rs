@@ -310,21 +310,28 @@ impl Front {
         filled
     }
 
-    /// Takes the `nr` objects that were freed longest ago out of the array, fewer if it has fewer; `each` gets them.
+    /// Whether the next [`pop`](Self::pop) finds nothing.
     #[inline(always)]
-    pub(super) fn take_oldest(&self, nr: usize, capacity: usize, mut each: impl FnMut(*mut u8)) {
-        let top = self.places();
-        let end = top.map_addr(|addr| addr.next_multiple_of(FULL));
-        let first = end.wrapping_sub(capacity - 1);
-        let held = top.addr().wrapping_sub(first.wrapping_sub(1).addr()) / 8;
-        let taken = nr.min(held);
-        for index in 0..taken {
-            // SAFETY: a place of the array that is in use.
-            each(unsafe { first.wrapping_add(index).read() });
+    pub(super) fn is_empty(&self) -> bool {
+        // SAFETY: a place of the array: that of an object, or of the null below them.
+        unsafe { self.places().read() }.is_null()
+    }
+
+    /// Takes the `nr` objects that were freed last out of the array, fewer if it has fewer; `each` gets them. The rest is not
+    /// moved.
+    #[inline(always)]
+    pub(super) fn take_last(&self, nr: usize, mut each: impl FnMut(*mut u8)) {
+        let mut top = self.places();
+        for _ in 0..nr {
+            // SAFETY: a place of the array, and not below the null.
+            let object = unsafe { top.read() };
+            if object.is_null() {
+                break;
+            }
+            top = top.wrapping_sub(1);
+            each(object);
         }
-        // SAFETY: both ranges are places of this array up to its top.
-        unsafe { ptr::copy(first.wrapping_add(taken), first, held - taken) };
-        self.top().set(top.wrapping_sub(taken).cast());
+        self.top().set(top.cast());
     }
 }
 
@@ -391,17 +398,17 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_leave_first_and_the_order_of_the_rest_stays() {
+    fn the_last_leave_first_and_the_order_of_the_rest_stays() {
         let mut memory = Memory([0; BYTES]);
         let fronts = block(&mut memory);
         let front = fronts.front(FIRST_CACHE);
         fronts.enable(FIRST_CACHE, 7);
         (1..=7).for_each(|number| front.push(object(number)));
         let mut out = Vec::new();
-        front.take_oldest(3, 7, |object| out.push(object));
-        assert_eq!(out, [1, 2, 3].map(object));
-        assert!(front.objects().eq([7, 6, 5, 4].map(object)));
-        front.take_oldest(9, 7, |object| out.push(object));
+        front.take_last(3, |object| out.push(object));
+        assert_eq!(out, [7, 6, 5].map(object));
+        assert!(front.objects().eq([4, 3, 2, 1].map(object)));
+        front.take_last(9, |object| out.push(object));
         assert_eq!(out.len(), 7);
         assert!(front.pop().is_null());
         let filled = front.refill(4, |places| {

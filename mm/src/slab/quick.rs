@@ -15,7 +15,7 @@ use core::ptr::NonNull;
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
-use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, Tag};
+use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, Tag};
 use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab, Unkept};
 use crate::arch::Arch;
 
@@ -123,11 +123,21 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
     pub(super) unsafe fn kfree_else(&self, unkept: &Unkept) {
-        let Unkept { object, tag, caller } = *unkept;
+        let Unkept { object, mut tag, caller } = *unkept;
+        if tag == NONE {
+            // A CPU without arrays has no table at hand.
+            tag = self.table.get(object.addr().get());
+        }
         // SAFETY: the caller's promise.
-        if tag != HEAP + GROUP_LARGE as Tag || !unsafe { self.keep(object) } {
+        if tag == HEAP + GROUP_LARGE as Tag && unsafe { self.keep(object) } {
+            return;
+        }
+        if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_slow(object, caller) };
+            unsafe { self.kfree_heap(object, tag, caller) };
+        } else {
+            // SAFETY: the same.
+            unsafe { self.kfree_tagged(object, tag, caller) };
         }
     }
 

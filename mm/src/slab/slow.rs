@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::cache::Inner;
 use super::fault::{Fault, FaultKind};
 use super::heap::{self, Wrong};
+use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, TAIL, Tag};
 use super::{
     GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, Refused, SPECIAL, Slab,
@@ -18,9 +19,12 @@ use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 
+/// Bytes of the largest block of pages.
+const LARGEST_ALLOC: usize = (PAGE_SIZE as usize) << MAX_ORDER;
+
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// The way of an allocation that the arrays do not serve: first to the packed heap. The arguments stand where those
-    /// of [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
+    /// The way of an allocation that the arrays do not serve. The arguments stand where those of
+    /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
         bytes: usize,
@@ -30,21 +34,61 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
         found: &mut Result<NonNull<u8>, OutOfMemory>,
     ) {
-        // Nothing but the heap has objects between the largest class and a frame.
-        if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap && !this.careful && !gfp.intersects(SPECIAL) {
-            let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-            if align <= MIN_ALIGN || heap::fits(bytes, align) {
-                let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
-                let nr = this.quick_size(nr, align);
-                if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
-                    // SAFETY: the caller's new object, of two words at least.
-                    unsafe { object.cast::<usize>().write(0) };
-                    *found = Ok(object);
-                    return;
-                }
+        *found = if this.careful || gfp.intersects(SPECIAL) {
+            this.kmalloc_any(bytes, align, gfp, caller)
+        } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
+            // Nothing but the heap has objects between the largest class and a frame.
+            Self::kmalloc_heap(bytes, gfp, this, align, caller)
+        } else {
+            Self::kmalloc_more(bytes, gfp, this, align, caller)
+        };
+    }
+
+    /// Neither special nor of the heap alone.
+    #[inline(always)]
+    fn kmalloc_more(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let step = bytes.wrapping_sub(1);
+        let object = if step < this.classed && align <= MIN_ALIGN {
+            // SAFETY: the index is masked to the table's length.
+            let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
+            this.inner(FIRST_CACHE + Tag::from(class)).and_then(|inner| this.refill(inner))
+        } else if step >= heap::LARGEST.max(this.largest_class) && step < LARGEST_ALLOC {
+            this.large_alloc(bytes, align, gfp)
+        } else {
+            None
+        };
+        match object {
+            Some(object) => Ok(object),
+            None => this.kmalloc_any(bytes, align, gfp, caller),
+        }
+    }
+
+    /// An object of the heap, if it has room for one.
+    #[inline(never)]
+    fn kmalloc_heap(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
+        if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
+            let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
+            let nr = this.quick_size(nr, align);
+            if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
+                // SAFETY: the caller's new object, of two words at least.
+                unsafe { object.cast::<usize>().write(0) };
+                return Ok(object);
             }
         }
-        *found = this.kmalloc_any(bytes, align, gfp, caller);
+        this.kmalloc_any(bytes, align, gfp, caller)
     }
 
     /// The group of an object that is not for zone DMA.
@@ -187,22 +231,28 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         heap.alloc(group, nr, align)
     }
 
-    /// The way of a free that the arrays do not serve: first to the packed heap.
+    /// Frees an object of the packed heap.
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Self::kfree).
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of the heap.
     #[inline(never)]
-    pub(super) unsafe fn kfree_slow(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
-        let tag = self.table.get(object.addr().get());
-        let result = if (HEAP..LARGE).contains(&tag) {
-            // SAFETY: the caller's promise, and the tag is the frame's.
-            unsafe { self.heap_free(usize::from(tag - HEAP), object) }
-        } else {
-            // SAFETY: the same.
-            unsafe { self.free_tagged(tag, object, caller) }
-        };
-        if let Err(kind) = result {
+    pub(super) unsafe fn kfree_heap(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.heap_free(usize::from(tag - HEAP), object) } {
+            self.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// Frees an object that is not of the heap.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_tagged(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.free_tagged(tag, object, caller) } {
             self.refuse(kind, tag, object, caller);
         }
     }
@@ -210,21 +260,19 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// # Safety
     ///
     /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
-    #[inline(never)]
-    pub(super) unsafe fn free_tagged(
+    #[inline(always)]
+    unsafe fn free_tagged(
         &self,
         tag: Tag,
         object: NonNull<u8>,
         caller: &'static Location<'static>,
     ) -> Result<(), Refused> {
-        if object == ZERO_SIZE {
-            return Ok(());
-        }
         match tag {
             LARGE..=ODD => {
                 // SAFETY: the caller's promise.
                 unsafe { self.large_free(object) }
             }
+            NONE if object == ZERO_SIZE => Ok(()),
             TAIL => Err(FaultKind::NotAnObject),
             _ => match self.inner(tag) {
                 // SAFETY: the caller's promise.
