@@ -47,12 +47,17 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// # Safety
     ///
     /// As for [`kfree`](Slab::kfree); the object lies in the first page of a large block.
+    #[inline(always)]
     pub(super) unsafe fn large_free(&self, object: NonNull<u8>) -> Result<(), Refused> {
         let addr = object.addr().get();
         if !addr.is_multiple_of(PAGE_SIZE as usize) {
             return Err(FaultKind::NotAnObject);
         }
         let nr = self.table.count_large(addr);
+        // SAFETY: the caller's promise.
+        if nr == 1 && unsafe { self.is_kept_page(self.own(object.as_ptr())) } {
+            return Err(FaultKind::DoubleFree);
+        }
         if self.settings.init_on_free {
             // SAFETY: the object's own pages, which nothing uses any more.
             unsafe { self.own(object.as_ptr()).write_bytes(0, nr * PAGE_SIZE as usize) };

@@ -300,7 +300,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         self.give_tagged(page.cast(), nr);
     }
 
-    /// Frees an object to this CPU's array, half of which goes to the slabs if it is full; or to the slabs.
+    /// Frees an object to this CPU's array, a third of which goes to the slabs if it is full; or to the slabs.
     ///
     /// # Safety
     ///

@@ -7,6 +7,8 @@
 //! so that what they leave of it is again one of them. The powers of two among them are for those who ask for one, and
 //! lie at multiples of themselves.
 //!
+//! A page is such a size as well: an array of its own holds one or a few of them.
+//!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
@@ -15,8 +17,9 @@ use core::ptr::NonNull;
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
-use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, Tag};
+use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, Tag};
 use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab, Unkept};
+use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
 /// How many quick sizes there are.
@@ -108,6 +111,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }
+        fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
+        (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
     }
 
     /// Granules for an object of the group of large ones, at a multiple of `align` granules.
@@ -132,9 +137,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if tag == HEAP + GROUP_LARGE as Tag && unsafe { self.keep(object) } {
             return;
         }
+        // SAFETY: the same.
+        if tag == LARGE && unsafe { self.keep_page(object) } {
+            return;
+        }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
             unsafe { self.kfree_heap(object, tag, caller) };
+        } else if (LARGE..=ODD).contains(&tag) {
+            // SAFETY: the same.
+            unsafe { self.kfree_large(object, tag, caller) };
         } else {
             // SAFETY: the same.
             unsafe { self.kfree_tagged(object, tag, caller) };
@@ -158,17 +170,46 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             return false;
         }
         self.with_fronts(|fronts| {
-            if !fronts.is_some() {
+            if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
             }
-            let front = fronts.front(tag);
-            if cfg!(miri) && front.objects().any(|held| held == inside) {
-                return false;
-            }
-            // SAFETY: an object of that size, which nothing uses from now on. Where there are no quick sizes, the array
-            // is always full.
-            unsafe { Self::push(front, inside, fronts.table().key()) }
+            let key = fronts.table().key();
+            // SAFETY: an object of that size, which nothing uses from now on. Where there are no quick sizes, the arrays
+            // are always full.
+            unsafe { Self::push(fronts.front(tag), inside, key) }
         })
+    }
+
+    /// Keeps an object of one page at hand. False if it does not begin there, there is no room, or it is there already.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); the object's frame is tagged as one page.
+    #[inline(always)]
+    unsafe fn keep_page(&self, object: NonNull<u8>) -> bool {
+        let inside = self.own(object.as_ptr());
+        inside.addr().is_multiple_of(PAGE_SIZE as usize)
+            && self.with_fronts(|fronts| {
+                if cfg!(miri) && fronts.front(PAGE).objects().any(|held| held == inside) {
+                    return false;
+                }
+                // SAFETY: a page that nothing uses from now on. Where there are no quick sizes, the array is always full.
+                unsafe { Self::push(fronts.front(PAGE), inside, fronts.table().key()) }
+            })
+    }
+
+    /// Says whether an object of one page lies in an array, before it goes back: one that is marked does.
+    ///
+    /// # Safety
+    ///
+    /// As for [`keep_page`](Self::keep_page), and the page begins at `inside`.
+    #[inline(always)]
+    pub(super) unsafe fn is_kept_page(&self, inside: *mut u8) -> bool {
+        if cfg!(miri) {
+            return self.with_fronts(|fronts| fronts.front(PAGE).objects().any(|held| held == inside));
+        }
+        // SAFETY: a word of the page.
+        self.quick && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()
     }
 
     /// Says whether an object of the heap lies in an array, before the heap frees it: an object of a quick size that is
@@ -185,7 +226,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let marked = if cfg!(miri) {
             // Miri knows uninitialised memory, which the word may be: this CPU's arrays are searched instead.
             let held = |fronts: Fronts, tag| fronts.front(tag).objects().any(|held| held == inside);
-            self.with_fronts(|fronts| fronts.is_some() && (FIRST_QUICK..FIRST_CACHE).any(|tag| held(fronts, tag)))
+            self.with_fronts(|fronts| fronts.is_some() && (FIRST_QUICK..PAGE).any(|tag| held(fronts, tag)))
         } else if inside.addr().is_multiple_of(MIN_ALIGN) {
             // SAFETY: a word of a frame of the heap.
             (unsafe { inside.cast::<usize>().read() }) == inside.addr() ^ self.key()
@@ -212,17 +253,17 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // SAFETY: the caller's promise.
             let front = unsafe { Fronts::new(block) }.front(tag);
             while let Some(object) = NonNull::new(Self::pop(front)) {
-                // SAFETY: what lies in the array is an object of the heap that nobody uses.
-                let freed = unsafe { self.heap_free(GROUP_LARGE, object) };
+                // SAFETY: what lies in the array is an object of the heap, or a page, that nobody uses.
+                let freed =
+                    unsafe { if tag == PAGE { self.large_free(object) } else { self.heap_free(GROUP_LARGE, object) } };
                 debug_assert!(freed.is_ok());
             }
         }
     }
 }
 
-const _: () = assert!(
-    FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && FIRST_CACHE as usize == FIRST_QUICK as usize + NR_QUICK
-);
+const _: () =
+    assert!(FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && PAGE as usize == FIRST_QUICK as usize + NR_QUICK);
 
 #[cfg(test)]
 mod tests {

@@ -7,9 +7,10 @@ use core::sync::atomic::Ordering;
 
 use super::cache::Inner;
 use super::fault::{Fault, FaultKind};
+use super::front::Fronts;
 use super::heap::{self, Wrong};
 use super::settings::CLASS_OF;
-use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, TAIL, Tag};
+use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
 use super::{
     GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, Refused, SPECIAL, Slab,
     ZERO_SIZE, frame,
@@ -57,7 +58,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let object = if step < this.classed && align <= MIN_ALIGN {
             // SAFETY: the index is masked to the table's length.
             let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
-            this.inner(FIRST_CACHE + Tag::from(class)).and_then(|inner| this.refill(inner))
+            this.inner(FIRST_CACHE + Tag::from(class))
+                .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
         } else if step >= heap::LARGEST.max(this.largest_class) && step < LARGEST_ALLOC {
             this.large_alloc(bytes, align, gfp)
         } else {
@@ -82,7 +84,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
             let nr = this.quick_size(nr, align);
-            if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
+            if this.quick && this.block_of_this_cpu() == Fronts::nothing() {
+                this.online();
+            }
+            let group = this.group(bytes);
+            let object = this.heap.lock(this.arch).alloc(group, nr, align);
+            if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
                 // SAFETY: the caller's new object, of two words at least.
                 unsafe { object.cast::<usize>().write(0) };
                 return Ok(object);
@@ -244,7 +251,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Frees an object that is not of the heap.
+    /// Frees an object of whole pages.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of a large block.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_large(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.large_free(object) } {
+            self.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// Frees an object that is neither of the heap nor of whole pages.
     ///
     /// # Safety
     ///
@@ -268,10 +288,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<(), Refused> {
         match tag {
-            LARGE..=ODD => {
-                // SAFETY: the caller's promise.
-                unsafe { self.large_free(object) }
-            }
             NONE if object == ZERO_SIZE => Ok(()),
             TAIL => Err(FaultKind::NotAnObject),
             _ => match self.inner(tag) {

@@ -24,11 +24,13 @@ pub(super) const ODD: Tag = LARGE + NR_ORDERS as Tag;
 pub(super) const TAIL: Tag = ODD + 1;
 /// The first [quick size](super::quick): no frame has such a tag, but an array of a CPU.
 pub(super) const FIRST_QUICK: Tag = TAIL + 1;
+/// The array for objects of one page, whose frames are tagged [`LARGE`].
+pub(super) const PAGE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
 /// The first cache.
-pub(super) const FIRST_CACHE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
+pub(super) const FIRST_CACHE: Tag = PAGE + 1;
 
 /// Caches that a slab can have.
-pub(super) const NR_CACHES: usize = 64;
+pub(super) const NR_CACHES: usize = 63;
 /// Tags that there can be, from 0 up.
 pub(super) const NR_TAGS: usize = FIRST_CACHE as usize + NR_CACHES;
 
