@@ -68,27 +68,36 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
-/// For each number of granules the tag whose array holds objects of so many, or 0. A granule more does no harm: what would
-/// have been left of a free block was too small for one.
+/// For each number of granules the tag whose array holds objects of so many, or 0; without [`ANYWHERE`] where they are
+/// aligned. A granule more does no harm: what would have been left of a free block was too small for one.
 static EXACT: [u8; 512] = {
     let (mut exact, mut index) = ([0; 512], 0);
     while index < NR_QUICK {
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            exact[SIZES[index] as usize] = FIRST_QUICK as u8 + index as u8;
-            exact[SIZES[index] as usize + 1] = FIRST_QUICK as u8 + index as u8;
+            let tag = FIRST_QUICK as u8 + index as u8;
+            let tag = if SIZES[index].is_power_of_two() { tag & !ANYWHERE } else { tag };
+            exact[SIZES[index] as usize] = tag;
+            exact[SIZES[index] as usize + 1] = tag;
         }
         index += 1;
     }
     exact
 };
 
-/// The tag whose array holds objects of so many granules.
+/// A bit that all tags of quick sizes have.
+const ANYWHERE: u8 = 0x80;
+
+/// The tag whose array holds objects of so many granules, if the one at `inside` may lie there.
 #[inline(always)]
-fn tag_of(granules: usize) -> Option<Tag> {
+fn tag_of(granules: usize, inside: *mut u8) -> Option<Tag> {
     // SAFETY: the index is masked to the table's length.
     let tag = *unsafe { EXACT.get_unchecked(granules & 511) };
-    (tag != 0).then_some(tag.into())
+    if tag & ANYWHERE != 0 {
+        return Some(tag.into());
+    }
+    let is_aligned = inside.addr().is_multiple_of((granules & !1) * super::frame::GRANULE);
+    (tag != 0 && is_aligned).then_some((tag | ANYWHERE).into())
 }
 
 /// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
@@ -129,16 +138,15 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(never)]
     pub(super) unsafe fn kfree_else(&self, unkept: &Unkept) {
         let Unkept { object, mut tag, caller } = *unkept;
-        if tag == NONE {
+        if tag == HEAP + GROUP_LARGE as Tag {
+            // SAFETY: the caller's promise.
+            if unsafe { self.keep(object) } {
+                return;
+            }
+        } else if tag == NONE {
             // A CPU without arrays has no table at hand.
             tag = self.table.get(object.addr().get());
-        }
-        // SAFETY: the caller's promise.
-        if tag == HEAP + GROUP_LARGE as Tag && unsafe { self.keep(object) } {
-            return;
-        }
-        // SAFETY: the same.
-        if tag == LARGE && unsafe { self.keep_page(object) } {
+        } else if tag == LARGE && unsafe { self.keep_page(object) } {
             return;
         }
         if (HEAP..LARGE).contains(&tag) {
@@ -164,11 +172,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
         let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
-        let Some(tag) = tag_of(granules) else { return false };
-        let even = granules & !1;
-        if even.is_power_of_two() && !inside.addr().is_multiple_of(even * super::frame::GRANULE) {
-            return false;
-        }
+        let Some(tag) = tag_of(granules, inside) else { return false };
         self.with_fronts(|fronts| {
             if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
@@ -234,7 +238,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             false
         };
         // SAFETY: the caller's promise.
-        if marked && unsafe { heap::granules_at(inside) }.and_then(tag_of).is_some() {
+        if marked && unsafe { heap::granules_at(inside) }.and_then(|nr| tag_of(nr, inside)).is_some() {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())
@@ -262,8 +266,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 }
 
-const _: () =
-    assert!(FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && PAGE as usize == FIRST_QUICK as usize + NR_QUICK);
+const _: () = assert!(
+    FIRST_QUICK >= ANYWHERE as Tag
+        && FIRST_CACHE < 256
+        && front::LARGEST >= heap::LARGEST
+        && PAGE as usize == FIRST_QUICK as usize + NR_QUICK
+);
 
 #[cfg(test)]
 mod tests {
@@ -274,7 +282,7 @@ mod tests {
         for granules in 33..=500 {
             let rounded = rounded(granules);
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
-            let held = tag_of(granules).map(|tag| size(usize::from(tag - FIRST_QUICK)));
+            let held = tag_of(granules, core::ptr::null_mut()).map(|tag| size(usize::from(tag - FIRST_QUICK)));
             assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
             assert_eq!(held == Some(granules), rounded == granules || granules.is_power_of_two());
         }
