@@ -101,7 +101,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let Some((tag, slot)) = slots.find(|(_, slot)| slot.load(Ordering::Relaxed).is_null()) else {
             drop(registry);
             // SAFETY: allocated above, and nobody else knows it.
-            let _ = unsafe { self.heap_free(super::GROUP_SMALL, memory.cast()) };
+            unsafe { self.give_own(memory.cast()) };
             return Err(CacheError::TooMany);
         };
         let inner = Inner { tag, ..inner };
@@ -146,7 +146,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let Some(slot) = slot.filter(|slot| slot.load(Ordering::Relaxed) == Fronts::nothing()) else {
             drop(registry);
             // SAFETY: allocated above, and nobody else knows it.
-            let _ = unsafe { self.large_free(memory) };
+            unsafe { self.give_own(memory) };
             return;
         };
         self.enable_quick(fronts);
@@ -273,10 +273,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         drop(registry);
         if let Some(memory) = memory.and_then(NonNull::new) {
             // SAFETY: the descriptor came from this group, and nothing refers to it any more.
-            let freed = unsafe { self.heap_free(super::GROUP_SMALL, memory.cast()) };
-            if let Err(kind) = freed {
-                self.refuse(kind, NONE, memory.cast(), caller);
-            }
+            unsafe { self.give_own(memory.cast()) };
         }
         Ok(())
     }
@@ -304,7 +301,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 self.counters.front_pages.fetch_sub(pages, Ordering::Relaxed);
                 self.counters.large_pages.fetch_add(pages, Ordering::Relaxed);
                 // SAFETY: the block came from there, and no CPU uses it any more.
-                let _ = unsafe { self.large_free(block) };
+                unsafe { self.give_own(block) };
             }
         }
         self.arch.set_local(Fronts::nothing());

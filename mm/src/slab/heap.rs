@@ -190,6 +190,12 @@ impl Heap {
         NonNull::new(at(found.block, granule))
     }
 
+    /// [`alloc`](Self::alloc) out of line, for where it matters less.
+    #[inline(never)]
+    pub(super) fn alloc_apart(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
+        self.alloc(group, nr, align)
+    }
+
     /// Puts the free block from `start` to `end` into its bin. Its marks are set already.
     #[inline(always)]
     fn insert(&mut self, group: usize, inside: *mut u8, start: usize, end: usize) {

@@ -258,9 +258,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let front = unsafe { Fronts::new(block) }.front(tag);
             while let Some(object) = NonNull::new(Self::pop(front)) {
                 // SAFETY: what lies in the array is an object of the heap, or a page, that nobody uses.
-                let freed =
-                    unsafe { if tag == PAGE { self.large_free(object) } else { self.heap_free(GROUP_LARGE, object) } };
-                debug_assert!(freed.is_ok());
+                unsafe { self.give_own(object) };
             }
         }
     }

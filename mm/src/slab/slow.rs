@@ -46,7 +46,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 
     /// Neither special nor of the heap alone.
-    #[inline(always)]
+    #[inline(never)]
     fn kmalloc_more(
         bytes: usize,
         gfp: Gfp,
@@ -211,7 +211,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub(super) fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
-        let object = self.heap.lock(self.arch).alloc(group, nr, align);
+        let object = self.heap.lock(self.arch).alloc_apart(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
         // SAFETY: the caller's new object, of two words at least.
         unsafe { object.cast::<usize>().write(0) };
@@ -228,14 +228,32 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 _ => return None,
             };
             let mut heap = self.heap.lock(self.arch);
-            return heap.alloc(other, nr, align);
+            return heap.alloc_apart(other, nr, align);
         };
         let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
         self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
         let mut heap = self.heap.lock(self.arch);
         // SAFETY: a frame of the page allocator's, the slab's alone.
         unsafe { heap.add_frame(group, frame) };
-        heap.alloc(group, nr, align)
+        heap.alloc_apart(group, nr, align)
+    }
+
+    /// Gives memory back that the slab took for itself.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); it came from the heap or is whole pages.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn give_own(&self, object: NonNull<u8>) {
+        let tag = self.table.get(object.addr().get());
+        if tag < LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { self.kfree_heap(object, tag, Location::caller()) };
+        } else {
+            // SAFETY: the same.
+            unsafe { self.kfree_large(object, tag, Location::caller()) };
+        }
     }
 
     /// Frees an object of the packed heap.
