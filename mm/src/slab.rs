@@ -7,7 +7,7 @@
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
 //!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
-//!     4001..=4 MiB   whole pages          whole pages                    whole pages (above 4 KiB)
+//!     4001..=4 MiB   whole pages          whole pages, an array of one   whole pages (above 4 KiB)
 //! ```
 //!
 //! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their

@@ -336,7 +336,7 @@ impl Front {
 }
 
 const _: () = assert!(NONE as usize * 8 >= NR_STEPS * size_of::<Tag>() && FIRST_QUICK > NONE);
-const _: () = assert!((FIRST_END + HEAD) * 8 % FULL == 0 && FIRST_END - STRIDE >= NR_TAGS);
+const _: () = assert!(((FIRST_END + HEAD) * 8).is_multiple_of(FULL) && FIRST_END - STRIDE >= NR_TAGS);
 const _: () = assert!(size_of::<*mut u8>() == 8, "words are 64 bits wide");
 
 #[cfg(test)]

@@ -146,8 +146,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         } else if tag == NONE {
             // A CPU without arrays has no table at hand.
             tag = self.table.get(object.addr().get());
-        } else if tag == LARGE && unsafe { self.keep_page(object) } {
-            return;
+        } else if tag == LARGE {
+            // SAFETY: the caller's promise.
+            if unsafe { self.keep_page(object) } {
+                return;
+            }
         }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.

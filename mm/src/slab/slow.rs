@@ -61,6 +61,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             this.inner(FIRST_CACHE + Tag::from(class))
                 .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
         } else if step >= heap::LARGEST.max(this.largest_class) && step < LARGEST_ALLOC {
+            this.online_quick();
             this.large_alloc(bytes, align, gfp)
         } else {
             None
@@ -68,6 +69,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         match object {
             Some(object) => Ok(object),
             None => this.kmalloc_any(bytes, align, gfp, caller),
+        }
+    }
+
+    /// Gives this CPU arrays if what was asked for has one and the CPU none.
+    #[inline(always)]
+    fn online_quick(&self) {
+        if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
+            self.online();
         }
     }
 
@@ -84,9 +93,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
             let nr = this.quick_size(nr, align);
-            if this.quick && this.block_of_this_cpu() == Fronts::nothing() {
-                this.online();
-            }
+            this.online_quick();
             let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
