@@ -192,24 +192,30 @@ impl Fronts {
         Front(self.0.wrapping_add(tag * 8))
     }
 
-    /// Where the top of a tag's full array is.
-    fn end(&self, tag: Tag) -> &Word {
-        self.word((FIRST_END + usize::from(tag) * STRIDE).wrapping_sub(usize::from(FIRST_QUICK) * STRIDE))
+    /// Where the top of a tag's full array is, with access to the whole block.
+    fn end(&self, tag: Tag) -> *mut *mut u8 {
+        let end = match usize::from(tag).checked_sub(FIRST_QUICK.into()) {
+            Some(index) => FIRST_END + index * STRIDE,
+            None => FIRST_END - STRIDE,
+        };
+        self.0.cast::<*mut u8>().wrapping_add(end)
     }
 
     /// Makes a tag's array, of a quick size or a cache, an empty one for up to `capacity` objects.
     pub(super) fn enable(&self, tag: Tag, capacity: usize) {
-        let bottom = self.end(tag).as_ptr().wrapping_sub(capacity.clamp(1, MAX_CAPACITY));
-        // SAFETY: a place of the array.
-        unsafe { bottom.write(ptr::null_mut()) };
-        self.front(tag).top().set(bottom.cast());
+        self.begin(tag, self.end(tag).wrapping_sub(capacity.clamp(1, MAX_CAPACITY)));
     }
 
     /// Makes it full and empty at once. Objects in it are forgotten: the caller has taken them.
     pub(super) fn disable(&self, tag: Tag) {
-        let end = if tag < FIRST_QUICK { self.word(FIRST_END - STRIDE) } else { self.end(tag) };
-        end.set(ptr::null_mut());
-        self.front(tag).top().set(end.as_ptr().cast());
+        self.begin(tag, self.end(tag));
+    }
+
+    /// Makes an array begin at a place of it.
+    fn begin(&self, tag: Tag, bottom: *mut *mut u8) {
+        // SAFETY: a place of the array.
+        unsafe { bottom.write(ptr::null_mut()) };
+        self.front(tag).top().set(bottom.cast());
     }
 
     /// The frame table.
