@@ -147,12 +147,6 @@ impl Fronts {
         self.0.wrapping_sub(HEAD * 8)
     }
 
-    #[inline(always)]
-    fn word(&self, index: usize) -> &Word {
-        // SAFETY: every index is below the block's words: a constant, or a tag.
-        unsafe { &*self.0.cast::<Word>().wrapping_add(index) }
-    }
-
     /// So many words before the block's address.
     #[inline(always)]
     fn head(&self, before: usize) -> &Word {
