@@ -24,10 +24,6 @@ bitflags! {
         const KSWAPD_RECLAIM = 1 << 4;
         /// May wait while memory is reclaimed: never in interrupt context or with a lock held.
         const DIRECT_RECLAIM = 1 << 5;
-        /// The memory comes filled with zeros.
-        const ZERO = 1 << 6;
-        /// From the node asked for, or not at all.
-        const THISNODE = 1 << 7;
         /// A failure is not worth a line in the log.
         const NOWARN = 1 << 8;
         /// Fail rather than try hard.
@@ -37,6 +33,11 @@ bitflags! {
         /// Nobody is asked to give back what he keeps for a flush: from whoever holds a lock that this would take (as Linux's
         /// `NOFS` and `NOIO` keep reclaim out of what is locked).
         const NOFLUSH = 1 << 11;
+        /// From the node asked for, or not at all.
+        const THISNODE = 1 << 30;
+        /// The memory comes filled with zeros. The last bit, which stands beside the first where bits rotate: so one
+        /// instruction asks for this and `DMA`, or this and `THISNODE`.
+        const ZERO = 1 << 31;
 
         /// Both kinds of reclaim.
         const RECLAIM = Self::KSWAPD_RECLAIM.bits() | Self::DIRECT_RECLAIM.bits();

@@ -7,7 +7,7 @@
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
 //!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
-//!     4001..=4 MiB   whole pages          whole pages                    whole pages (above 4 KiB)
+//!     4001..=4 MiB   whole pages          whole pages, an array of one   whole pages (above 4 KiB)
 //! ```
 //!
 //! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their
@@ -65,10 +65,8 @@ pub use typed::Cache;
 use cache::Inner;
 use front::{Front, Fronts, STEP_SHIFT};
 use heap::Heap;
-use table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, Table, Tag};
+use table::{FIRST_CACHE, HEAP, LARGE, NONE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
 
-/// Tags that a slab can give out: the reserved ones and its caches.
-const NR_TAGS: usize = 137;
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
 const GROUP_SMALL: usize = 0;
@@ -122,8 +120,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     window: (usize, usize),
     whole: Whole,
     heap: IrqSpinLock<Heap>,
-    /// By tag; null where there is none.
-    caches: [AtomicPtr<Inner>; NR_TAGS],
+    /// By tag, from `FIRST_CACHE` up; null where there is none.
+    caches: [AtomicPtr<Inner>; NR_CACHES],
     registry: IrqSpinLock<()>,
     settings: Settings,
     /// Sizes of the kmalloc caches, ascending; their tags follow each other from `FIRST_CACHE`.
@@ -132,6 +130,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     largest_class: usize,
     /// How many sizes above that are the packed heap's.
     only_heap: usize,
+    /// Up to this many bytes, `CLASS_OF` says which cache.
+    classed: usize,
     /// Objects below this lie in other frames of the heap than the rest.
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
@@ -204,11 +204,12 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             window,
             whole,
             heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
-            caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_TAGS],
+            caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, ()),
             classes: settings.classes(),
             largest_class: settings.classes().last().copied().unwrap_or(0).into(),
             only_heap: heap::LARGEST.saturating_sub(settings.classes().last().copied().unwrap_or(0).into()),
+            classed: if settings.classes().last() == Some(&(SIZED as u16)) { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
             quick: settings.array_bytes() > 0 && settings.classes().last() == Some(&(SIZED as u16)),
             careful: settings.init_on_alloc || settings.failslab.is_on(),
@@ -320,8 +321,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc_aligned(&self, bytes: usize, align: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        // Beyond the caches, objects of an array have no alignment; 0 is no size of an array.
-        let fitting = if align <= MIN_ALIGN || bytes <= SIZED { rounded_up(bytes, align) } else { 0 };
+        // Beyond the caches, of the objects of arrays only powers of two have an alignment; 0 is no size of an array.
+        let is_aligned = align <= MIN_ALIGN || bytes <= SIZED || bytes.is_power_of_two() && align <= bytes;
+        let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
         match self.kmalloc_fast(fitting, gfp) {
             Some(object) => Ok(object),
             None => self.kmalloc_else(bytes, gfp, align),

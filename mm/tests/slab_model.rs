@@ -237,7 +237,7 @@ fn no_bytes_are_an_object_that_need_not_be_freed() {
 #[cfg_attr(miri, ignore = "the mark of a free object is not read under Miri")]
 fn a_second_free_is_found_wherever_the_object_is() {
     for mode in MODES {
-        for size in [8, 24, 100, 256, 300, 1000, 2048, 3000, 5000] {
+        for size in [8, 24, 100, 256, 300, 512, 1000, 2048, 3000, 4096, 5000] {
             let machine = Machine::new(256);
             let slab = machine.slab(settings(mode));
             let objects: Vec<_> = (0..50)
@@ -263,6 +263,37 @@ fn a_second_free_is_found_wherever_the_object_is() {
             distinct.dedup();
             assert_eq!(distinct.len(), 50, "an object was handed out twice");
         }
+    }
+}
+
+#[test]
+fn powers_of_two_stay_aligned_whatever_was_freed_in_their_size() {
+    for mode in MODES {
+        let machine = Machine::new(512);
+        let slab = machine.slab(settings(mode));
+        for size in [512_usize, 1024, 2048, 4096] {
+            for round in 0..20 {
+                let near = (0..8).map(|n| {
+                    let at = slab.kmalloc_aligned(size - n, MIN_ALIGN << (n % 3), Gfp::KERNEL).unwrap();
+                    // SAFETY: the object from above, which becomes smaller.
+                    unsafe { slab.krealloc(Some(at), size - 8 - n, Gfp::KERNEL) }.unwrap()
+                });
+                let near: Vec<_> = near.collect();
+                // SAFETY: allocated above.
+                near.into_iter().for_each(|at| unsafe { slab.kfree(at) });
+                let objects: Vec<_> = (0..10)
+                    .map(|_| Object::new(slab.kmalloc(size, Gfp::KERNEL).unwrap(), size, MIN_ALIGN, round))
+                    .collect();
+                objects.into_iter().for_each(|object| free(&slab, object, round % 2 == 0));
+            }
+        }
+        let small = slab.kmalloc(4096, Gfp::KERNEL).unwrap();
+        // SAFETY: not an object: refused.
+        unsafe { slab.kfree(NonNull::new(small.as_ptr().wrapping_add(8)).unwrap()) };
+        assert!(matches!(faults()[..], [FaultKind::NotAnObject]), "{mode}");
+        // SAFETY: allocated above.
+        unsafe { slab.kfree(small) };
+        assert_eq!(faults(), [], "{mode}");
     }
 }
 

@@ -43,7 +43,7 @@ impl<'a> Host<'a> {
         assert!(at < self.words, "a table outside the given memory is a bug of the test");
         // SAFETY: inside the memory whose exclusive borrow was given up to this value; `AtomicU64` has the layout of u64
         // on every host that this runs on.
-        unsafe { &*self.first.add(at) }
+        unsafe { &*self.first.wrapping_add(at) }
     }
 }
 

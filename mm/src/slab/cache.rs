@@ -2,8 +2,7 @@
 //! A cache: objects of one size and kind, in slabs of their own.
 //!
 //! An allocation takes the top of this CPU's array ([`front`](super::front)); when that is empty, a handful of objects
-//! comes from the cache's slabs under its lock, and when the array is full, the half that was freed longest ago goes
-//! back. Caches that are debugged, have a constructor, or keep their objects' contents have no arrays.
+//! comes from the cache's slabs under its lock, and when the array is full, a third of it goes back. Caches that are debugged, have a constructor, or keep their objects' contents have no arrays.
 //!
 //! A free object in an array is marked in its first word, so a second free is seen without a search; once it is back
 //! in its slab, by the slab's bit.
@@ -140,6 +139,12 @@ pub(super) struct Policy {
     pub(super) keep: usize,
 }
 
+/// Objects of a CPU's array, if it may hold so many bytes: of large ones more than that, as for the
+/// [quick sizes](super::quick), since the first places are worth most. Of those above four times the bytes none.
+fn capacity(array_bytes: usize, stride: usize) -> usize {
+    (array_bytes / stride).max((array_bytes * 4 / stride).isqrt()).min(MAX_CAPACITY)
+}
+
 impl Inner {
     pub(super) fn new(spec: CacheSpec, tag: Tag, policy: Policy) -> Result<Self, CacheError> {
         if spec.size == 0 || spec.size > LARGEST_OBJECT {
@@ -174,10 +179,9 @@ impl Inner {
         let bare = !slot.is_plain()
             || spec.ctor.is_some()
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
-        let capacity = if bare { 0 } else { (policy.array_bytes / stride).min(MAX_CAPACITY) };
+        let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
         let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0 };
-        let capacity = if capacity < 2 { 0 } else { capacity };
         Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
     }
 
@@ -200,8 +204,8 @@ impl Inner {
 
     /// Objects to move between an array and the slabs at once.
     pub(super) const fn batch(&self) -> usize {
-        let half = self.capacity / 2;
-        if half == 0 { 1 } else { half }
+        let third = self.capacity / 3;
+        if third == 0 { 1 } else { third }
     }
 
     /// This cache's array in a block.

@@ -27,6 +27,12 @@ impl CacheRef {
     pub(super) const fn tag(self) -> Tag {
         self.tag as Tag
     }
+
+    /// The tag as it is kept, which needs no widening.
+    #[inline(always)]
+    pub(super) const fn index(self) -> usize {
+        self.tag as usize
+    }
 }
 
 impl From<NotUsed> for FaultKind {
@@ -91,14 +97,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let memory = self.heap_alloc(super::GROUP_SMALL, bytes, align_of::<Inner>(), Gfp::KERNEL);
         let memory = memory.ok_or(CacheError::OutOfMemory)?.cast::<Inner>();
         let registry = self.registry.lock(self.arch);
-        let mut slots = self.caches.iter().enumerate().skip(FIRST_CACHE.into());
+        let mut slots = (FIRST_CACHE..).zip(&self.caches);
         let Some((tag, slot)) = slots.find(|(_, slot)| slot.load(Ordering::Relaxed).is_null()) else {
             drop(registry);
             // SAFETY: allocated above, and nobody else knows it.
-            let _ = unsafe { self.heap_free(super::GROUP_SMALL, memory.cast()) };
+            unsafe { self.give_own(memory.cast()) };
             return Err(CacheError::TooMany);
         };
-        let inner = Inner { tag: tag as Tag, ..inner };
+        let inner = Inner { tag, ..inner };
         for block in self.fronts.iter().map(|block| block.load(Ordering::Acquire)) {
             // SAFETY: a CPU's block; no CPU uses the array of a tag that no cache has.
             let fronts = unsafe { Fronts::new(block) };
@@ -110,17 +116,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         unsafe { memory.write(inner) };
         slot.store(memory.as_ptr(), Ordering::Release);
         drop(registry);
-        Ok(CacheRef { tag: tag as u32 })
+        Ok(CacheRef { tag: tag.into() })
     }
 
     /// Sets up a cache's array in a CPU's block.
     fn enable(&self, fronts: Fronts, inner: &Inner) {
-        let front = inner.front(fronts);
         if inner.capacity == 0 {
-            front.disable();
+            fronts.disable(inner.tag);
             return;
         }
-        front.enable(inner.capacity);
+        fronts.enable(inner.tag, inner.capacity);
         let index = usize::from(inner.tag - FIRST_CACHE);
         if let Some(size) = self.classes.get(index).filter(|_| !self.settings.debug_any()) {
             let below = index.checked_sub(1).and_then(|below| self.classes.get(below)).map_or(0, |size| *size);
@@ -132,17 +137,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// Gives this CPU its block of arrays, if the slab has any and there is memory.
     #[cold]
     pub(super) fn online(&self) {
-        let bytes = front::words(NR_TAGS) * 8;
-        let Some(memory) = self.large_alloc(bytes, 8, Gfp::NOWAIT) else { return };
-        // SAFETY: the caller's new memory; the table lives as long as the slab.
-        let fronts = unsafe { Fronts::init(memory.as_ptr(), NR_TAGS, self.table.raw()) };
+        let Some(memory) = self.large_alloc(front::BYTES, 8, Gfp::NOWAIT) else { return };
+        // SAFETY: the caller's new memory, of whole pages; the table lives as long as the slab.
+        let fronts = unsafe { Fronts::init(memory.as_ptr(), self.table.raw()) };
         let pages = self.table.count_large(memory.addr().get());
         let registry = self.registry.lock(self.arch);
         let slot = self.fronts.get(self.arch.cpu());
         let Some(slot) = slot.filter(|slot| slot.load(Ordering::Relaxed) == Fronts::nothing()) else {
             drop(registry);
             // SAFETY: allocated above, and nobody else knows it.
-            let _ = unsafe { self.large_free(memory) };
+            unsafe { self.give_own(memory) };
             return;
         };
         self.enable_quick(fronts);
@@ -151,8 +155,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 self.enable(fronts, inner);
             }
         }
-        slot.store(memory.as_ptr(), Ordering::Release);
-        self.arch.set_local(memory.as_ptr());
+        slot.store(fronts.block(), Ordering::Release);
+        self.arch.set_local(fronts.block());
         drop(registry);
         self.counters.large_pages.fetch_sub(pages, Ordering::Relaxed);
         self.counters.front_pages.fetch_add(pages, Ordering::Relaxed);
@@ -169,7 +173,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         // SAFETY: the lock masks interrupts; the rest is the caller's promise.
         let front = inner.front(unsafe { Fronts::new(block) });
         let mut put = 0;
-        front.take_oldest(inner.capacity, inner.capacity, |object| {
+        front.take_last(inner.capacity, |object| {
             // SAFETY: what was pushed to the array has the cache's tag. What is no object is lost.
             put += usize::from(unsafe { slabs.put(&inner.cut, inner.keep, object, &mut empty) }.is_ok());
         });
@@ -255,21 +259,21 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             return Err(CacheError::InUse(in_use));
         }
         let registry = self.registry.lock(self.arch);
-        let memory = self.caches.get(usize::from(cache.tag())).map(|slot| slot.swap(ptr::null_mut(), Ordering::AcqRel));
+        let memory = self
+            .caches
+            .get(usize::from(cache.tag() - FIRST_CACHE))
+            .map(|slot| slot.swap(ptr::null_mut(), Ordering::AcqRel));
         for block in &self.fronts {
             // SAFETY: no CPU uses this cache's arrays, by the caller's promise.
             let fronts = unsafe { Fronts::new(block.load(Ordering::Acquire)) };
             if fronts.is_some() {
-                fronts.front(cache.tag()).disable();
+                fronts.disable(cache.tag());
             }
         }
         drop(registry);
         if let Some(memory) = memory.and_then(NonNull::new) {
             // SAFETY: the descriptor came from this group, and nothing refers to it any more.
-            let freed = unsafe { self.heap_free(super::GROUP_SMALL, memory.cast()) };
-            if let Err(kind) = freed {
-                self.refuse(kind, NONE, memory.cast(), caller);
-            }
+            unsafe { self.give_own(memory.cast()) };
         }
         Ok(())
     }
@@ -290,12 +294,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let block = slot.swap(Fronts::nothing(), Ordering::AcqRel);
             // SAFETY: no CPU uses it any more.
             unsafe { self.drain_quick(block) };
-            if let Some(block) = NonNull::new(block).filter(|block| block.as_ptr() != Fronts::nothing()) {
+            // SAFETY: the same.
+            let fronts = unsafe { Fronts::new(block) };
+            if let Some(block) = NonNull::new(fronts.memory()).filter(|_| fronts.is_some()) {
                 let pages = self.table.count_large(block.addr().get());
                 self.counters.front_pages.fetch_sub(pages, Ordering::Relaxed);
                 self.counters.large_pages.fetch_add(pages, Ordering::Relaxed);
                 // SAFETY: the block came from there, and no CPU uses it any more.
-                let _ = unsafe { self.large_free(block) };
+                unsafe { self.give_own(block) };
             }
         }
         self.arch.set_local(Fronts::nothing());

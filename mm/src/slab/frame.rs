@@ -126,6 +126,28 @@ impl Marks {
         if word != 0 {
             return granule + 1 + word.trailing_zeros() as usize;
         }
+        self.start_of_later(index)
+    }
+
+    /// Granules of the block that begins at `granule`; `None` if none does. One look at the word, which `is_start` and
+    /// `end` would take two for.
+    #[inline(always)]
+    pub(super) fn length(&self, granule: usize) -> Option<usize> {
+        let index = granule >> 6;
+        let word = self.start_word(index).get() >> (granule & 63);
+        if word & 1 == 0 {
+            return None;
+        }
+        let behind = word >> 1;
+        if behind != 0 {
+            return Some(1 + behind.trailing_zeros() as usize);
+        }
+        Some(self.start_of_later(index) - granule)
+    }
+
+    /// The first start in a word behind this one; the frame's end if there is none.
+    #[inline(always)]
+    fn start_of_later(&self, index: usize) -> usize {
         let filled = (self.start_word(0).get() & SUMMARY) >> index >> 1;
         if filled == 0 {
             return GRANULES;

@@ -6,53 +6,60 @@
 //! paths through it need the fewest instructions:
 //!
 //! ```text
-//!   words 0..512         for each size up to 4096, in steps of 8: the array to take from
-//!   32 words for each tag, from word 32 * tag + 1:
-//!     +1                 fill: the place of the top object; 32 when full
-//!     +3..=32            objects; the lowest place in use holds null
+//!   words -8..0          the frame table: tags, address of the first frame, number of frames
+//!   halfwords 0..512     for each size up to 4096, in steps of 8: the tag of the array to take from
+//!   a word for each tag  its top: the place of the top object, by its address
+//!   32 words for each array, the lowest place in use holds null
 //! ```
 //!
-//! Arrays of different capacity begin at different places and are full at the same: so "full" is one bit of `fill`,
-//! and "empty" is the null below the lowest object. Tags below [`FIRST_CACHE`](super::table::FIRST_CACHE) say that a
-//! frame belongs to no cache: their arrays are both full and empty, so that every path that meets one goes the long
-//! way (but for those of the [quick sizes](super::quick), which no frame has), and so do those of caches that are not to
-//! be cached (debugging). A CPU without a block has [`NOTHING`].
+//! Tags are numbers of words from the beginning of the block, so a top is found by its tag alone. Arrays of different
+//! capacity begin at different places and are full where the address of the top is a multiple of 256: so a look at the
+//! top tells "full", and "empty" is the null below the lowest object. Tags below
+//! [`FIRST_CACHE`](super::table::FIRST_CACHE) say that a frame belongs to no cache: their tops are both full and empty, so
+//! that every path that meets one goes the long way (but for those of the [quick sizes](super::quick), which no frame
+//! has), and so are those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
 
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use super::table::{FIRST_CACHE, NONE, Tag};
+use super::table::{FIRST_QUICK, NONE, NR_TAGS, Tag};
 use crate::addr::PAGE_SHIFT;
 
-/// Sizes that are found by the first words: up to this, in steps of eight.
+/// Sizes that are found by the first halfwords: up to this, in steps of eight.
 pub(super) const LARGEST: usize = 4096;
 /// log2 of the step.
 pub(super) const STEP_SHIFT: usize = 3;
-/// Words for each tag.
+/// How many steps there are.
+const NR_STEPS: usize = LARGEST >> STEP_SHIFT;
+/// Words before the block's address.
+const HEAD: usize = 8;
+/// Words of an array.
 const STRIDE: usize = 32;
-/// The place of the top object of a full array.
-const FULL: usize = 32;
+/// What the address of a full array's top is a multiple of.
+const FULL: usize = STRIDE * 8;
 /// Objects of the largest array.
-pub(super) const MAX_CAPACITY: usize = 29;
-/// Where the frame table stands: in words of the array for [`NONE`] that hold nothing else. First the tags, then the
-/// address of the first frame, then the number of frames.
-const TABLE: usize = NONE as usize * STRIDE + 3;
-
-/// Words of the block for tags below `nr_tags`.
-pub(super) const fn words(nr_tags: usize) -> usize {
-    nr_tags * STRIDE + 1
-}
+pub(super) const MAX_CAPACITY: usize = STRIDE - 1;
+/// The place of the top object of the first array when it is full; null for the tags without an array lies an array before.
+const FIRST_END: usize = (NR_TAGS + HEAD).next_multiple_of(STRIDE) - HEAD + STRIDE;
+/// Words of a block.
+const WORDS: usize = HEAD + FIRST_END + (NR_TAGS - FIRST_QUICK as usize - 1) * STRIDE + 1;
+/// Bytes of a block.
+pub(super) const BYTES: usize = WORDS * 8;
 
 /// A word of a block: a pointer, or a number in the shape of one.
 type Word = Cell<*mut u8>;
 
+/// Words of the block that is none: all tags, and null at a multiple of [`FULL`].
+const NOTHING_WORDS: usize = NR_TAGS.next_multiple_of(STRIDE) + STRIDE;
+
 /// The block that is none: whatever goes through it finds its array both full and empty. It lies a word off a
 /// multiple of 16, where no real block lies.
-#[repr(C, align(64))]
+#[repr(C, align(256))]
 struct Nothing {
     off: usize,
-    words: [*mut u8; words(NONE as usize + 1)],
+    head: [*mut u8; HEAD],
+    words: [*mut u8; NOTHING_WORDS],
 }
 
 // SAFETY: nothing is ever written through it: every array is full and empty at once.
@@ -60,31 +67,33 @@ unsafe impl Sync for Nothing {}
 
 /// For CPUs without arrays.
 static NOTHING: Nothing = {
-    let mut words = [ptr::null_mut::<u8>(); words(NONE as usize + 1)];
-    let mut size = 0;
-    while size < LARGEST >> STEP_SHIFT {
-        #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
-        {
-            words[size] = NO_ARRAYS.cast_mut().wrapping_add(NONE as usize * STRIDE * 8);
-        }
-        size += 1;
-    }
-    // Its frame table is empty.
+    // No frames in its table.
+    let (head, mut words) = ([ptr::null_mut::<u8>(); HEAD], [ptr::null_mut::<u8>(); NOTHING_WORDS]);
+    // Four sizes a word.
+    let (mut word, mut tag) = (0, NONE as usize);
     #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
     {
-        words[NONE as usize * STRIDE + 1] = ptr::without_provenance_mut(FULL);
+        while word < NR_STEPS / 4 {
+            words[word] = ptr::without_provenance_mut(NONE as usize * 0x1_0001_0001_0001);
+            word += 1;
+        }
+        let last = (1 + HEAD + NR_TAGS).next_multiple_of(STRIDE) - 1 - HEAD;
+        while tag < NR_TAGS {
+            words[tag] = NO_ARRAYS.cast_mut().wrapping_add(last * 8);
+            tag += 1;
+        }
     }
-    Nothing { off: 0, words }
+    Nothing { off: 0, head, words }
 };
 
 /// What a CPU without arrays has in their place.
-pub const NO_ARRAYS: *const u8 = (&raw const NOTHING).cast::<u8>().wrapping_add(8);
+pub const NO_ARRAYS: *const u8 = (&raw const NOTHING).cast::<u8>().wrapping_add((1 + HEAD) * 8);
 
 /// A CPU's block of arrays.
 #[derive(Clone, Copy)]
 pub(super) struct Fronts(*mut u8);
 
-/// One of its arrays.
+/// One of its arrays: where its top is.
 #[derive(Clone, Copy)]
 pub(super) struct Front(*mut u8);
 
@@ -102,63 +111,111 @@ impl Fronts {
 
     /// # Safety
     ///
-    /// `block` is [`nothing`](Self::nothing) or was initialised; interrupts are masked, and it is this CPU's own, or
-    /// nobody else uses it.
+    /// `block` is [`nothing`](Self::nothing) or the [`block`](Self::block) of one that was initialised; interrupts are
+    /// masked, and it is this CPU's own, or nobody else uses it.
     #[inline(always)]
     pub(super) const unsafe fn new(block: *mut u8) -> Self {
         Self(block)
     }
 
-    /// Lays the block out: every array is full and empty.
+    /// Lays a block out: every array is full and empty.
     ///
     /// # Safety
     ///
-    /// `block` is `words(nr_tags)` writable words that are the caller's alone; `table` outlives it.
-    pub(super) unsafe fn init(block: *mut u8, nr_tags: usize, table: RawTable) -> Self {
-        // SAFETY: the caller's own words; zero is null.
-        unsafe { block.write_bytes(0, words(nr_tags) * 8) };
-        let block = Self(block);
-        for tag in NONE..nr_tags as Tag {
-            block.front(tag).disable();
+    /// `memory` is [`BYTES`] writable bytes at a multiple of [`FULL`] that are the caller's alone; `table` outlives it.
+    pub(super) unsafe fn init(memory: *mut u8, table: RawTable) -> Self {
+        // SAFETY: the caller's own bytes; zero is null.
+        unsafe { memory.write_bytes(0, BYTES) };
+        let block = Self(memory.wrapping_add(HEAD * 8));
+        for tag in NONE..NR_TAGS as Tag {
+            block.disable(tag);
         }
-        for step in 0..LARGEST >> STEP_SHIFT {
-            block.word(step).set(block.front(NONE).0);
-        }
-        block.word(TABLE).set(table.tags.cast_mut().cast());
-        block.word(TABLE + 1).set(ptr::without_provenance_mut(table.base));
-        block.word(TABLE + 2).set(ptr::without_provenance_mut(table.len));
+        (0..NR_STEPS).for_each(|step| block.set_by_size(step, NONE));
+        block.head(3).set(table.tags.cast_mut().cast());
+        block.head(2).set(ptr::without_provenance_mut(table.base));
+        block.head(1).set(ptr::without_provenance_mut(table.len));
         block
     }
 
-    #[inline(always)]
-    fn word(&self, index: usize) -> &Word {
-        // SAFETY: every index is below the block's words: a constant, or a tag that the block was made for.
-        unsafe { &*self.0.cast::<Word>().wrapping_add(index) }
+    /// What [`new`](Self::new) makes this of again.
+    pub(super) const fn block(self) -> *mut u8 {
+        self.0
     }
 
-    /// The array for objects of `bytes`, 1 to [`LARGEST`].
+    /// The memory that it was made of. This is a block.
+    pub(super) fn memory(self) -> *mut u8 {
+        self.0.wrapping_sub(HEAD * 8)
+    }
+
+    /// So many words before the block's address.
+    #[inline(always)]
+    fn head(&self, before: usize) -> &Word {
+        // SAFETY: a constant of at most `HEAD`.
+        unsafe { &*self.0.cast::<Word>().wrapping_sub(before) }
+    }
+
+    #[inline(always)]
+    fn step(&self, step: usize) -> &Cell<Tag> {
+        // SAFETY: the caller's step is below `NR_STEPS`.
+        unsafe { &*self.0.cast::<Cell<Tag>>().wrapping_add(step) }
+    }
+
+    /// The array to take objects of a step of sizes from, below `LARGEST >> STEP_SHIFT`.
     #[inline(always)]
     pub(super) fn by_size(&self, step: usize) -> Front {
-        Front(self.word(step).get())
+        self.front(self.step(step).get())
     }
 
     /// Sets which array serves a step of sizes.
     pub(super) fn set_by_size(&self, step: usize, tag: Tag) {
-        if step < LARGEST >> STEP_SHIFT {
-            self.word(step).set(self.front(tag).0);
+        if step < NR_STEPS {
+            self.step(step).set(tag);
         }
     }
 
     /// The array of a tag.
     #[inline(always)]
     pub(super) fn front(&self, tag: Tag) -> Front {
-        Front(self.0.wrapping_add(usize::from(tag) * STRIDE * 8))
+        self.front_at(tag.into())
+    }
+
+    /// The same for a wider number.
+    #[inline(always)]
+    pub(super) fn front_at(&self, tag: usize) -> Front {
+        debug_assert!(tag < NR_TAGS);
+        Front(self.0.wrapping_add(tag * 8))
+    }
+
+    /// Where the top of a tag's full array is, with access to the whole block.
+    fn end(&self, tag: Tag) -> *mut *mut u8 {
+        let end = match usize::from(tag).checked_sub(FIRST_QUICK.into()) {
+            Some(index) => FIRST_END + index * STRIDE,
+            None => FIRST_END - STRIDE,
+        };
+        self.0.cast::<*mut u8>().wrapping_add(end)
+    }
+
+    /// Makes a tag's array, of a quick size or a cache, an empty one for up to `capacity` objects.
+    pub(super) fn enable(&self, tag: Tag, capacity: usize) {
+        self.begin(tag, self.end(tag).wrapping_sub(capacity.clamp(1, MAX_CAPACITY)));
+    }
+
+    /// Makes it full and empty at once. Objects in it are forgotten: the caller has taken them.
+    pub(super) fn disable(&self, tag: Tag) {
+        self.begin(tag, self.end(tag));
+    }
+
+    /// Makes an array begin at a place of it.
+    fn begin(&self, tag: Tag, bottom: *mut *mut u8) {
+        // SAFETY: a place of the array.
+        unsafe { bottom.write(ptr::null_mut()) };
+        self.front(tag).top().set(bottom.cast());
     }
 
     /// The frame table.
     #[inline(always)]
     pub(super) fn table(&self) -> RawTable {
-        let [tags, base, len] = [0, 1, 2].map(|index| self.word(TABLE + index).get());
+        let [tags, base, len] = [3, 2, 1].map(|before| self.head(before).get());
         RawTable { tags: tags.cast_const().cast(), base: base.addr(), len: len.addr() }
     }
 }
@@ -193,37 +250,24 @@ impl RawTable {
 
 impl Front {
     #[inline(always)]
-    fn fill(&self) -> &Word {
-        // SAFETY: word 1 of an array of a block.
-        unsafe { &*self.0.cast::<Word>().wrapping_add(1) }
+    fn top(&self) -> &Word {
+        // SAFETY: the top of an array of a block.
+        unsafe { &*self.0.cast::<Word>() }
     }
 
     #[inline(always)]
-    fn place(&self, place: usize) -> &Word {
-        // SAFETY: `place` is at most `FULL`, so inside the array.
-        unsafe { &*self.0.cast::<Word>().wrapping_add(place) }
-    }
-
-    /// Makes it an empty array for up to `capacity` objects.
-    pub(super) fn enable(&self, capacity: usize) {
-        let bottom = FULL - capacity.clamp(1, MAX_CAPACITY);
-        self.place(bottom).set(ptr::null_mut());
-        self.fill().set(ptr::without_provenance_mut(bottom));
-    }
-
-    /// Makes it full and empty at once. Objects in it are forgotten: the caller has taken them.
-    pub(super) fn disable(&self) {
-        self.place(FULL).set(ptr::null_mut());
-        self.fill().set(ptr::without_provenance_mut(FULL));
+    fn places(&self) -> *mut *mut u8 {
+        self.top().get().cast()
     }
 
     /// Takes the top object.
     #[inline(always)]
     pub(super) fn pop(&self) -> *mut u8 {
-        let fill = self.fill().get().addr();
-        let object = self.place(fill).get();
+        let top = self.places();
+        // SAFETY: a place of the array: that of an object, or of the null below them.
+        let object = unsafe { top.read() };
         if !object.is_null() {
-            self.fill().set(ptr::without_provenance_mut(fill - 1));
+            self.top().set(top.wrapping_sub(1).cast());
         }
         object
     }
@@ -231,110 +275,140 @@ impl Front {
     /// Whether the next [`push`](Self::push) has no room.
     #[inline(always)]
     pub(super) fn is_full(&self) -> bool {
-        self.fill().get().addr() & FULL != 0
+        self.places().addr() & (FULL - 1) == 0
     }
 
     /// Puts an object on top. The array is not full.
     #[inline(always)]
     pub(super) fn push(&self, object: *mut u8) {
-        let fill = self.fill().get().addr() + 1;
-        self.place(fill).set(object);
-        self.fill().set(ptr::without_provenance_mut(fill));
+        let top = self.places().wrapping_add(1);
+        // SAFETY: as the array is not full, the next place is one of it.
+        unsafe { top.write(object) };
+        self.top().set(top.cast());
     }
 
     /// The objects in it, from the top down.
     pub(super) fn objects(&self) -> impl Iterator<Item = *mut u8> + '_ {
-        let top = self.fill().get().addr();
-        (3..=top).rev().map(|place| self.place(place).get()).take_while(|object| !object.is_null())
+        let mut place = self.places();
+        core::iter::from_fn(move || {
+            // SAFETY: a place of the array, and not below the null.
+            let object = unsafe { place.read() };
+            place = place.wrapping_sub(1);
+            (!object.is_null()).then_some(object)
+        })
     }
 
     /// Fills an empty array: `fill` writes objects into the slice and returns how many. The slice has room for `nr`,
     /// at most the array's capacity.
     #[inline(always)]
     pub(super) fn refill(&self, nr: usize, fill: impl FnOnce(&mut [*mut u8]) -> usize) -> usize {
-        let bottom = self.fill().get().addr();
+        let bottom = self.places();
         // SAFETY: the places above the bottom of this CPU's array, within its capacity; nothing else refers to them.
-        let places = unsafe { core::slice::from_raw_parts_mut(self.place(bottom + 1).as_ptr(), nr) };
+        let places = unsafe { core::slice::from_raw_parts_mut(bottom.wrapping_add(1), nr) };
         let filled = fill(places);
-        self.fill().set(ptr::without_provenance_mut(bottom + filled));
+        self.top().set(bottom.wrapping_add(filled).cast());
         filled
     }
 
-    /// Takes the `nr` objects that were freed longest ago out of the array, fewer if it has fewer; `each` gets them.
+    /// Whether the next [`pop`](Self::pop) finds nothing.
     #[inline(always)]
-    pub(super) fn take_oldest(&self, nr: usize, capacity: usize, mut each: impl FnMut(*mut u8)) {
-        let (top, bottom) = (self.fill().get().addr(), FULL - capacity);
-        let taken = nr.min(top - bottom);
-        for place in bottom + 1..=bottom + taken {
-            each(self.place(place).get());
+    pub(super) fn is_empty(&self) -> bool {
+        // SAFETY: a place of the array: that of an object, or of the null below them.
+        unsafe { self.places().read() }.is_null()
+    }
+
+    /// Takes the `nr` objects that were freed last out of the array, fewer if it has fewer; `each` gets them. The rest is not
+    /// moved.
+    #[inline(always)]
+    pub(super) fn take_last(&self, nr: usize, mut each: impl FnMut(*mut u8)) {
+        let mut top = self.places();
+        for _ in 0..nr {
+            // SAFETY: a place of the array, and not below the null.
+            let object = unsafe { top.read() };
+            if object.is_null() {
+                break;
+            }
+            top = top.wrapping_sub(1);
+            each(object);
         }
-        let rest = top - bottom - taken;
-        // SAFETY: both ranges are places of this array up to its top.
-        unsafe { ptr::copy(self.place(bottom + taken + 1), self.place(bottom + 1).as_ptr().cast(), rest) };
-        self.fill().set(ptr::without_provenance_mut(top - taken));
+        self.top().set(top.cast());
     }
 }
 
-const _: () = assert!(NONE as usize * STRIDE >= (LARGEST >> STEP_SHIFT) && FIRST_CACHE > NONE);
+const _: () = assert!(NONE as usize * 8 >= NR_STEPS * size_of::<Tag>() && FIRST_QUICK > NONE);
+const _: () = assert!(((FIRST_END + HEAD) * 8).is_multiple_of(FULL) && FIRST_END - STRIDE >= NR_TAGS);
 const _: () = assert!(size_of::<*mut u8>() == 8, "words are 64 bits wide");
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::FIRST_CACHE;
     use super::*;
 
     fn object(number: usize) -> *mut u8 {
         ptr::without_provenance_mut(number * 16)
     }
 
-    fn block(words: &mut [u64], nr_tags: usize) -> Fronts {
-        assert!(words.len() >= super::words(nr_tags));
-        // SAFETY: long enough, and borrowed by the test.
-        unsafe { Fronts::init(words.as_mut_ptr().cast(), nr_tags, RawTable { tags: ptr::null(), base: 0, len: 0 }) }
+    #[repr(align(256))]
+    struct Memory([u8; BYTES]);
+
+    fn block(memory: &mut Memory) -> Fronts {
+        // SAFETY: long enough, aligned, and borrowed by the test.
+        unsafe { Fronts::init(memory.0.as_mut_ptr(), RawTable { tags: ptr::null(), base: 0, len: 0 }) }
     }
 
     #[test]
     fn nothing_is_full_and_empty() {
         // SAFETY: the block that is none.
         let fronts = unsafe { Fronts::new(Fronts::nothing()) };
+        assert!(!fronts.is_some());
         for step in 0..LARGEST >> STEP_SHIFT {
             assert!(fronts.by_size(step).is_full() && fronts.by_size(step).pop().is_null());
+        }
+        for tag in NONE..NR_TAGS as Tag {
+            assert!(fronts.front(tag).is_full() && fronts.front(tag).pop().is_null());
         }
         assert_eq!(fronts.table().tag(0), None);
     }
 
     #[test]
     fn an_array_is_a_stack_of_its_capacity() {
-        let mut words = [0; words(FIRST_CACHE as usize + 2)];
-        let fronts = block(&mut words, FIRST_CACHE as usize + 2);
-        for capacity in 1..=MAX_CAPACITY {
-            let front = fronts.front(FIRST_CACHE);
-            front.enable(capacity);
-            assert!(front.pop().is_null());
-            for number in 1..=capacity {
-                assert!(!front.is_full());
-                front.push(object(number));
+        let mut memory = Memory([0; BYTES]);
+        let fronts = block(&mut memory);
+        assert!(fronts.is_some());
+        for tag in [FIRST_QUICK, FIRST_CACHE, NR_TAGS as Tag - 1] {
+            for capacity in 1..=MAX_CAPACITY {
+                let front = fronts.front(tag);
+                fronts.enable(tag, capacity);
+                assert!(front.pop().is_null());
+                for number in 1..=capacity {
+                    assert!(!front.is_full());
+                    front.push(object(number));
+                }
+                assert!(front.is_full());
+                assert_eq!(front.objects().count(), capacity);
+                for number in (1..=capacity).rev() {
+                    assert_eq!(front.pop(), object(number));
+                }
+                assert!(front.pop().is_null());
+                let mut others = (NONE..NR_TAGS as Tag).filter(|other| *other != tag).map(|other| fronts.front(other));
+                assert!(others.all(|other| other.is_full() && other.pop().is_null()), "the others are as they were");
             }
-            assert!(front.is_full());
-            assert_eq!(front.objects().count(), capacity);
-            for number in (1..=capacity).rev() {
-                assert_eq!(front.pop(), object(number));
-            }
-            assert!(front.pop().is_null());
-            assert!(fronts.front(FIRST_CACHE + 1).is_full(), "its neighbour is as it was");
+            fronts.disable(tag);
         }
     }
 
     #[test]
-    fn the_oldest_leave_first_and_the_order_of_the_rest_stays() {
-        let mut words = [0; words(FIRST_CACHE as usize + 1)];
-        let front = block(&mut words, FIRST_CACHE as usize + 1).front(FIRST_CACHE);
-        front.enable(7);
+    fn the_last_leave_first_and_the_order_of_the_rest_stays() {
+        let mut memory = Memory([0; BYTES]);
+        let fronts = block(&mut memory);
+        let front = fronts.front(FIRST_CACHE);
+        fronts.enable(FIRST_CACHE, 7);
         (1..=7).for_each(|number| front.push(object(number)));
         let mut out = Vec::new();
-        front.take_oldest(3, 7, |object| out.push(object));
-        assert_eq!(out, [1, 2, 3].map(object));
-        assert!(front.objects().eq([7, 6, 5, 4].map(object)));
-        front.take_oldest(9, 7, |object| out.push(object));
+        front.take_last(3, |object| out.push(object));
+        assert_eq!(out, [7, 6, 5].map(object));
+        assert!(front.objects().eq([4, 3, 2, 1].map(object)));
+        front.take_last(9, |object| out.push(object));
         assert_eq!(out.len(), 7);
         assert!(front.pop().is_null());
         let filled = front.refill(4, |places| {

@@ -113,8 +113,10 @@ pub(super) unsafe fn granules_at(object: *mut u8) -> Option<usize> {
     let marks = unsafe { marks(object) };
     // What is misaligned becomes a large number.
     let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
-    let found = granule.wrapping_sub(FIRST) < ROOM && marks.is_start(granule) && !marks.is_free(granule);
-    found.then(|| marks.end(granule) - granule)
+    if granule.wrapping_sub(FIRST) >= ROOM || marks.is_free(granule) {
+        return None;
+    }
+    marks.length(granule)
 }
 
 impl Heap {
@@ -186,6 +188,12 @@ impl Heap {
         }
         self.nr_objects += 1;
         NonNull::new(at(found.block, granule))
+    }
+
+    /// [`alloc`](Self::alloc) out of line, for where it matters less.
+    #[inline(never)]
+    pub(super) fn alloc_apart(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
+        self.alloc(group, nr, align)
     }
 
     /// Puts the free block from `start` to `end` into its bin. Its marks are set already.

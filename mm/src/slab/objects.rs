@@ -5,11 +5,11 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::cache::{CacheFlags, Inner};
+use super::cache::{CacheFlags, Inner, Slabs};
 use super::caches::CacheRef;
 use super::debug;
 use super::fault::{Fault, FaultKind};
-use super::front::Fronts;
+use super::front::{Front, Fronts};
 use super::page::{List, Page};
 use super::table::NONE;
 use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab, Unkept};
@@ -26,33 +26,33 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[track_caller]
     pub fn cache_alloc(&self, cache: CacheRef, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
         if !gfp.intersects(SPECIAL) {
-            let object =
-                self.with_fronts(
-                    |fronts| {
-                        if fronts.is_some() { Self::pop(fronts.front(cache.tag())) } else { ptr::null_mut() }
-                    },
-                );
+            let object = self.with_fronts(|fronts| Self::pop(fronts.front_at(cache.index())));
             if let Some(object) = NonNull::new(object) {
                 return Ok(object);
             }
         }
         let mut object = Err(OutOfMemory);
-        self.cache_alloc_long(cache, gfp, Location::caller(), &mut object);
+        Self::cache_alloc_long(cache, self, gfp, Location::caller(), &mut object);
         object
     }
 
     #[cold]
     #[inline(never)]
     fn cache_alloc_long(
-        &self,
         cache: CacheRef,
+        this: &Self,
         gfp: Gfp,
         caller: &'static Location<'static>,
         found: &mut Result<NonNull<u8>, OutOfMemory>,
     ) {
-        *found = self.cache_alloc_by(cache, gfp, caller);
+        let inner = this.inner(cache.tag()).filter(|_| !gfp.intersects(SPECIAL) && !this.careful);
+        *found = match inner.and_then(|inner| this.refill(inner)) {
+            Some(object) => Ok(object),
+            None => this.cache_alloc_by(cache, gfp, caller),
+        };
     }
 
+    #[inline(never)]
     fn cache_alloc_by(
         &self,
         cache: CacheRef,
@@ -114,9 +114,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub unsafe fn cache_free(&self, cache: CacheRef, object: NonNull<u8>) {
         let done = self.with_fronts(|fronts| {
             let table = fronts.table();
-            let mine = table.tag(object.addr().get()) == Some(cache.tag());
+            let mine = table.tag(object.addr().get()).map(usize::from) == Some(cache.index());
             // SAFETY: the caller's promise.
-            mine && unsafe { Self::push(fronts.front(cache.tag()), object.as_ptr(), table.key()) }
+            mine && unsafe { Self::push(fronts.front_at(cache.index()), object.as_ptr(), table.key()) }
         });
         if !done {
             // SAFETY: the caller's promise.
@@ -157,6 +157,33 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
+    /// Fills this CPU's array of a cache up from the slabs that there are, and takes an object of it. `None` if there is no
+    /// array, or no slab with free slots.
+    #[inline(never)]
+    pub(super) fn refill(&self, inner: &Inner) -> Option<NonNull<u8>> {
+        let mut slabs = inner.slabs.lock(self.arch);
+        // SAFETY: the lock masks interrupts.
+        let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
+        let front = inner.front(fronts);
+        // Without an array it is full and empty; an interrupt may have freed into it.
+        if !front.is_full() && front.is_empty() {
+            self.fill(inner, &mut slabs, front);
+        }
+        NonNull::new(Self::pop(front))
+    }
+
+    /// Fills an empty array with some objects of the slabs.
+    #[inline(always)]
+    fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
+        let key = self.key();
+        front.refill(inner.batch(), |places| {
+            slabs.take(&inner.cut, places, |object| {
+                // SAFETY: a free object of this cache, eight bytes at least.
+                unsafe { object.cast::<usize>().write(object.addr() ^ key) };
+            })
+        });
+    }
+
     /// An object from this CPU's array or the slabs, the array filled up on the way.
     pub(super) fn cache_alloc_slow(
         &self,
@@ -181,13 +208,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 let front = inner.front(fronts);
                 let mut object = Self::pop(front);
                 if object.is_null() {
-                    let key = self.key();
-                    front.refill(inner.batch(), |places| {
-                        slabs.take(&inner.cut, places, |object| {
-                            // SAFETY: a free object of this cache, eight bytes at least.
-                            unsafe { object.cast::<usize>().write(object.addr() ^ key) };
-                        })
-                    });
+                    self.fill(inner, &mut slabs, front);
                     object = Self::pop(front);
                 }
                 if let Some(object) = NonNull::new(object) {
@@ -248,7 +269,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let (_, order) = block.into_raw();
         // SAFETY: a block of the page allocator's, the slab's alone.
         let page = unsafe { Page::init(memory, cut, inner.tag) };
-        for index in 0..cut.nr as usize {
+        let is_bare = inner.slot.is_plain() && inner.spec.ctor.is_none();
+        for index in 0..if is_bare { 0 } else { cut.nr as usize } {
             let object = cut.object(page, index);
             if !inner.slot.is_plain() {
                 // SAFETY: a slot of the new slab.
@@ -278,7 +300,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         self.give_tagged(page.cast(), nr);
     }
 
-    /// Frees an object to this CPU's array, whose older half goes to the slabs if it is full; or to the slabs.
+    /// Frees an object to this CPU's array, a third of which goes to the slabs if it is full; or to the slabs.
     ///
     /// # Safety
     ///
@@ -290,19 +312,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<(), Refused> {
         let inside = self.own(object.as_ptr());
-        if !inner.slot.is_plain() {
+        if !inner.slot.is_plain() || self.settings.init_on_free {
             // SAFETY: the caller's promise.
-            unsafe { self.check_free(inner, inside, caller) }?;
-        }
-        if self.settings.init_on_free && !inner.keeps_content() && inner.slot.is_plain() {
-            let slabs = inner.slabs.lock(self.arch);
-            // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
-            if unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }? {
-                return Err(FaultKind::DoubleFree);
-            }
-            drop(slabs);
-            // SAFETY: the object's bytes, which nothing uses any more.
-            unsafe { inside.write_bytes(0, inner.spec.size) };
+            unsafe { self.prepare_free(inner, inside, caller) }?;
         }
         let mut empty = List::new();
         let mut slabs = inner.slabs.lock(self.arch);
@@ -322,9 +334,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             if front.is_full() {
                 let mut wrong = 0;
-                front.take_oldest(inner.batch(), inner.capacity, |oldest| {
+                front.take_last(inner.batch(), |last| {
                     // SAFETY: what was pushed to the array has the cache's tag.
-                    if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, oldest, &mut empty) } {
+                    if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, last, &mut empty) } {
                         result = Err(why.into());
                         wrong += 1;
                     }
@@ -351,6 +363,37 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         while let Some(page) = unsafe { slabs.pop() } {
             self.give_slab(inner, page);
         }
+    }
+
+    /// What debugging and `init_on_free` have to do before an object is freed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`cache_free_slow`](Self::cache_free_slow).
+    #[cold]
+    #[inline(never)]
+    unsafe fn prepare_free(
+        &self,
+        inner: &Inner,
+        inside: *mut u8,
+        caller: &'static Location<'static>,
+    ) -> Result<(), Refused> {
+        if !inner.slot.is_plain() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.check_free(inner, inside, caller) };
+        }
+        if inner.keeps_content() {
+            return Ok(());
+        }
+        let slabs = inner.slabs.lock(self.arch);
+        // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
+        if unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }? {
+            return Err(FaultKind::DoubleFree);
+        }
+        drop(slabs);
+        // SAFETY: the object's bytes, which nothing uses any more.
+        unsafe { inside.write_bytes(0, inner.spec.size) };
+        Ok(())
     }
 
     /// The checks of a debugged cache before an object is freed; it is poisoned on the way. Damage is reported here

@@ -4,7 +4,10 @@
 //! Above the largest cache, sizes are rounded to a few *quick sizes* where there are arrays, and each of them has an
 //! array of a CPU's block: an object that is freed there is still in use to the heap, and the next allocation of that size
 //! takes it without a lock and without the frame being split and merged. The quick sizes divide a frame's room evenly,
-//! so that what they leave of it is again one of them.
+//! so that what they leave of it is again one of them. The powers of two among them are for those who ask for one, and
+//! lie at multiples of themselves.
+//!
+//! A page is such a size as well: an array of its own holds one or a few of them.
 //!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
@@ -14,16 +17,17 @@ use core::ptr::NonNull;
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
-use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, Tag};
+use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, Tag};
 use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab, Unkept};
+use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
 /// How many quick sizes there are.
 pub(super) const NR_QUICK: usize = SIZES.len();
 /// The quick sizes in granules.
-const SIZES: [u16; 36] = [
-    36, 40, 45, 50, 56, 62, 68, 75, 81, 87, 93, 100, 106, 112, 118, 125, 137, 150, 162, 175, 187, 200, 212, 225, 237,
-    250, 275, 300, 325, 350, 375, 400, 425, 450, 475, 500,
+const SIZES: [u16; 39] = [
+    36, 40, 45, 50, 56, 62, 64, 68, 75, 81, 87, 93, 100, 106, 112, 118, 125, 128, 137, 150, 162, 175, 187, 200, 212,
+    225, 237, 250, 256, 275, 300, 325, 350, 375, 400, 425, 450, 475, 500,
 ];
 
 /// The first quick size that holds so many granules.
@@ -33,7 +37,8 @@ static FITTING: [u8; 512] = {
         let mut index = 0;
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            while index + 1 < SIZES.len() && (SIZES[index] as usize) < granules {
+            // Those that are aligned are for whoever asks for just that: others would find less room for them.
+            while index + 1 < SIZES.len() && ((SIZES[index] as usize) < granules || SIZES[index].is_power_of_two()) {
                 index += 1;
             }
             fitting[granules] = index as u8;
@@ -63,25 +68,36 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
-/// For each number of granules the tag whose array holds objects of exactly so many, or 0.
+/// For each number of granules the tag whose array holds objects of so many, or 0; without [`ANYWHERE`] where they are
+/// aligned. A granule more does no harm: what would have been left of a free block was too small for one.
 static EXACT: [u8; 512] = {
     let (mut exact, mut index) = ([0; 512], 0);
     while index < NR_QUICK {
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            exact[SIZES[index] as usize] = FIRST_QUICK as u8 + index as u8;
+            let tag = FIRST_QUICK as u8 + index as u8;
+            let tag = if SIZES[index].is_power_of_two() { tag & !ANYWHERE } else { tag };
+            exact[SIZES[index] as usize] = tag;
+            exact[SIZES[index] as usize + 1] = tag;
         }
         index += 1;
     }
     exact
 };
 
-/// The tag whose array holds objects of exactly so many granules.
+/// A bit that all tags of quick sizes have.
+const ANYWHERE: u8 = 0x80;
+
+/// The tag whose array holds objects of so many granules, if the one at `inside` may lie there.
 #[inline(always)]
-fn tag_of(granules: usize) -> Option<Tag> {
+fn tag_of(granules: usize, inside: *mut u8) -> Option<Tag> {
     // SAFETY: the index is masked to the table's length.
     let tag = *unsafe { EXACT.get_unchecked(granules & 511) };
-    (tag != 0).then_some(tag.into())
+    if tag & ANYWHERE != 0 {
+        return Some(tag.into());
+    }
+    let is_aligned = inside.addr().is_multiple_of((granules & !1) * super::frame::GRANULE);
+    (tag != 0 && is_aligned).then_some((tag | ANYWHERE).into())
 }
 
 /// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
@@ -100,13 +116,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut below = self.largest_class;
         for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
             let bytes = size(index) * super::frame::GRANULE;
-            fronts.front(tag).enable(capacity(self.settings.array_bytes(), bytes));
-            // A power of two is aligned to itself, which objects of an array are not.
-            let steps =
-                (below >> STEP_SHIFT..bytes >> STEP_SHIFT).filter(|step| !((step + 1) << STEP_SHIFT).is_power_of_two());
-            steps.for_each(|step| fronts.set_by_size(step, tag));
+            fronts.enable(tag, capacity(self.settings.array_bytes(), bytes));
+            (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }
+        fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
+        (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
     }
 
     /// Granules for an object of the group of large ones, at a multiple of `align` granules.
@@ -122,11 +137,30 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
     pub(super) unsafe fn kfree_else(&self, unkept: &Unkept) {
-        let Unkept { object, tag, caller } = *unkept;
-        // SAFETY: the caller's promise.
-        if tag != HEAP + GROUP_LARGE as Tag || !unsafe { self.keep(object) } {
+        let Unkept { object, mut tag, caller } = *unkept;
+        if tag == HEAP + GROUP_LARGE as Tag {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_slow(object, caller) };
+            if unsafe { self.keep(object) } {
+                return;
+            }
+        } else if tag == NONE {
+            // A CPU without arrays has no table at hand.
+            tag = self.table.get(object.addr().get());
+        } else if tag == LARGE {
+            // SAFETY: the caller's promise.
+            if unsafe { self.keep_page(object) } {
+                return;
+            }
+        }
+        if (HEAP..LARGE).contains(&tag) {
+            // SAFETY: the caller's promise.
+            unsafe { self.kfree_heap(object, tag, caller) };
+        } else if (LARGE..=ODD).contains(&tag) {
+            // SAFETY: the same.
+            unsafe { self.kfree_large(object, tag, caller) };
+        } else {
+            // SAFETY: the same.
+            unsafe { self.kfree_tagged(object, tag, caller) };
         }
     }
 
@@ -141,19 +175,48 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
         let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
-        let Some(tag) = tag_of(granules) else { return false };
+        let Some(tag) = tag_of(granules, inside) else { return false };
         self.with_fronts(|fronts| {
-            if !fronts.is_some() {
+            if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
             }
-            let front = fronts.front(tag);
-            if cfg!(miri) && front.objects().any(|held| held == inside) {
-                return false;
-            }
-            // SAFETY: an object of that size, which nothing uses from now on. Where there are no quick sizes, the array
-            // is always full.
-            unsafe { Self::push(front, inside, fronts.table().key()) }
+            let key = fronts.table().key();
+            // SAFETY: an object of that size, which nothing uses from now on. Where there are no quick sizes, the arrays
+            // are always full.
+            unsafe { Self::push(fronts.front(tag), inside, key) }
         })
+    }
+
+    /// Keeps an object of one page at hand. False if it does not begin there, there is no room, or it is there already.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Slab::kfree); the object's frame is tagged as one page.
+    #[inline(always)]
+    unsafe fn keep_page(&self, object: NonNull<u8>) -> bool {
+        let inside = self.own(object.as_ptr());
+        inside.addr().is_multiple_of(PAGE_SIZE as usize)
+            && self.with_fronts(|fronts| {
+                if cfg!(miri) && fronts.front(PAGE).objects().any(|held| held == inside) {
+                    return false;
+                }
+                // SAFETY: a page that nothing uses from now on. Where there are no quick sizes, the array is always full.
+                unsafe { Self::push(fronts.front(PAGE), inside, fronts.table().key()) }
+            })
+    }
+
+    /// Says whether an object of one page lies in an array, before it goes back: one that is marked does.
+    ///
+    /// # Safety
+    ///
+    /// As for [`keep_page`](Self::keep_page), and the page begins at `inside`.
+    #[inline(always)]
+    pub(super) unsafe fn is_kept_page(&self, inside: *mut u8) -> bool {
+        if cfg!(miri) {
+            return self.with_fronts(|fronts| fronts.front(PAGE).objects().any(|held| held == inside));
+        }
+        // SAFETY: a word of the page.
+        self.quick && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()
     }
 
     /// Says whether an object of the heap lies in an array, before the heap frees it: an object of a quick size that is
@@ -170,7 +233,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let marked = if cfg!(miri) {
             // Miri knows uninitialised memory, which the word may be: this CPU's arrays are searched instead.
             let held = |fronts: Fronts, tag| fronts.front(tag).objects().any(|held| held == inside);
-            self.with_fronts(|fronts| fronts.is_some() && (FIRST_QUICK..FIRST_CACHE).any(|tag| held(fronts, tag)))
+            self.with_fronts(|fronts| fronts.is_some() && (FIRST_QUICK..PAGE).any(|tag| held(fronts, tag)))
         } else if inside.addr().is_multiple_of(MIN_ALIGN) {
             // SAFETY: a word of a frame of the heap.
             (unsafe { inside.cast::<usize>().read() }) == inside.addr() ^ self.key()
@@ -178,7 +241,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             false
         };
         // SAFETY: the caller's promise.
-        if marked && unsafe { heap::granules_at(inside) }.and_then(tag_of).is_some() {
+        if marked && unsafe { heap::granules_at(inside) }.and_then(|nr| tag_of(nr, inside)).is_some() {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())
@@ -197,16 +260,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // SAFETY: the caller's promise.
             let front = unsafe { Fronts::new(block) }.front(tag);
             while let Some(object) = NonNull::new(Self::pop(front)) {
-                // SAFETY: what lies in the array is an object of the heap that nobody uses.
-                let freed = unsafe { self.heap_free(GROUP_LARGE, object) };
-                debug_assert!(freed.is_ok());
+                // SAFETY: what lies in the array is an object of the heap, or a page, that nobody uses.
+                unsafe { self.give_own(object) };
             }
         }
     }
 }
 
 const _: () = assert!(
-    FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && FIRST_CACHE as usize == FIRST_QUICK as usize + NR_QUICK
+    FIRST_QUICK >= ANYWHERE as Tag
+        && FIRST_CACHE < 256
+        && front::LARGEST >= heap::LARGEST
+        && PAGE as usize == FIRST_QUICK as usize + NR_QUICK
 );
 
 #[cfg(test)]
@@ -218,9 +283,11 @@ mod tests {
         for granules in 33..=500 {
             let rounded = rounded(granules);
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
-            assert_eq!(tag_of(granules).is_some(), rounded == granules);
+            let held = tag_of(granules, core::ptr::null_mut()).map(|tag| size(usize::from(tag - FIRST_QUICK)));
+            assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
+            assert_eq!(held == Some(granules), rounded == granules || granules.is_power_of_two());
         }
-        assert!(SIZES.is_sorted() && SIZES.iter().all(|size| !size.is_power_of_two()));
+        assert!(SIZES.is_sorted());
     }
 
     #[test]

@@ -17,6 +17,22 @@ const ARRAY_SHARE: u64 = 1 << 17;
 /// Sizes of the kmalloc caches by default. Few, since each holds slabs that are partly empty: with fourteen, a small heap
 /// takes more memory for those than it saves within the objects.
 const CLASSES: [u16; 11] = [8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256];
+/// The class of each size up to the largest, in steps of eight.
+pub(super) static CLASS_OF: [u8; 32] = {
+    let (mut class_of, mut step, mut class) = ([0; 32], 0, 0);
+    while step < class_of.len() {
+        #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
+        {
+            while (CLASSES[class] as usize) < (step + 1) * 8 {
+                class += 1;
+            }
+            class_of[step] = class as u8;
+        }
+        step += 1;
+    }
+    class_of
+};
+
 /// Sizes of the kmalloc caches when objects are debugged: Linux's.
 const DEBUG_CLASSES: [u16; 12] = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096];
 

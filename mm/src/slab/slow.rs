@@ -7,8 +7,10 @@ use core::sync::atomic::Ordering;
 
 use super::cache::Inner;
 use super::fault::{Fault, FaultKind};
+use super::front::Fronts;
 use super::heap::{self, Wrong};
-use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, ODD, TAIL, Tag};
+use super::settings::CLASS_OF;
+use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
 use super::{
     GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, Refused, SPECIAL, Slab,
     ZERO_SIZE, frame,
@@ -18,9 +20,12 @@ use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 
+/// Bytes of the largest block of pages.
+const LARGEST_ALLOC: usize = (PAGE_SIZE as usize) << MAX_ORDER;
+
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// The way of an allocation that the arrays do not serve: first to the packed heap. The arguments stand where those
-    /// of [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
+    /// The way of an allocation that the arrays do not serve. The arguments stand where those of
+    /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
         bytes: usize,
@@ -30,21 +35,74 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
         found: &mut Result<NonNull<u8>, OutOfMemory>,
     ) {
-        // Nothing but the heap has objects between the largest class and a frame.
-        if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap && !this.careful && !gfp.intersects(SPECIAL) {
-            let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-            if align <= MIN_ALIGN || heap::fits(bytes, align) {
-                let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
-                let nr = this.quick_size(nr, align);
-                if let Some(object) = this.heap.lock(this.arch).alloc(this.group(bytes), nr, align) {
-                    // SAFETY: the caller's new object, of two words at least.
-                    unsafe { object.cast::<usize>().write(0) };
-                    *found = Ok(object);
-                    return;
-                }
+        *found = if this.careful || gfp.intersects(SPECIAL) {
+            this.kmalloc_any(bytes, align, gfp, caller)
+        } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
+            // Nothing but the heap has objects between the largest class and a frame.
+            Self::kmalloc_heap(bytes, gfp, this, align, caller)
+        } else {
+            Self::kmalloc_more(bytes, gfp, this, align, caller)
+        };
+    }
+
+    /// Neither special nor of the heap alone.
+    #[inline(never)]
+    fn kmalloc_more(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let step = bytes.wrapping_sub(1);
+        let object = if step < this.classed && align <= MIN_ALIGN {
+            // SAFETY: the index is masked to the table's length.
+            let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
+            this.inner(FIRST_CACHE + Tag::from(class))
+                .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
+        } else if step >= heap::LARGEST.max(this.largest_class) && step < LARGEST_ALLOC {
+            this.online_quick();
+            this.large_alloc(bytes, align, gfp)
+        } else {
+            None
+        };
+        match object {
+            Some(object) => Ok(object),
+            None => this.kmalloc_any(bytes, align, gfp, caller),
+        }
+    }
+
+    /// Gives this CPU arrays if what was asked for has one and the CPU none.
+    #[inline(always)]
+    fn online_quick(&self) {
+        if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
+            self.online();
+        }
+    }
+
+    /// An object of the heap, if it has room for one.
+    #[inline(never)]
+    fn kmalloc_heap(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
+        if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
+            let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
+            let nr = this.quick_size(nr, align);
+            this.online_quick();
+            let group = this.group(bytes);
+            let object = this.heap.lock(this.arch).alloc(group, nr, align);
+            if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
+                // SAFETY: the caller's new object, of two words at least.
+                unsafe { object.cast::<usize>().write(0) };
+                return Ok(object);
             }
         }
-        *found = this.kmalloc_any(bytes, align, gfp, caller);
+        this.kmalloc_any(bytes, align, gfp, caller)
     }
 
     /// The group of an object that is not for zone DMA.
@@ -151,7 +209,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// The cache of a tag.
     #[inline]
     pub(super) fn inner(&self, tag: Tag) -> Option<&Inner> {
-        let inner = self.caches.get(usize::from(tag))?.load(Ordering::Acquire);
+        let inner = self.caches.get(usize::from(tag.wrapping_sub(FIRST_CACHE)))?.load(Ordering::Acquire);
         // SAFETY: null, or a cache that lives as long as its frames have its tag and somebody has its handle.
         unsafe { inner.as_ref() }
     }
@@ -160,7 +218,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub(super) fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
-        let object = self.heap.lock(self.arch).alloc(group, nr, align);
+        let object = self.heap.lock(self.arch).alloc_apart(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
         // SAFETY: the caller's new object, of two words at least.
         unsafe { object.cast::<usize>().write(0) };
@@ -177,32 +235,69 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 _ => return None,
             };
             let mut heap = self.heap.lock(self.arch);
-            return heap.alloc(other, nr, align);
+            return heap.alloc_apart(other, nr, align);
         };
         let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
         self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
         let mut heap = self.heap.lock(self.arch);
         // SAFETY: a frame of the page allocator's, the slab's alone.
         unsafe { heap.add_frame(group, frame) };
-        heap.alloc(group, nr, align)
+        heap.alloc_apart(group, nr, align)
     }
 
-    /// The way of a free that the arrays do not serve: first to the packed heap.
+    /// Gives memory back that the slab took for itself.
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Self::kfree).
+    /// As for [`kfree`](Self::kfree); it came from the heap or is whole pages.
+    #[cold]
     #[inline(never)]
-    pub(super) unsafe fn kfree_slow(&self, object: NonNull<u8>, caller: &'static Location<'static>) {
+    pub(super) unsafe fn give_own(&self, object: NonNull<u8>) {
         let tag = self.table.get(object.addr().get());
-        let result = if (HEAP..LARGE).contains(&tag) {
-            // SAFETY: the caller's promise, and the tag is the frame's.
-            unsafe { self.heap_free(usize::from(tag - HEAP), object) }
+        if tag < LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { self.kfree_heap(object, tag, Location::caller()) };
         } else {
             // SAFETY: the same.
-            unsafe { self.free_tagged(tag, object, caller) }
-        };
-        if let Err(kind) = result {
+            unsafe { self.kfree_large(object, tag, Location::caller()) };
+        }
+    }
+
+    /// Frees an object of the packed heap.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of the heap.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_heap(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.heap_free(usize::from(tag - HEAP), object) } {
+            self.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// Frees an object of whole pages.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of a large block.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_large(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.large_free(object) } {
+            self.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// Frees an object that is neither of the heap nor of whole pages.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_tagged(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.free_tagged(tag, object, caller) } {
             self.refuse(kind, tag, object, caller);
         }
     }
@@ -210,21 +305,15 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// # Safety
     ///
     /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
-    #[inline(never)]
-    pub(super) unsafe fn free_tagged(
+    #[inline(always)]
+    unsafe fn free_tagged(
         &self,
         tag: Tag,
         object: NonNull<u8>,
         caller: &'static Location<'static>,
     ) -> Result<(), Refused> {
-        if object == ZERO_SIZE {
-            return Ok(());
-        }
         match tag {
-            LARGE..=ODD => {
-                // SAFETY: the caller's promise.
-                unsafe { self.large_free(object) }
-            }
+            NONE if object == ZERO_SIZE => Ok(()),
             TAIL => Err(FaultKind::NotAnObject),
             _ => match self.inner(tag) {
                 // SAFETY: the caller's promise.

@@ -12,8 +12,8 @@ use crate::addr::{NR_ORDERS, PAGE_SHIFT, PAGE_SIZE, PhysRange};
 /// What the table says of a frame.
 pub(super) type Tag = u16;
 
-/// Not the slab's. (Lower tags are never used: their arrays of a CPU would lie where its sizes are.)
-pub(super) const NONE: Tag = 16;
+/// Not the slab's. (Lower tags are never used: their tops would lie where the sizes of a CPU's block are.)
+pub(super) const NONE: Tag = 128;
 /// A frame of the packed heap, group 0. The other groups follow.
 pub(super) const HEAP: Tag = NONE + 1;
 /// The first frame of a block that is one object: this and its order. The other frames have no tag.
@@ -24,8 +24,15 @@ pub(super) const ODD: Tag = LARGE + NR_ORDERS as Tag;
 pub(super) const TAIL: Tag = ODD + 1;
 /// The first [quick size](super::quick): no frame has such a tag, but an array of a CPU.
 pub(super) const FIRST_QUICK: Tag = TAIL + 1;
+/// The array for objects of one page, whose frames are tagged [`LARGE`].
+pub(super) const PAGE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
 /// The first cache.
-pub(super) const FIRST_CACHE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
+pub(super) const FIRST_CACHE: Tag = PAGE + 1;
+
+/// Caches that a slab can have.
+pub(super) const NR_CACHES: usize = 63;
+/// Tags that there can be, from 0 up.
+pub(super) const NR_TAGS: usize = FIRST_CACHE as usize + NR_CACHES;
 
 /// The table.
 #[derive(Clone, Copy)]
