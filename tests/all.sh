@@ -36,12 +36,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 names=()
 beside() { # NAME COMMAND...
-    local said=$work/beside.${#names[@]} start
+    # Names of its own: what the command sets must not be these.
+    local beside_at=$work/beside.${#names[@]} beside_start
     names+=("$1")
     shift
     while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do wait -n; done
-    start=$SECONDS
-    ("$@" >"$said" 2>&1; echo "$? $((SECONDS - start))" >"$said.status") &
+    beside_start=$SECONDS
+    ("$@" >"$beside_at" 2>&1; echo "$? $((SECONDS - beside_start))" >"$beside_at.status") &
 }
 together() { # waits for them
     local at status took
