@@ -2,7 +2,8 @@
 //! A cache: objects of one size and kind, in slabs of their own.
 //!
 //! An allocation takes the top of this CPU's array ([`front`](super::front)); when that is empty, a handful of objects
-//! comes from the cache's slabs under its lock, and when the array is full, a third of it goes back. Caches that are debugged, have a constructor, or keep their objects' contents have no arrays.
+//! comes from the cache's slabs under its lock, and when the array is full, a third of it goes back. Caches that are
+//! debugged, have a constructor, or keep their objects' contents have no arrays.
 //!
 //! A free object in an array is marked in its first word, so a second free is seen without a search; once it is back
 //! in its slab, by the slab's bit.
