@@ -195,6 +195,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let window = (base, span.size() as usize);
         let settings = settings.resolved();
         let spares = if settings.is_tiny() { 0 } else { 2 };
+        let largest_class = settings.classes().last().copied().map_or(0, usize::from);
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
             arch,
@@ -207,11 +208,11 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, ()),
             classes: settings.classes(),
-            largest_class: settings.classes().last().copied().unwrap_or(0).into(),
-            only_heap: heap::LARGEST.saturating_sub(settings.classes().last().copied().unwrap_or(0).into()),
-            classed: if settings.classes().last() == Some(&(SIZED as u16)) { SIZED } else { 0 },
+            largest_class,
+            only_heap: heap::LARGEST.saturating_sub(largest_class),
+            classed: if largest_class == SIZED { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
-            quick: settings.array_bytes() > 0 && settings.classes().last() == Some(&(SIZED as u16)),
+            quick: settings.array_bytes() > 0 && largest_class == SIZED,
             careful: settings.init_on_alloc || settings.failslab.is_on(),
             settings,
             counters: Counters::default(),

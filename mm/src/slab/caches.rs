@@ -272,7 +272,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
         drop(registry);
         if let Some(memory) = memory.and_then(NonNull::new) {
-            // SAFETY: the descriptor came from this group, and nothing refers to it any more.
+            // SAFETY: the descriptor came from the heap, and nothing refers to it any more.
             unsafe { self.give_own(memory.cast()) };
         }
         Ok(())
