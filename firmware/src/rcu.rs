@@ -7,7 +7,7 @@
 
 use core::ptr::NonNull;
 
-use mm::rcu::{Rcu, RcuHead};
+use mm::rcu::{BATCH, Rcu, RcuHead};
 
 use crate::cpu::hardware;
 use crate::kvmalloc::both;
@@ -16,12 +16,15 @@ use crate::sync;
 
 static RCU: Rcu = Rcu::new();
 
+/// While more than this many wait, each that comes frees some itself: a tick frees few, so that it is short.
+const MANY: usize = 16 * BATCH;
+
 /// This CPU has a tick from now on.
 pub(crate) fn start_cpu() {
     RCU.online(hardware());
 }
 
-/// In the tick of this CPU. O(objects whose time has come).
+/// In the tick of this CPU. Frees [`BATCH`] objects at most.
 pub(crate) fn tick() {
     if let Ok(both) = both() {
         RCU.quiescent(hardware(), &both);
@@ -40,7 +43,8 @@ pub fn synchronize() {
 }
 
 /// Frees an object of the machine's slab or vmalloc when nobody can read it any more: two ticks of every CPU from now at most, a
-/// tick more if others wait already.
+/// tick more if others wait already, and those before it are freed first. If a great many wait, frees up to [`BATCH`] of
+/// those that nobody can read any more. Not with a lock held.
 ///
 /// # Safety
 ///
@@ -49,7 +53,12 @@ pub fn synchronize() {
 /// 2. Nothing but readers within [`read`] uses the object from now on, and they leave the head alone.
 pub unsafe fn kfree_rcu(object: NonNull<u8>, head: NonNull<RcuHead>) {
     // SAFETY: the caller's promise; `tick` polls with both.
-    unsafe { RCU.defer(hardware(), object, head) };
+    let waiting = unsafe { RCU.defer(hardware(), object, head) };
+    if waiting > MANY
+        && let Ok(both) = both()
+    {
+        RCU.poll(hardware(), &both);
+    }
 }
 
 /// Objects that wait for the end of a grace period.

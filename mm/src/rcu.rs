@@ -4,7 +4,8 @@
 //! A reader looks at shared objects between two quiescent states of its CPU: in the tick, when idle, when it changes
 //! threads. Whoever takes an object out of reach gives it to [`Rcu::defer`]; it is freed when every CPU that takes
 //! part has passed a quiescent state since. The time between is a *grace period*; objects that come meanwhile wait for
-//! the next one.
+//! the next one. However many have waited long enough, a call frees [`BATCH`] of them at most, and later calls the rest: so
+//! a tick stays short.
 //!
 //! An object brings the room for its place in the list, an [`RcuHead`], so deferring cannot fail and may be done in
 //! interrupt context. Readers may go on reading all of it but the head.
@@ -50,12 +51,65 @@ impl Default for RcuHead {
     }
 }
 
-/// Deferred objects.
+/// Objects that one call frees at most.
+pub const BATCH: usize = 64;
+
+/// Deferred objects in the order in which they came.
+struct List {
+    first: *mut RcuHead,
+    /// Of no meaning while there is no first.
+    last: *mut RcuHead,
+}
+
+impl List {
+    const fn new() -> Self {
+        Self { first: ptr::null_mut(), last: ptr::null_mut() }
+    }
+
+    /// Puts the objects from `first` to `last`, which lead to each other, behind those of the list. O(1).
+    ///
+    /// # Safety
+    ///
+    /// They are deferred objects in no list, and those of this one are there.
+    unsafe fn append(&mut self, first: NonNull<RcuHead>, last: *mut RcuHead) {
+        match NonNull::new(self.first) {
+            None => self.first = first.as_ptr(),
+            // SAFETY: the list is not empty, so its last is a deferred object.
+            Some(_) => unsafe { &*self.last }.next.set(first.as_ptr()),
+        }
+        self.last = last;
+    }
+
+    /// Takes up to `nr` objects from the front. O(nr).
+    ///
+    /// # Safety
+    ///
+    /// The objects of the list are there.
+    unsafe fn take(&mut self, nr: usize) -> *mut RcuHead {
+        let first = self.first;
+        let mut last = ptr::null_mut();
+        for _ in 0..nr {
+            // SAFETY: an object of the list.
+            let Some(head) = (unsafe { self.first.as_ref() }) else { break };
+            last = self.first;
+            self.first = head.next.get();
+        }
+        // SAFETY: as above.
+        if let Some(last) = unsafe { last.as_ref() } {
+            last.next.set(ptr::null_mut());
+        }
+        first
+    }
+}
+
+/// All deferred objects.
 struct Lists {
+    /// Have waited long enough.
+    over: List,
     /// Waiting for the grace period that runs.
-    waiting: *mut RcuHead,
+    waiting: List,
     /// Came since it began.
-    next: *mut RcuHead,
+    next: List,
     nr: usize,
 }
 
@@ -97,7 +151,7 @@ impl Rcu {
     /// Nobody takes part yet.
     #[must_use]
     pub const fn new() -> Self {
-        let lists = Lists { waiting: ptr::null_mut(), next: ptr::null_mut(), nr: 0 };
+        let lists = Lists { over: List::new(), waiting: List::new(), next: List::new(), nr: 0 };
         Self {
             grace: Grace::new([const { atomic::AtomicU64::new(0) }; MAX_CPUS], atomic::AtomicU64::new(0)),
             lists: IrqSpinLock::new(Rank::SLAB, lists),
@@ -114,41 +168,54 @@ impl Rcu {
         self.grace.offline(arch.cpu());
     }
 
-    /// Defers the freeing of an object: [`kfree_rcu`](Slab::kfree_rcu) without the slab.
+    /// Defers the freeing of an object: [`kfree_rcu`](Slab::kfree_rcu) without the slab. Returns how many wait now: who
+    /// defers in great numbers should [`poll`](Self::poll) as well, since those that do so otherwise free but so many at
+    /// once. O(1).
     ///
     /// # Safety
     ///
     /// 1. `head` lies in the object at `object`, which came from what [`poll`](Self::poll) is called with, and is out
     ///    of reach of new readers.
     /// 2. Nothing but readers uses the object from now on, and they leave the head alone.
-    pub unsafe fn defer(&self, arch: &impl Arch, object: NonNull<u8>, head: NonNull<RcuHead>) {
+    pub unsafe fn defer(&self, arch: &impl Arch, object: NonNull<u8>, head: NonNull<RcuHead>) -> usize {
         let mut lists = self.lists.lock(arch);
         // SAFETY: (2): the head is the list's.
         let entry = unsafe { head.as_ref() };
         entry.object.set(object.as_ptr());
-        entry.next.set(lists.next);
-        lists.next = head.as_ptr();
+        entry.next.set(ptr::null_mut());
+        // SAFETY: (1), (2): it is there until it is freed, as the others are.
+        unsafe { lists.next.append(head, head.as_ptr()) };
         lists.nr += 1;
+        lists.nr
     }
 
-    /// This CPU is in a quiescent state: no reader on it holds a pointer to a shared object. Frees what has waited long
-    /// enough, and begins the next grace period if objects wait. Returns how many were freed.
+    /// This CPU is in a quiescent state: no reader on it holds a pointer to a shared object. Frees up to [`BATCH`] objects
+    /// that have waited long enough, and begins the next grace period if objects wait. Returns how many were freed.
     pub fn quiescent(&self, arch: &impl Arch, source: &impl Frees) -> usize {
         self.grace.quiescent(arch.cpu());
         self.poll(arch, source)
     }
 
-    /// Frees what has waited long enough, without saying anything of this CPU. Returns how many were freed.
+    /// Frees up to [`BATCH`] objects that have waited long enough, without saying anything of this CPU. Returns how many
+    /// were freed.
     pub fn poll(&self, arch: &impl Arch, source: &impl Frees) -> usize {
         let mut lists = self.lists.lock(arch);
-        if lists.nr == 0 || !self.grace.is_over() {
+        if lists.nr == 0 {
             return 0;
         }
-        let mut over = mem::replace(&mut lists.waiting, ptr::null_mut());
-        if !lists.next.is_null() {
-            lists.waiting = mem::replace(&mut lists.next, ptr::null_mut());
-            self.grace.begin();
+        if self.grace.is_over() {
+            let waiting = mem::replace(&mut lists.waiting, List::new());
+            if let Some(first) = NonNull::new(waiting.first) {
+                // SAFETY: deferred objects, which are there until they are freed below.
+                unsafe { lists.over.append(first, waiting.last) };
+            }
+            if !lists.next.first.is_null() {
+                lists.waiting = mem::replace(&mut lists.next, List::new());
+                self.grace.begin();
+            }
         }
+        // SAFETY: as above.
+        let mut over = unsafe { lists.over.take(BATCH) };
         drop(lists);
         let mut nr = 0;
         while let Some(head) = NonNull::new(over) {
@@ -184,13 +251,13 @@ impl fmt::Debug for Rcu {
 }
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// Frees an object after a grace period of `rcu`.
+    /// Frees an object after a grace period of `rcu`. Returns how many wait now.
     ///
     /// # Safety
     ///
     /// As for [`Rcu::defer`]; `rcu` is polled with this slab.
-    pub unsafe fn kfree_rcu(&self, rcu: &Rcu, object: NonNull<u8>, head: NonNull<RcuHead>) {
+    pub unsafe fn kfree_rcu(&self, rcu: &Rcu, object: NonNull<u8>, head: NonNull<RcuHead>) -> usize {
         // SAFETY: the caller's promise.
-        unsafe { rcu.defer(self.arch(), object, head) };
+        unsafe { rcu.defer(self.arch(), object, head) }
     }
 }

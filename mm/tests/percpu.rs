@@ -5,12 +5,13 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use mm::gfp::Gfp;
 use mm::percpu::{PerCpu, PerCpuPtr, UNIT};
-use mm::rcu::{Rcu, RcuHead};
+use mm::rcu::{BATCH, Frees, Rcu, RcuHead};
 use mm::slab::Settings;
 use proptest::prelude::*;
 use support::{Machine, all_are};
@@ -128,4 +129,46 @@ fn test_kfree_rcu() {
     assert_eq!(rcu.quiescent(arch, &slab), 5);
     assert_eq!(rcu.quiescent(arch, &slab), 5);
     assert_eq!((rcu.nr_waiting(arch), slab.info().heap_objects), (0, objects));
+}
+
+/// Notes the numbers of what it frees.
+struct Noting<'a>(&'a support::HostSlab<'a>, RefCell<Vec<u64>>);
+
+impl Frees for Noting<'_> {
+    unsafe fn free(&self, object: NonNull<u8>) {
+        // SAFETY: a node, which is the caller's to free.
+        let value = unsafe { object.cast::<Node>().read() }.value;
+        self.1.borrow_mut().push(value);
+        // SAFETY: as above.
+        unsafe { self.0.kfree(object) };
+    }
+}
+
+#[test]
+fn however_many_wait_a_call_frees_so_many_and_the_first_first() {
+    let machine = Machine::new(64);
+    let slab = machine.slab(settings());
+    let rcu = Rcu::new();
+    let arch = &machine.host;
+    rcu.online(arch);
+    let source = Noting(&slab, RefCell::default());
+    let defer = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let (object, head) = node(&slab);
+            // SAFETY: a node.
+            unsafe { object.cast::<Node>().as_mut().value = number };
+            // SAFETY: the test's own object, with its head.
+            let waiting = unsafe { slab.kfree_rcu(&rcu, object, head) };
+            assert_eq!(waiting, rcu.nr_waiting(arch));
+        }
+    };
+    let many = BATCH as u64 * 3;
+    defer(0..many + 7);
+    assert_eq!(rcu.quiescent(arch, &source), 0);
+    // They are through; those that come wait for a period of their own, and behind them.
+    defer(many + 7..many + 20);
+    let freed: Vec<_> = (0..5).map(|_| rcu.quiescent(arch, &source)).collect();
+    assert_eq!(freed, [BATCH, BATCH, BATCH, 20, 0]);
+    assert!(source.1.borrow().iter().copied().eq(0..many + 20));
+    assert_eq!(rcu.nr_waiting(arch), 0);
 }
