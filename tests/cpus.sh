@@ -25,12 +25,12 @@ step "make vng" vng
 step "no such module" expects 1 'no such module; modprobe alone lists them' 'modprobe usb; exit'
 step "no such parameter" expects 1 'the module has no such parameter' 'modprobe memblock loops=3; exit'
 step "memblock" expects 0 '^# memblock: pass:14 fail:0 skip:0 total:14' exit APPEND=memblock
-step "page_alloc" expects 0 '^# page_alloc: pass:9 fail:0 skip:1 total:10' 'modprobe page_alloc; exit' SMP=2
+step "page_alloc" expects 0 '^# page_alloc: pass:10 fail:0 skip:1 total:11' 'modprobe page_alloc; exit' SMP=2
 step "page_alloc, with a DMA zone" expects 0 '^# page_alloc: pass:10 fail:0 skip:0 total:10' \
     'modprobe page_alloc; exit' BOARD=rpi4 DTB="$(compiled rpi4-4gb)"
-step "slub_kunit" expects 0 '^# slub_test: pass:8 fail:0 skip:2 total:10' 'modprobe slub_kunit; exit'
-step "slub_kunit, slub_debug=FZPU" expects 0 '^# slub_test: pass:9 fail:0 skip:1 total:10' 'modprobe slub_kunit; exit' APPEND=slub_debug=FZPU
-step "slub_kunit, tiny" expects 0 '^# slub_test: pass:8 fail:0 skip:2 total:10' 'modprobe slub_kunit; exit' MEM=8M
+step "slub_kunit" expects 0 '^# slub_test: pass:9 fail:0 skip:2 total:11' 'modprobe slub_kunit; exit' SMP=2
+step "slub_kunit, slub_debug=FZPU" expects 0 '^# slub_test: pass:10 fail:0 skip:1 total:11' 'modprobe slub_kunit; exit' APPEND=slub_debug=FZPU
+step "slub_kunit, tiny" expects 0 '^# slub_test: pass:9 fail:0 skip:2 total:11' 'modprobe slub_kunit; exit' MEM=8M
 step "test_meminit, init_on_alloc=1" expects 0 'all [0-9]* tests passed!' exit APPEND="test_meminit init_on_alloc=1"
 step "test_meminit, init_on_free=1" expects 0 'all [0-9]* tests passed!' exit APPEND="test_meminit init_on_free=1"
 step "test_meminit, without" expects 1 'boot with init_on_alloc=1 or init_on_free=1' 'modprobe test_meminit; exit'

@@ -2,6 +2,8 @@
 //! Linux's `slub_kunit`: damages objects on purpose, and expects the slab to find each case. The reports in the log
 //! between the results are what is tested.
 
+mod nolock;
+
 use mm::gfp::Gfp;
 use mm::rcu::RcuHead;
 use mm::slab::{CacheError, CacheFlags, CacheRef, CacheSpec, Debug};
@@ -15,7 +17,7 @@ use crate::{rcu, thread};
 pub(super) const MODULE: Module =
     Module { name: "slub_kunit", parameters: &[], run: |_, is_enough| ktap::run("slub_test", &CASES, is_enough) };
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("test_clobber_zone", clobber_zone),
     ("test_next_pointer", || Err("SKIP free slots are bits: there is no pointer")),
     ("test_first_word", first_word),
@@ -26,6 +28,7 @@ const CASES: [Case; 10] = [
     ("test_kfree_rcu_wq_destroy", kfree_rcu_destroy),
     ("test_leak_destroy", leak_destroy),
     ("test_krealloc_redzone_zeroing", krealloc_redzone_zeroing),
+    ("test_kmalloc_kfree_nolock", nolock::kmalloc_kfree_nolock),
 ];
 
 const SIZE: usize = 64;

@@ -219,7 +219,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub fn call_sites(&self, sites: &mut [Option<CallSite>]) -> (usize, usize) {
         let mut left_out = 0;
         self.each_owned(|caller, bytes| {
-            let found = sites.iter_mut().find(|site| site.is_none_or(|site| core::ptr::eq(site.caller, caller)));
+            let found = sites.iter_mut().find(|site| site.is_none_or(|site| site.caller == caller));
             match found {
                 Some(site) => {
                     let site = site.get_or_insert(CallSite { caller, objects: 0, bytes: 0 });

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
+use mm::arch::Arch;
 use mm::arch::host::Host;
 use mm::buddy::{Buddy, Mobility, PageBlock};
 use mm::gfp::Gfp;
@@ -137,11 +138,16 @@ impl Machine {
     }
 
     pub(crate) fn slab(&self, settings: Settings) -> HostSlab<'_> {
+        self.slab_on(&self.host, settings)
+    }
+
+    /// The same on CPUs of another kind.
+    pub(crate) fn slab_on<'a, A: Arch>(&'a self, arch: &'a A, settings: Settings) -> Slab<'a, A, &'a Pages> {
         let tags = (0..HostSlab::nr_tags(self.ram.span())).map(|_| AtomicU16::new(0));
         let tags = Box::into_raw(tags.collect::<Box<[_]>>());
         self.tags.lock().unwrap().push(tags);
         // SAFETY: allocated above, and freed with the machine, which the slab borrows.
-        Slab::new(&self.host, &self.pages, self.ram.span(), unsafe { &mut *tags }, settings).unwrap()
+        Slab::new(arch, &self.pages, self.ram.span(), unsafe { &mut *tags }, settings).unwrap()
     }
 }
 
