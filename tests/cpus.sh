@@ -25,7 +25,7 @@ step "make vng" vng
 step "no such module" expects 1 'no such module; modprobe alone lists them' 'modprobe usb; exit'
 step "no such parameter" expects 1 'the module has no such parameter' 'modprobe memblock loops=3; exit'
 step "memblock" expects 0 '^# memblock: pass:14 fail:0 skip:0 total:14' exit APPEND=memblock
-step "page_alloc" expects 0 '^# page_alloc: pass:10 fail:0 skip:1 total:11' 'modprobe page_alloc; exit' SMP=2
+step "page_alloc" expects 0 '^# page_alloc: pass:9 fail:0 skip:1 total:10' 'modprobe page_alloc; exit' SMP=2
 step "page_alloc, with a DMA zone" expects 0 '^# page_alloc: pass:10 fail:0 skip:0 total:10' \
     'modprobe page_alloc; exit' BOARD=rpi4 DTB="$(compiled rpi4-4gb)"
 step "slub_kunit" expects 0 '^# slub_test: pass:9 fail:0 skip:2 total:11' 'modprobe slub_kunit; exit' SMP=2
