@@ -36,10 +36,13 @@ mod caches;
 mod debug;
 mod fault;
 mod frame;
+#[cfg(test)]
+mod frame_tests;
 mod front;
 mod heap;
 mod inspect;
 mod large;
+mod looking;
 mod objects;
 mod page;
 mod quick;
@@ -51,6 +54,11 @@ mod source;
 mod stats;
 mod table;
 mod typed;
+
+/// Where `frame.rs` and `looking.rs` get their atomics from: their tests under loom have others.
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+}
 
 pub use cache::{CacheError, CacheFlags, CacheSpec, LARGEST_OBJECT};
 pub use caches::CacheRef;
@@ -65,6 +73,7 @@ pub use typed::Cache;
 use cache::Inner;
 use front::{Front, Fronts, STEP_SHIFT};
 use heap::Heap;
+use looking::Looking;
 use table::{FIRST_CACHE, HEAP, LARGE, NONE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
 
 /// Objects below this lie in other frames of the heap than the rest.
@@ -122,7 +131,9 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     heap: IrqSpinLock<Heap>,
     /// By tag, from `FIRST_CACHE` up; null where there is none.
     caches: [AtomicPtr<Inner>; NR_CACHES],
-    registry: IrqSpinLock<()>,
+    /// Tags of caches that are being destroyed, a bit each.
+    registry: IrqSpinLock<u64>,
+    looking: Looking<MAX_CPUS>,
     settings: Settings,
     /// Sizes of the kmalloc caches, ascending; their tags follow each other from `FIRST_CACHE`.
     classes: &'static [u16],
@@ -206,7 +217,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             whole,
             heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
-            registry: IrqSpinLock::new(Rank::SLAB, ()),
+            registry: IrqSpinLock::new(Rank::SLAB, 0),
+            looking: Looking::new([const { AtomicU16::new(0) }; MAX_CPUS]),
             classes: settings.classes(),
             largest_class,
             only_heap: heap::LARGEST.saturating_sub(largest_class),
@@ -425,11 +437,11 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let before = self.pages();
         self.drain_this_cpu();
         for tag in usize::from(FIRST_CACHE)..NR_TAGS {
-            if let Some(inner) = self.inner(tag as Tag)
-                && !inner.spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU)
-            {
-                self.give_empty_slabs(inner);
-            }
+            self.look(tag as Tag, |inner| {
+                if !inner.spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) {
+                    self.give_empty_slabs(inner);
+                }
+            });
         }
         loop {
             let spare = self.heap.lock(self.arch).take_spare();

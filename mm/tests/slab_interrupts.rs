@@ -13,8 +13,8 @@ use mm::addr::{PhysAddr, VirtAddr};
 use mm::arch::host::Host;
 use mm::arch::{Arch, CacheOp, Dsb, IrqState, MmuFeatures, Tlbi};
 use mm::gfp::Gfp;
-use mm::slab::{CacheRef, CacheSpec, DebugSpec, Settings, Slab};
-use support::{Machine, Pages, all_are};
+use mm::slab::{CacheRef, CacheSpec, Slab};
+use support::{MODES, Machine, Pages, all_are, settings};
 
 type InterruptedSlab<'a> = Slab<'a, Interrupted<'a>, &'a Pages>;
 
@@ -167,17 +167,6 @@ const CACHED: usize = 72;
 const OBJECTS: usize = if cfg!(miri) { 12 } else { 300 };
 const ROUNDS: usize = if cfg!(miri) { 2 } else { 60 };
 
-fn settings(mode: &str) -> Settings {
-    let mut settings = Settings::new(256 << 20, 1, |fault| panic!("{fault}"));
-    match mode {
-        "tiny" => settings.tiny = Some(true),
-        "debug" => settings.debug = DebugSpec::parse("FZPU").unwrap(),
-        "init" => (settings.init_on_alloc, settings.init_on_free) = (true, true),
-        _ => {}
-    }
-    settings
-}
-
 /// Takes objects and frees them in another order, resizes some, and looks at each: what it holds is its own.
 fn cycle(slab: &InterruptedSlab<'_>, cache: CacheRef, round: usize) {
     let mut live: Vec<(NonNull<u8>, usize, bool)> = Vec::new();
@@ -217,10 +206,10 @@ fn cycle(slab: &InterruptedSlab<'_>, cache: CacheRef, round: usize) {
 /// of its own; ours masks interrupts meanwhile.
 #[test]
 fn test_kmalloc_kfree_nolock() {
-    for mode in ["tiny", "default", "debug", "init"] {
+    for &mode in MODES {
         let machine = Machine::new(1 << 11);
         let arch = Interrupted(&machine.host);
-        let slab = machine.slab_on(&arch, settings(mode));
+        let slab = machine.slab_on(&arch, settings(mode, |fault| panic!("{fault}")));
         let cache = slab.cache_create(CacheSpec::new("sampled", CACHED)).unwrap();
         // SAFETY: only the lifetime is forgotten: the pointer is taken back before the slab goes.
         SLAB.set(Some(NonNull::from(&slab).cast()));

@@ -12,9 +12,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use mm::gfp::Gfp;
-use mm::slab::{CacheFlags, CacheSpec, DebugSpec, Fault, FaultKind, MIN_ALIGN, Settings, ZERO_SIZE};
+use mm::slab::{CacheFlags, CacheSpec, Fault, FaultKind, MIN_ALIGN, Settings, ZERO_SIZE};
 use proptest::prelude::*;
-use support::{HostSlab, Machine, all_are};
+use support::{HostSlab, MODES, Machine, all_are};
 
 thread_local! {
     static FAULTS: RefCell<Vec<Fault>> = const { RefCell::new(Vec::new()) };
@@ -29,20 +29,8 @@ fn faults() -> Vec<FaultKind> {
     FAULTS.with(|faults| faults.borrow_mut().drain(..).map(|fault| fault.kind).collect())
 }
 
-/// The ways a slab can be set up.
-const MODES: [&str; 6] = ["tiny", "default", "debug", "init", "one group", "owner"];
-
 fn settings(mode: &str) -> Settings {
-    let mut settings = Settings::new(256 << 20, 1, collect);
-    match mode {
-        "tiny" => settings.tiny = Some(true),
-        "debug" => settings.debug = DebugSpec::parse("FZPU").unwrap(),
-        "owner" => settings.debug = DebugSpec::parse("U").unwrap(),
-        "init" => (settings.init_on_alloc, settings.init_on_free) = (true, true),
-        "one group" => (settings.tiny, settings.one_group) = (Some(true), true),
-        _ => {}
-    }
-    settings
+    support::settings(mode, collect)
 }
 
 /// An object of the model.
@@ -182,7 +170,7 @@ proptest! {
 #[test]
 fn every_size_and_alignment_is_served_where_it_was_promised() {
     let step = if cfg!(miri) { 1511 } else { 1 };
-    for mode in MODES {
+    for &mode in MODES {
         let machine = Machine::new(1 << 10);
         let slab = machine.slab(settings(mode));
         let mut live = Vec::new();
@@ -202,7 +190,7 @@ fn every_size_and_alignment_is_served_where_it_was_promised() {
 
 #[test]
 fn a_size_that_no_memory_has_is_an_error_at_any_alignment() {
-    for mode in MODES {
+    for &mode in MODES {
         let machine = Machine::new(64);
         let slab = machine.slab(settings(mode));
         for size in [usize::MAX, usize::MAX - 40, usize::MAX / 2, isize::MAX as usize + 1] {
@@ -216,7 +204,7 @@ fn a_size_that_no_memory_has_is_an_error_at_any_alignment() {
 
 #[test]
 fn no_bytes_are_an_object_that_need_not_be_freed() {
-    for mode in MODES {
+    for &mode in MODES {
         let machine = Machine::new(64);
         let slab = machine.slab(settings(mode));
         assert_eq!(slab.kmalloc(0, Gfp::KERNEL), Ok(ZERO_SIZE));
@@ -236,7 +224,7 @@ fn no_bytes_are_an_object_that_need_not_be_freed() {
 #[test]
 #[cfg_attr(miri, ignore = "the mark of a free object is not read under Miri")]
 fn a_second_free_is_found_wherever_the_object_is() {
-    for mode in MODES {
+    for &mode in MODES {
         for size in [8, 24, 100, 256, 300, 512, 1000, 2048, 3000, 4096, 5000] {
             let machine = Machine::new(256);
             let slab = machine.slab(settings(mode));
@@ -268,7 +256,7 @@ fn a_second_free_is_found_wherever_the_object_is() {
 
 #[test]
 fn powers_of_two_stay_aligned_whatever_was_freed_in_their_size() {
-    for mode in MODES {
+    for &mode in MODES {
         let machine = Machine::new(512);
         let slab = machine.slab(settings(mode));
         for size in [512_usize, 1024, 2048, 4096] {
@@ -299,7 +287,7 @@ fn powers_of_two_stay_aligned_whatever_was_freed_in_their_size() {
 
 #[test]
 fn pointers_that_are_no_objects_are_refused() {
-    for mode in MODES {
+    for &mode in MODES {
         let machine = Machine::new(256);
         let slab = machine.slab(settings(mode));
         let object = slab.kmalloc(700, Gfp::KERNEL).unwrap();
@@ -319,7 +307,7 @@ fn pointers_that_are_no_objects_are_refused() {
 
 #[test]
 fn an_object_freed_to_the_wrong_cache_stays_where_it_is() {
-    for mode in MODES {
+    for &mode in MODES {
         let machine = Machine::new(256);
         let slab = machine.slab(settings(mode));
         let a = slab.cache_create(CacheSpec::new("a", 100)).unwrap();
@@ -341,7 +329,7 @@ fn an_object_freed_to_the_wrong_cache_stays_where_it_is() {
 
 #[test]
 fn running_dry_at_every_page_is_an_error_and_loses_nothing() {
-    for mode in MODES {
+    for &mode in MODES {
         for dry in (0..60).step_by(if cfg!(miri) { 23 } else { 1 }) {
             let machine = Machine::new(512);
             let slab = machine.slab(settings(mode));
@@ -393,49 +381,6 @@ fn small_memory_is_handed_out_almost_whole() {
         }
     }
     assert!(bytes * 100 >= 256 * 4096 * 93, "{bytes} of {}", 256 * 4096);
-}
-
-#[test]
-fn threads_free_what_others_allocated() {
-    for mode in MODES {
-        let machine = Machine::new(1 << 12);
-        let slab = machine.slab(settings(mode));
-        let rounds = if cfg!(miri) { 2 } else { 40 };
-        let objects = if cfg!(miri) { 40 } else { 400 };
-        let (send, receive) = std::sync::mpsc::sync_channel::<Vec<usize>>(2);
-        std::thread::scope(|scope| {
-            let slab = &slab;
-            scope.spawn(move || {
-                for round in 0..rounds {
-                    let batch = (0..objects).map(|number| {
-                        let size = 8 + (number * 37 + round) % 700;
-                        let at = slab.kmalloc(size, Gfp::KERNEL).unwrap();
-                        // SAFETY: a new object.
-                        unsafe { at.write_bytes(size as u8, size) };
-                        at.as_ptr().expose_provenance()
-                    });
-                    send.send(batch.collect()).unwrap();
-                }
-                assert_eq!(faults(), []);
-            });
-            scope.spawn(move || {
-                for (round, batch) in receive.into_iter().enumerate() {
-                    for (number, at) in batch.into_iter().enumerate() {
-                        let size = 8 + (number * 37 + round) % 700;
-                        let at: *mut u8 = std::ptr::with_exposed_provenance_mut(at);
-                        // SAFETY: the other thread's object, which it gave away.
-                        let bytes = unsafe { std::slice::from_raw_parts(at, size) };
-                        assert!(all_are(bytes, size as u8));
-                        // SAFETY: the same.
-                        unsafe { slab.kfree(NonNull::new(at).unwrap()) };
-                    }
-                }
-                assert_eq!(faults(), []);
-            });
-        });
-        slab.reclaim();
-        assert_eq!(faults(), []);
-    }
 }
 
 #[test]

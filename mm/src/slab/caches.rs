@@ -3,7 +3,7 @@
 
 use core::panic::Location;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::cache::{CacheError, CacheSpec, Inner};
 use super::fault::FaultKind;
@@ -43,6 +43,13 @@ impl From<NotUsed> for FaultKind {
         }
     }
 }
+
+/// A cache's bit among those that are being destroyed.
+const fn bit_of(tag: Tag) -> u64 {
+    1 << (tag.wrapping_sub(FIRST_CACHE) & 63)
+}
+
+const _: () = assert!(super::table::NR_CACHES <= 64 && FIRST_CACHE != 0);
 
 /// Names of the kmalloc caches, Linux's where it has them.
 const NAMES: [(u16, &str); 22] = [
@@ -84,6 +91,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         Ok(())
     }
 
+    /// Calls `look` with the cache of a tag, if there is one; it stays until `look` has returned. That is short, since
+    /// interrupts are masked, and calls neither this nor the user's report.
+    pub(super) fn look<R>(&self, tag: Tag, look: impl FnOnce(&Inner) -> R) -> Option<R> {
+        let state = self.arch.mask_interrupts();
+        let result = self.looking.at(self.arch.cpu(), tag, || self.inner(tag).map(look));
+        // SAFETY: the state was taken above.
+        unsafe { self.arch.restore_interrupts(state) };
+        result.flatten()
+    }
+
     /// Makes a cache. Its descriptor comes from the packed heap; slabs are taken when they are needed.
     ///
     /// # Errors
@@ -98,7 +115,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let memory = memory.ok_or(CacheError::OutOfMemory)?.cast::<Inner>();
         let registry = self.registry.lock(self.arch);
         let mut slots = (FIRST_CACHE..).zip(&self.caches);
-        let Some((tag, slot)) = slots.find(|(_, slot)| slot.load(Ordering::Relaxed).is_null()) else {
+        let is_nobodys =
+            |tag, slot: &AtomicPtr<Inner>| *registry & bit_of(tag) == 0 && slot.load(Ordering::Relaxed).is_null();
+        let Some((tag, slot)) = slots.find(|(tag, slot)| is_nobodys(*tag, slot)) else {
             drop(registry);
             // SAFETY: allocated above, and nobody else knows it.
             unsafe { self.give_own(memory.cast()) };
@@ -190,10 +209,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         unsafe { self.drain_quick(block) };
         if block != Fronts::nothing() {
             for tag in FIRST_CACHE..NR_TAGS as Tag {
-                if let Some(inner) = self.inner(tag).filter(|inner| inner.capacity > 0) {
-                    // SAFETY: this CPU's block, and interrupts are masked.
-                    unsafe { self.drain_front(inner, block) };
-                }
+                self.look(tag, |inner| {
+                    if inner.capacity > 0 {
+                        // SAFETY: this CPU's block, and interrupts are masked.
+                        unsafe { self.drain_front(inner, block) };
+                    }
+                });
             }
         }
         // SAFETY: the state was taken above.
@@ -258,11 +279,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             self.report_leaks(inner, in_use, caller);
             return Err(CacheError::InUse(in_use));
         }
-        let registry = self.registry.lock(self.arch);
-        let memory = self
-            .caches
-            .get(usize::from(cache.tag() - FIRST_CACHE))
-            .map(|slot| slot.swap(ptr::null_mut(), Ordering::AcqRel));
+        let slot = self.caches.get(usize::from(cache.tag() - FIRST_CACHE));
+        let mut registry = self.registry.lock(self.arch);
+        *registry |= bit_of(cache.tag());
+        let memory = slot.map(|slot| slot.swap(ptr::null_mut(), Ordering::AcqRel));
+        drop(registry);
+        // With no lock held: who looks at it may wait for one.
+        while self.looking.is_at(cache.tag()) {
+            core::hint::spin_loop();
+        }
+        registry = self.registry.lock(self.arch);
         for block in &self.fronts {
             // SAFETY: no CPU uses this cache's arrays, by the caller's promise.
             let fronts = unsafe { Fronts::new(block.load(Ordering::Acquire)) };
@@ -270,6 +296,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 fronts.disable(cache.tag());
             }
         }
+        *registry &= !bit_of(cache.tag());
         drop(registry);
         if let Some(memory) = memory.and_then(NonNull::new) {
             // SAFETY: the descriptor came from the heap, and nothing refers to it any more.

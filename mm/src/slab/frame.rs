@@ -14,8 +14,7 @@
 //! search reads more than two words. There is nothing else: no header before an object, and its size is known from the
 //! marks. A free that does not hit the first byte of a used block is seen at once.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
+use super::atomic::{AtomicU64, Ordering};
 use crate::addr::PAGE_SIZE;
 
 /// Bytes of a granule.
@@ -23,7 +22,7 @@ pub(super) const GRANULE: usize = 8;
 /// Granules of a frame.
 pub(super) const GRANULES: usize = PAGE_SIZE as usize / GRANULE;
 /// The first granule behind the marks.
-pub(super) const FIRST: usize = size_of::<Marks>() / GRANULE;
+pub(super) const FIRST: usize = GRANULES / 64 + GRANULES / 128;
 /// Granules of the block that is an empty frame.
 pub(super) const ROOM: usize = GRANULES - FIRST;
 /// The least block.
@@ -47,13 +46,12 @@ impl Bits {
 }
 
 /// What stands at the beginning of the frame.
+#[derive(Default)]
 #[repr(C)]
 pub(super) struct Marks {
     starts: [Bits; GRANULES / 64],
     free: [Bits; GRANULES / 128],
 }
-
-const _: () = assert!(size_of::<Marks>() == 96);
 
 impl Marks {
     /// Makes the frame one free block.
@@ -175,48 +173,3 @@ impl Marks {
 const SUMMARY: u64 = 0xff;
 
 const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn marks() -> Marks {
-        let marks = Marks { starts: Default::default(), free: Default::default() };
-        marks.clear();
-        marks
-    }
-
-    #[test]
-    fn an_empty_frame_is_one_free_block() {
-        let marks = marks();
-        assert!(marks.is_start(FIRST) && marks.is_free(FIRST));
-        assert_eq!(marks.end(FIRST), GRANULES);
-        assert_eq!((FIRST, ROOM), (12, 500));
-    }
-
-    #[test]
-    fn a_block_ends_where_the_next_begins_wherever_that_is() {
-        for at in FIRST + 1..GRANULES {
-            let marks = marks();
-            marks.set_start(at);
-            assert_eq!((marks.end(FIRST), marks.end(at), marks.before(at)), (at, GRANULES, FIRST), "{at}");
-            for behind in at + 1..GRANULES {
-                assert_eq!(marks.before(behind), at);
-            }
-            marks.clear_start(at);
-            assert_eq!(marks.end(FIRST), GRANULES);
-        }
-    }
-
-    #[test]
-    fn free_marks_of_neighbours_two_granules_apart_are_their_own() {
-        let marks = marks();
-        for at in (FIRST..GRANULES).step_by(2) {
-            marks.set_free(at);
-            assert!(marks.is_free(at));
-            assert!(at + 2 >= GRANULES || at == FIRST - 2 || !marks.is_free(at + 2) || at + 2 == FIRST);
-        }
-        (FIRST..GRANULES).step_by(4).for_each(|at| marks.set_used(at));
-        assert!((FIRST..GRANULES).step_by(2).all(|at| marks.is_free(at) == ((at - FIRST) % 4 == 2)));
-    }
-}

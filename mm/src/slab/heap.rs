@@ -62,6 +62,8 @@ pub(super) struct Heap {
     pub(super) nr_abandoned: usize,
 }
 
+const _: () = assert!(size_of::<Marks>() == FIRST * GRANULE);
+
 /// Granules of an object of `bytes`.
 #[inline(always)]
 pub(super) const fn granules(bytes: usize) -> usize {

@@ -31,20 +31,27 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// Calls `each` with the owner and the size of every object in use whose owner is known.
     pub(super) fn each_owned(&self, mut each: impl FnMut(&'static Location<'static>, usize)) {
         for tag in FIRST_CACHE..NR_TAGS as Tag {
-            let Some(inner) = self.inner(tag).filter(|inner| inner.slot.debug.contains(Debug::OWNER)) else { continue };
-            let slabs = inner.slabs.lock(self.arch);
-            // SAFETY: the lock is held.
-            for page in unsafe { slabs.iter() } {
-                let used = |object: *mut u8, free: bool| {
-                    // SAFETY: a slot of this cache.
-                    if !free && let (Some(track), _) = unsafe { inner.slot.owners(object) } {
-                        // SAFETY: the same.
-                        each(track.caller, unsafe { inner.slot.asked(object) });
-                    }
-                };
-                // SAFETY: a slab of this cache, whose lock is held.
-                unsafe { inner.cut.walk(page, used) };
-            }
+            self.look(tag, |inner| {
+                if inner.slot.debug.contains(Debug::OWNER) {
+                    self.each_owned_of(inner, &mut each);
+                }
+            });
+        }
+    }
+
+    fn each_owned_of(&self, inner: &Inner, each: &mut impl FnMut(&'static Location<'static>, usize)) {
+        let slabs = inner.slabs.lock(self.arch);
+        // SAFETY: the lock is held.
+        for page in unsafe { slabs.iter() } {
+            let used = |object: *mut u8, free: bool| {
+                // SAFETY: a slot of this cache.
+                if !free && let (Some(track), _) = unsafe { inner.slot.owners(object) } {
+                    // SAFETY: the same.
+                    each(track.caller, unsafe { inner.slot.asked(object) });
+                }
+            };
+            // SAFETY: a slab of this cache, whose lock is held.
+            unsafe { inner.cut.walk(page, used) };
         }
     }
 
@@ -53,48 +60,53 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub fn validate(&self) -> usize {
         let before = self.nr_faults();
         for tag in FIRST_CACHE..NR_TAGS as Tag {
-            if let Some(inner) = self.inner(tag).filter(|inner| !inner.slot.is_plain()) {
-                self.validate_cache(inner);
+            let mut after = 0;
+            // One at a time, as nothing is reported with a lock held, or while the cache is looked at.
+            while let Some(Some((object, fault))) = self.look(tag, |inner| self.validate_next(inner, after)) {
+                after = object;
+                if let Some(fault) = fault {
+                    self.report(fault);
+                }
             }
         }
         (self.nr_faults() - before) as usize
     }
 
-    fn validate_cache(&self, inner: &Inner) {
-        let mut after = 0;
-        loop {
-            // One at a time, as nothing is reported with a lock held.
-            let slabs = inner.slabs.lock(self.arch);
-            let mut next: Option<(*mut u8, bool)> = None;
-            // SAFETY: the lock is held.
-            for page in unsafe { slabs.iter() } {
-                let nearer = |object: *mut u8, free: bool| {
-                    if object.addr() > after && next.is_none_or(|(next, _)| object.addr() < next.addr()) {
-                        next = Some((object, free));
-                    }
-                };
-                // SAFETY: a slab of this cache, whose lock is held.
-                unsafe { inner.cut.walk(page, nearer) };
-            }
-            let Some((object, free)) = next else { return };
-            after = object.addr();
-            let keep = inner.keeps_content();
-            let kind = if free {
-                // SAFETY: a slot of this cache, whose state cannot change while the lock is held.
-                unsafe { inner.slot.check_free(object, keep) }
-            } else {
-                // SAFETY: the same.
-                unsafe { inner.slot.check_used(object, keep) }
-            };
-            drop(slabs);
-            if let Some(kind) = kind {
-                let mut fault = Fault::new(kind, inner.spec.name, object.addr(), inner.spec.size);
-                // SAFETY: a slot of this cache.
-                (fault.allocated, fault.freed) = unsafe { inner.slot.owners(object) };
-                // SAFETY: the object's bytes.
-                self.report(unsafe { fault.with_bytes(object, inner.spec.size) });
-            }
+    /// Checks the object with the lowest address above `after`. Returns its address, and what is wrong if something is.
+    #[inline(never)]
+    fn validate_next(&self, inner: &Inner, after: usize) -> Option<(usize, Option<Fault>)> {
+        if inner.slot.is_plain() {
+            return None;
         }
+        let slabs = inner.slabs.lock(self.arch);
+        let mut next: Option<(*mut u8, bool)> = None;
+        // SAFETY: the lock is held.
+        for page in unsafe { slabs.iter() } {
+            let nearer = |object: *mut u8, free: bool| {
+                if object.addr() > after && next.is_none_or(|(next, _)| object.addr() < next.addr()) {
+                    next = Some((object, free));
+                }
+            };
+            // SAFETY: a slab of this cache, whose lock is held.
+            unsafe { inner.cut.walk(page, nearer) };
+        }
+        let (object, free) = next?;
+        let keep = inner.keeps_content();
+        let kind = if free {
+            // SAFETY: a slot of this cache, whose state cannot change while the lock is held.
+            unsafe { inner.slot.check_free(object, keep) }
+        } else {
+            // SAFETY: the same.
+            unsafe { inner.slot.check_used(object, keep) }
+        };
+        let fault = kind.map(|kind| {
+            let mut fault = Fault::new(kind, inner.spec.name, object.addr(), inner.spec.size);
+            // SAFETY: a slot of this cache.
+            (fault.allocated, fault.freed) = unsafe { inner.slot.owners(object) };
+            // SAFETY: the object's bytes.
+            unsafe { fault.with_bytes(object, inner.spec.size) }
+        });
+        Some((object.addr(), fault))
     }
 
     /// The object in use with the lowest address above `after`.

@@ -3,6 +3,7 @@
 
 use core::sync::atomic::Ordering;
 
+use super::cache::Inner;
 use super::table::{FIRST_CACHE, Tag};
 use super::{NR_TAGS, PageSource, Slab};
 use crate::addr::PAGE_SIZE;
@@ -100,11 +101,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             slabs: info.heap_pages,
             active_slabs: info.heap_pages,
         };
-        let one = move |tag: usize| {
-            let inner = self.inner(tag as Tag)?;
+        let one = move |inner: &Inner| {
             let slabs = inner.slabs.lock(self.arch);
             let per_slab = inner.cut.nr as usize;
-            Some(CacheInfo {
+            CacheInfo {
                 name: inner.spec.name,
                 active_objects: slabs.nr_taken,
                 objects: slabs.nr_slabs * per_slab,
@@ -113,8 +113,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 pages_per_slab: inner.cut.order.pages() as usize,
                 slabs: slabs.nr_slabs,
                 active_slabs: slabs.nr_slabs - slabs.nr_empty(),
-            })
+            }
         };
+        let one = move |tag: usize| self.look(tag as Tag, one);
         core::iter::once(heap).chain((FIRST_CACHE.into()..NR_TAGS).filter_map(one))
     }
 }

@@ -6,14 +6,35 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
 use mm::arch::Arch;
 use mm::arch::host::Host;
 use mm::buddy::{Buddy, Mobility, PageBlock};
 use mm::gfp::Gfp;
-use mm::slab::{PageSource, Settings, Slab};
+use mm::slab::{DebugSpec, Fault, PageSource, Settings, Slab};
+
+/// The ways a slab can be set up; under Miri those that differ most.
+pub(crate) const MODES: &[&str] = if cfg!(miri) {
+    &["tiny", "default", "debug"]
+} else {
+    &["tiny", "default", "debug", "init", "one group", "owner"]
+};
+
+/// Set up that way.
+pub(crate) fn settings(mode: &str, report: fn(&Fault)) -> Settings {
+    let mut settings = Settings::new(256 << 20, 1, report);
+    match mode {
+        "tiny" => settings.tiny = Some(true),
+        "debug" => settings.debug = DebugSpec::parse("FZPU").unwrap(),
+        "owner" => settings.debug = DebugSpec::parse("U").unwrap(),
+        "init" => (settings.init_on_alloc, settings.init_on_free) = (true, true),
+        "one group" => (settings.tiny, settings.one_group) = (Some(true), true),
+        _ => {}
+    }
+    settings
+}
 
 /// Where RAM begins: as far up as on QEMU's virt.
 pub(crate) const BASE: u64 = 0x4000_0000;
@@ -59,6 +80,8 @@ pub(crate) struct Pages {
     metadata: *mut [u64],
     /// Allocations that still succeed.
     pub(crate) left: AtomicUsize,
+    /// Of those behind them the first fails alone.
+    pub(crate) fails_once: AtomicBool,
     pub(crate) total: u64,
 }
 
@@ -69,7 +92,13 @@ impl Pages {
         let mut buddy = Buddy::new(std::iter::once(span), unsafe { &mut *metadata }).unwrap();
         buddy.add_range(span).unwrap();
         let total = buddy.free_pages();
-        Self { buddy: Mutex::new(buddy), metadata, left: AtomicUsize::new(usize::MAX), total }
+        Self {
+            buddy: Mutex::new(buddy),
+            metadata,
+            left: AtomicUsize::new(usize::MAX),
+            fails_once: AtomicBool::new(false),
+            total,
+        }
     }
 
     pub(crate) fn free_pages(&self) -> u64 {
@@ -101,6 +130,9 @@ unsafe impl PageSource for Pages {
     fn take(&self, order: Order, _: Gfp) -> Option<PageBlock> {
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 {
+            if self.fails_once.load(Ordering::Relaxed) {
+                self.left.store(usize::MAX, Ordering::Relaxed);
+            }
             return None;
         }
         if left != usize::MAX {
