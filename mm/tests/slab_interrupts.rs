@@ -164,8 +164,8 @@ unsafe impl Arch for Interrupted<'_> {
 /// Bytes of the cache's objects.
 const CACHED: usize = 72;
 /// Objects in use at once, and how often all are taken and freed.
-const OBJECTS: usize = if cfg!(miri) { 12 } else { 300 };
-const ROUNDS: usize = if cfg!(miri) { 2 } else { 60 };
+const OBJECTS: usize = if cfg!(miri) { 6 } else { 300 };
+const ROUNDS: usize = if cfg!(miri) { 1 } else { 60 };
 
 /// Takes objects and frees them in another order, resizes some, and looks at each: what it holds is its own.
 fn cycle(slab: &InterruptedSlab<'_>, cache: CacheRef, round: usize) {

@@ -16,6 +16,12 @@ fn settings(mode: &str) -> Settings {
     support::settings(mode, |fault| panic!("{fault}"))
 }
 
+/// An object on its way to another thread.
+struct Sent(NonNull<u8>);
+
+// SAFETY: whoever sends it uses it no more.
+unsafe impl Send for Sent {}
+
 #[test]
 fn threads_free_what_others_allocated() {
     for &mode in MODES {
@@ -23,7 +29,7 @@ fn threads_free_what_others_allocated() {
         let slab = machine.slab(settings(mode));
         let rounds = if cfg!(miri) { 2 } else { 40 };
         let objects = if cfg!(miri) { 40 } else { 400 };
-        let (send, receive) = std::sync::mpsc::sync_channel::<Vec<usize>>(2);
+        let (send, receive) = std::sync::mpsc::sync_channel::<Vec<Sent>>(2);
         std::thread::scope(|scope| {
             let slab = &slab;
             scope.spawn(move || {
@@ -33,7 +39,7 @@ fn threads_free_what_others_allocated() {
                         let at = slab.kmalloc(size, Gfp::KERNEL).unwrap();
                         // SAFETY: a new object.
                         unsafe { at.write_bytes(size as u8, size) };
-                        at.as_ptr().expose_provenance()
+                        Sent(at)
                     });
                     send.send(batch.collect()).unwrap();
                 }
@@ -42,12 +48,11 @@ fn threads_free_what_others_allocated() {
                 for (round, batch) in receive.into_iter().enumerate() {
                     for (number, at) in batch.into_iter().enumerate() {
                         let size = 8 + (number * 37 + round) % 700;
-                        let at: *mut u8 = std::ptr::with_exposed_provenance_mut(at);
                         // SAFETY: the other thread's object, which it gave away.
-                        let bytes = unsafe { std::slice::from_raw_parts(at, size) };
+                        let bytes = unsafe { std::slice::from_raw_parts(at.0.as_ptr(), size) };
                         assert!(all_are(bytes, size as u8));
                         // SAFETY: the same.
-                        unsafe { slab.kfree(NonNull::new(at).unwrap()) };
+                        unsafe { slab.kfree(at.0) };
                     }
                 }
             });

@@ -16,11 +16,8 @@ use mm::gfp::Gfp;
 use mm::slab::{DebugSpec, Fault, PageSource, Settings, Slab};
 
 /// The ways a slab can be set up; under Miri those that differ most.
-pub(crate) const MODES: &[&str] = if cfg!(miri) {
-    &["tiny", "default", "debug"]
-} else {
-    &["tiny", "default", "debug", "init", "one group", "owner"]
-};
+pub(crate) const MODES: &[&str] =
+    if cfg!(miri) { &["tiny", "default"] } else { &["tiny", "default", "debug", "init", "one group", "owner"] };
 
 /// Set up that way.
 pub(crate) fn settings(mode: &str, report: fn(&Fault)) -> Settings {
