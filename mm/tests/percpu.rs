@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use mm::gfp::Gfp;
 use mm::percpu::{PerCpu, PerCpuPtr, UNIT};
 use mm::rcu::{BATCH, Frees, Rcu, RcuHead};
-use mm::slab::Settings;
+use mm::slab::{CacheError, CacheSpec, Settings};
 use proptest::prelude::*;
 use support::{Machine, all_are};
 
@@ -104,7 +104,7 @@ fn node(slab: &support::HostSlab<'_>) -> (NonNull<u8>, NonNull<RcuHead>) {
     (object, unsafe { NonNull::new_unchecked(&raw mut (*node.as_ptr()).head) })
 }
 
-/// slub_kunit's `test_kfree_rcu` and `test_kfree_rcu_wq_destroy`.
+/// slub_kunit's, and that objects which come while others wait do so for a grace period of their own.
 #[test]
 fn test_kfree_rcu() {
     let machine = Machine::new(64);
@@ -129,6 +129,28 @@ fn test_kfree_rcu() {
     assert_eq!(rcu.quiescent(arch, &slab), 5);
     assert_eq!(rcu.quiescent(arch, &slab), 5);
     assert_eq!((rcu.nr_waiting(arch), slab.info().heap_objects), (0, objects));
+}
+
+/// slub_kunit's: a cache that is destroyed while an object of it waits stays until that has come back.
+#[test]
+fn test_kfree_rcu_wq_destroy() {
+    let machine = Machine::new(64);
+    let slab = machine.slab(Settings { tiny: Some(true), ..Settings::new(16 << 20, 1, |_| {}) });
+    let rcu = Rcu::new();
+    let arch = &machine.host;
+    rcu.online(arch);
+    let cache = slab.cache_create(CacheSpec::new("TestSlub_kfree_rcu_wq", 64)).unwrap();
+    let head = slab.cache_alloc(cache, Gfp::KERNEL).unwrap().cast::<RcuHead>();
+    // SAFETY: a new object, large enough.
+    unsafe { head.write(RcuHead::new()) };
+    // SAFETY: the test's own object, with its head.
+    unsafe { slab.kfree_rcu(&rcu, head.cast(), head) };
+    // SAFETY: nobody else uses the cache.
+    assert_eq!(unsafe { slab.cache_destroy(cache) }, Err(CacheError::InUse(1)));
+    assert_eq!((rcu.quiescent(arch, &slab), rcu.quiescent(arch, &slab)), (0, 1));
+    // SAFETY: the same.
+    assert_eq!(unsafe { slab.cache_destroy(cache) }, Ok(()));
+    assert_eq!(slab.nr_faults(), 2, "that it was destroyed too early");
 }
 
 /// Notes the numbers of what it frees.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What Linux tests of its slab, case by case under Linux's names: `slub_kunit` and `test_meminit`.
+//! What Linux tests of its slab, case by case under Linux's names: `slub_kunit`. Cases with grace periods are in
+//! `percpu.rs`, that with interrupts in `slab_interrupts.rs`.
 #![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
 mod support;
@@ -11,7 +12,7 @@ use mm::gfp::Gfp;
 use mm::slab::{
     CacheError, CacheFlags, CacheRef, CacheSpec, DebugSpec, Fault, FaultKind, RED_ACTIVE, Settings, report,
 };
-use support::{HostSlab, Machine, all_are};
+use support::{HostSlab, Machine};
 
 thread_local! {
     static FAULTS: RefCell<Vec<Fault>> = const { RefCell::new(Vec::new()) };
@@ -202,129 +203,4 @@ fn owners_are_counted_by_call_site() {
         // SAFETY: allocated above.
         objects.into_iter().chain([one]).for_each(|object| unsafe { slab.kfree(object) });
     });
-}
-
-/// `test_meminit`: garbage is written, freed and allocated again; nothing of it may be seen.
-mod test_meminit {
-    use super::*;
-
-    /// All ways to ask for zeroed memory.
-    fn each_way(test: impl Fn(&HostSlab<'_>, Gfp)) {
-        for tiny in [false, true] {
-            let ways: &[_] = if cfg!(miri) { &["alloc"] } else { &["", "alloc", "free"] };
-            for &init in ways {
-                let machine = Machine::new(1 << 10);
-                let mut settings = Settings { tiny: Some(tiny), ..Settings::new(64 << 20, 1, collect) };
-                settings.init_on_alloc = init == "alloc";
-                settings.init_on_free = init == "free";
-                let slab = machine.slab(settings);
-                // What is freed zeroed is zero when it comes again; fresh pages are not the slab's affair.
-                test(&slab, if init == "alloc" { Gfp::KERNEL } else { Gfp::KERNEL | Gfp::ZERO });
-                assert!(faults().is_empty());
-            }
-        }
-    }
-
-    fn is_zero(object: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: an object of that size, written.
-        all_are(unsafe { std::slice::from_raw_parts(object.as_ptr(), bytes) }, 0)
-    }
-
-    fn garbage(object: NonNull<u8>, bytes: usize) {
-        // SAFETY: an object of that size.
-        unsafe { object.write_bytes(0xd5, bytes) };
-    }
-
-    #[test]
-    fn test_kvmalloc() {
-        each_way(|slab, gfp| {
-            for size in (0..20).step_by(if cfg!(miri) { 6 } else { 1 }).map(|log| 1 << log) {
-                let object = slab.kmalloc(size, gfp).unwrap();
-                garbage(object, size);
-                // SAFETY: allocated above.
-                unsafe { slab.kfree(object) };
-                let object = slab.kmalloc(size, gfp).unwrap();
-                assert!(is_zero(object, size), "{size}");
-                // SAFETY: allocated above.
-                unsafe { slab.kfree(object) };
-            }
-        });
-    }
-
-    #[test]
-    fn test_kmemcache() {
-        each_way(|slab, gfp| {
-            for size in (3..13).step_by(if cfg!(miri) { 4 } else { 1 }).map(|log| 1 << log) {
-                for rcu in [false, true] {
-                    let flags = if rcu { CacheFlags::TYPESAFE_BY_RCU } else { CacheFlags::empty() };
-                    let with_ctor = CacheSpec {
-                        flags,
-                        // SAFETY: the constructor's object, of eight bytes at least.
-                        ctor: Some(|object| unsafe { object.write_bytes(0x41, 8) }),
-                        ..CacheSpec::new("ctor", size)
-                    };
-                    let cache = slab.cache_create(with_ctor).unwrap();
-                    for _ in 0..if cfg!(miri) { 6 } else { 20 } {
-                        let object = slab.cache_alloc(cache, Gfp::KERNEL).unwrap();
-                        // SAFETY: what the constructor left.
-                        assert_eq!(unsafe { object.cast::<u64>().read() }, 0x4141_4141_4141_4141);
-                        give(slab, cache, object);
-                    }
-                    slab.cache_shrink(cache);
-                    // SAFETY: nobody else uses it.
-                    unsafe { slab.cache_destroy(cache) }.unwrap();
-                }
-                let cache = slab.cache_create(CacheSpec::new("zero", size)).unwrap();
-                for _ in 0..if cfg!(miri) { 6 } else { 20 } {
-                    let object = slab.cache_alloc(cache, gfp).unwrap();
-                    assert!(is_zero(object, size), "{size}");
-                    garbage(object, size);
-                    give(slab, cache, object);
-                }
-                // SAFETY: nobody else uses it.
-                unsafe { slab.cache_destroy(cache) }.unwrap();
-            }
-        });
-    }
-
-    #[test]
-    fn test_kmemcache_bulk() {
-        each_way(|slab, gfp| {
-            for size in (3..13).step_by(if cfg!(miri) { 4 } else { 1 }).map(|log| 1 << log) {
-                let cache = slab.cache_create(CacheSpec::new("bulk", size)).unwrap();
-                let mut objects = [NonNull::dangling(); 10];
-                for _ in 0..3 {
-                    slab.cache_alloc_bulk(cache, gfp, &mut objects).unwrap();
-                    assert!(objects.iter().all(|object| is_zero(*object, size)));
-                    objects.iter().for_each(|object| garbage(*object, size));
-                    // SAFETY: allocated above.
-                    unsafe { slab.cache_free_bulk(cache, &objects) };
-                }
-                // SAFETY: nobody else uses it.
-                unsafe { slab.cache_destroy(cache) }.unwrap();
-            }
-        });
-    }
-
-    #[test]
-    fn test_rcu_persistent() {
-        each_way(|slab, _| {
-            for size in (3..13).step_by(if cfg!(miri) { 4 } else { 1 }).map(|log| 1 << log) {
-                let spec = CacheSpec { flags: CacheFlags::TYPESAFE_BY_RCU, ..CacheSpec::new("persistent", size) };
-                let cache = slab.cache_create(spec).unwrap();
-                let objects: Vec<_> = (0..20).map(|_| alloc(slab, cache)).collect();
-                for object in &objects {
-                    garbage(*object, size);
-                    give(slab, cache, *object);
-                }
-                for object in &objects {
-                    // SAFETY: the slab's type is kept until the cache goes.
-                    let bytes = unsafe { std::slice::from_raw_parts(object.as_ptr(), size) };
-                    assert!(all_are(bytes, 0xd5), "{size}: content is lost");
-                }
-                // SAFETY: nobody else uses it.
-                unsafe { slab.cache_destroy(cache) }.unwrap();
-            }
-        });
-    }
 }
