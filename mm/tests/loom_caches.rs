@@ -2,7 +2,6 @@
 //! A cache is destroyed while other CPUs go through all caches, in every interleaving: none is looked at when it is freed.
 //! What says who looks is the slab's; the table is a word.
 #![cfg(not(miri))]
-#![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;

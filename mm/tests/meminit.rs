@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Linux's `test_meminit`, group by group under Linux's names: garbage is written, freed and allocated again, and nothing of it
 //! may be seen; but what readers under RCU may still look at stays.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper may fail loudly")]
+#![expect(clippy::panic, reason = "a test helper may fail loudly")]
 
 mod support;
 

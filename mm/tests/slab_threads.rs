@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The slab with several CPUs at once, each a thread: what one allocated another frees, and caches come and go while others
 //! run out of memory. Miri sees every access that nothing orders.
-#![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
+#![expect(clippy::panic, reason = "a test helper may fail loudly")]
 
 mod support;
 
