@@ -36,6 +36,7 @@ mod on_target {
                 ("a second free and a wrong cache are found and change nothing", faults_are_found),
                 ("memory runs out, is an error, and comes back", memory_runs_out),
                 ("objects that are read without locks are freed by the ticks, and not too early", test_kfree_rcu),
+                ("many objects at once wait for the ticks, and none is forgotten", many_wait),
                 ("CPUs and their ticks allocate and free, also what others allocated", everybody_at_once),
             ],
         )
@@ -274,6 +275,31 @@ mod on_target {
             free(slab, last.cast());
         }
         check(slab.nr_faults() == faults, "faults were reported")
+    }
+
+    /// More than ticks free for a while, so that whoever defers them has to help.
+    fn many_wait(_: &'static Machine) -> Result<(), &'static str> {
+        const OBJECTS: usize = 5000;
+        let slab = machine_slab()?;
+        if !tick::is_running() {
+            return Ok(());
+        }
+        let before = (slab.nr_faults(), slab.info().heap_objects);
+        for _ in 0..OBJECTS {
+            let Ok(object) = slab.kmalloc(300, Gfp::KERNEL) else { return Err("no memory") };
+            // SAFETY: a new object, large enough and aligned.
+            unsafe { object.cast::<RcuHead>().write(RcuHead::new()) };
+            // SAFETY: nobody else knows of it.
+            unsafe { rcu::kfree_rcu(object, object.cast()) };
+        }
+        let start = time::ticks();
+        while rcu::nr_waiting() > 0 {
+            check(!time::has_passed(start, 10_000), "the ticks do not free what waits")?;
+            thread::sleep(10);
+        }
+        // What CPUs keep at hand counts as in use.
+        check(slab.info().heap_objects < before.1 + 100, "an object was forgotten")?;
+        check(slab.nr_faults() == before.0, "faults were reported")
     }
 
     fn everybody_at_once(_: &'static Machine) -> Result<(), &'static str> {
