@@ -82,7 +82,8 @@ pub(super) fn kmalloc_kfree_nolock() -> Result<(), &'static str> {
     let (faults, me) = (slab.nr_faults(), cpu::this().number());
     static HOOK: Once<bool> = Once::new();
     HOOK.call_once(|| tick::on_tick(at_tick));
-    (CALLBACKS.store(0, Ordering::Relaxed), FAILURES.store(0, Ordering::Relaxed));
+    CALLBACKS.store(0, Ordering::Relaxed);
+    FAILURES.store(0, Ordering::Relaxed);
     IS_BROKEN.store(false, Ordering::Relaxed);
     SAMPLED.store(me, Ordering::Relaxed);
     let other = CpuSet::online().without(me).iter().next();
