@@ -7,6 +7,7 @@
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
 //!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
+//!    512 1024 2048   frames of their own, cut evenly; per-CPU arrays      cache, checked
 //!     4001..=4 MiB   whole pages          whole pages, an array of one   whole pages (above 4 KiB)
 //! ```
 //!
@@ -17,7 +18,7 @@
 //!
 //! Whose a frame is stands in a table of two bytes for each frame, so any pointer can be freed without its size.
 //!
-//! *Locks:* the heap's and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page allocator is called
+//! *Locks:* the heap's, the even frames' and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page allocator is called
 //! with neither held.
 
 use core::fmt;
@@ -34,6 +35,7 @@ mod bins;
 mod cache;
 mod caches;
 mod debug;
+mod even;
 mod fault;
 mod frame;
 mod front;
@@ -63,6 +65,7 @@ pub use stats::{CacheInfo, SlabInfo};
 pub use typed::Cache;
 
 use cache::Inner;
+use even::{Even, NR_EVEN, Size};
 use front::{Front, Fronts, STEP_SHIFT};
 use heap::Heap;
 use table::{FIRST_CACHE, HEAP, LARGE, NONE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
@@ -120,6 +123,7 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     window: (usize, usize),
     whole: Whole,
     heap: IrqSpinLock<Heap>,
+    even: IrqSpinLock<Even>,
     /// By tag, from `FIRST_CACHE` up; null where there is none.
     caches: [AtomicPtr<Inner>; NR_CACHES],
     registry: IrqSpinLock<()>,
@@ -136,6 +140,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
     quick: bool,
+    /// Places of the arrays of even sizes.
+    even_capacity: [u8; NR_EVEN],
     /// Allocations need more than to be found memory.
     careful: bool,
     counters: Counters,
@@ -205,6 +211,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             window,
             whole,
             heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
+            even: IrqSpinLock::new(Rank::SLAB, Even::new(settings.secret, window)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, ()),
             classes: settings.classes(),
@@ -213,6 +220,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             classed: if largest_class == SIZED { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
             quick: settings.array_bytes() > 0 && largest_class == SIZED,
+            even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
             careful: settings.init_on_alloc || settings.failslab.is_on(),
             settings,
             counters: Counters::default(),
@@ -392,6 +400,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             if done {
                 return;
             }
+        } else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.kfree(object) };
         }
         let tag = self.table.get(object.addr().get());
         // SAFETY: the caller's promise.
@@ -415,7 +426,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
                 unsafe { heap.size(self.own(object.as_ptr())) }.ok()
             }
             LARGE..=ODD => Some(self.table.count_large(object.addr().get()) << PAGE_SHIFT),
-            tag => self.inner(tag).map(|inner| inner.spec.size),
+            tag => match Size::of_tag(tag) {
+                Some(size) => Some(size.bytes()),
+                None => self.inner(tag).map(|inner| inner.spec.size),
+            },
         }
     }
 
@@ -444,7 +458,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub fn pages(&self) -> usize {
         let counters = &self.counters;
         let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
-        self.heap.lock(self.arch).nr_frames + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
+        let frames = self.heap.lock(self.arch).nr_frames;
+        let frames = frames + self.even.lock(self.arch).pages();
+        frames + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
     }
 
     /// Says that a free was refused.

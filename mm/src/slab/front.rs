@@ -16,14 +16,14 @@
 //! capacity begin at different places and are full where the address of the top is a multiple of 256: so a look at the
 //! top tells "full", and "empty" is the null below the lowest object. Tags below
 //! [`FIRST_CACHE`](super::table::FIRST_CACHE) say that a frame belongs to no cache: their tops are both full and empty, so
-//! that every path that meets one goes the long way (but for those of the [quick sizes](super::quick), which no frame
-//! has), and so are those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
+//! that every path that meets one goes the long way (but for those of the [quick sizes](super::quick), of which frames
+//! have only the [even](super::even) ones), and so are those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
 
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use super::table::{FIRST_QUICK, NONE, NR_TAGS, Tag};
+use super::table::{FIRST_QUICK, NONE, NR_TAGS, TAG, Tag};
 use crate::addr::PAGE_SHIFT;
 
 /// Sizes that are found by the first halfwords: up to this, in steps of eight.
@@ -244,7 +244,7 @@ impl RawTable {
         // Other CPUs may change the tags of other frames meanwhile: an atomic load, which is a plain one in code.
         // SAFETY: below the table's length.
         (frame < self.len)
-            .then(|| unsafe { &*self.tags.wrapping_add(frame).cast::<AtomicU16>() }.load(Ordering::Relaxed))
+            .then(|| unsafe { &*self.tags.wrapping_add(frame).cast::<AtomicU16>() }.load(Ordering::Relaxed) & TAG)
     }
 }
 

@@ -4,8 +4,8 @@
 //! Above the largest cache, sizes are rounded to a few *quick sizes* where there are arrays, and each of them has an
 //! array of a CPU's block: an object that is freed there is still in use to the heap, and the next allocation of that size
 //! takes it without a lock and without the frame being split and merged. The quick sizes divide a frame's room evenly,
-//! so that what they leave of it is again one of them. The powers of two among them are for those who ask for one, and
-//! lie at multiples of themselves.
+//! so that what they leave of it is again one of them. The powers of two among them are not the heap's, but lie in
+//! [frames of their own](super::even).
 //!
 //! A page is such a size as well: an array of its own holds one or a few of them.
 //!
@@ -14,11 +14,12 @@
 
 use core::ptr::NonNull;
 
+use super::even::{NR_EVEN, Size};
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, Tag};
-use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab, Unkept};
+use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Settings, Slab, Unkept};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -37,8 +38,7 @@ static FITTING: [u8; 512] = {
         let mut index = 0;
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            // Those that are aligned are for whoever asks for just that: others would find less room for them.
-            while index + 1 < SIZES.len() && ((SIZES[index] as usize) < granules || SIZES[index].is_power_of_two()) {
+            while index + 1 < SIZES.len() && (SIZES[index] as usize) < granules {
                 index += 1;
             }
             fitting[granules] = index as u8;
@@ -46,6 +46,21 @@ static FITTING: [u8; 512] = {
         granules += 1;
     }
     fitting
+};
+
+/// The tags of the even sizes, ascending.
+pub(super) const EVEN: [Tag; NR_EVEN] = {
+    let (mut even, mut nr, mut index) = ([0; NR_EVEN], 0, 0);
+    while index < NR_QUICK {
+        #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
+        if SIZES[index].is_power_of_two() {
+            even[nr] = FIRST_QUICK + index as Tag;
+            nr += 1;
+        }
+        index += 1;
+    }
+    assert!(nr == NR_EVEN);
+    even
 };
 
 #[inline(always)]
@@ -68,15 +83,14 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
-/// For each number of granules the tag whose array holds objects of so many, or 0; without [`ANYWHERE`] where they are
-/// aligned. A granule more does no harm: what would have been left of a free block was too small for one.
+/// For each number of granules the tag whose array holds objects of the heap of so many, or 0. A granule more does no
+/// harm: what would have been left of a free block was too small for one.
 static EXACT: [u8; 512] = {
     let (mut exact, mut index) = ([0; 512], 0);
     while index < NR_QUICK {
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
-        {
+        if !SIZES[index].is_power_of_two() {
             let tag = FIRST_QUICK as u8 + index as u8;
-            let tag = if SIZES[index].is_power_of_two() { tag & !ANYWHERE } else { tag };
             exact[SIZES[index] as usize] = tag;
             exact[SIZES[index] as usize + 1] = tag;
         }
@@ -85,19 +99,12 @@ static EXACT: [u8; 512] = {
     exact
 };
 
-/// A bit that all tags of quick sizes have.
-const ANYWHERE: u8 = 0x80;
-
-/// The tag whose array holds objects of so many granules, if the one at `inside` may lie there.
+/// The tag whose array holds objects of the heap of so many granules.
 #[inline(always)]
-fn tag_of(granules: usize, inside: *mut u8) -> Option<Tag> {
+fn tag_of(granules: usize) -> Option<Tag> {
     // SAFETY: the index is masked to the table's length.
     let tag = *unsafe { EXACT.get_unchecked(granules & 511) };
-    if tag & ANYWHERE != 0 {
-        return Some(tag.into());
-    }
-    let is_aligned = inside.addr().is_multiple_of((granules & !1) * super::frame::GRANULE);
-    (tag != 0 && is_aligned).then_some((tag | ANYWHERE).into())
+    (tag != 0).then_some(tag.into())
 }
 
 /// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
@@ -105,6 +112,15 @@ fn tag_of(granules: usize, inside: *mut u8) -> Option<Tag> {
 /// least where the number follows the root of the size.
 fn capacity(array_bytes: usize, bytes: usize) -> usize {
     (array_bytes * 4 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+}
+
+/// The same for the even sizes: frames of them come and go at once, so there is room for whole ones.
+pub(super) fn even_capacities(settings: &Settings) -> [u8; NR_EVEN] {
+    let bytes = settings.array_bytes();
+    Size::ALL.map(|size| {
+        let capacity = (bytes * 8 / size.bytes()).isqrt().next_multiple_of(PAGE_SIZE as usize / size.bytes());
+        capacity.min(MAX_CAPACITY) as u8
+    })
 }
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
@@ -116,7 +132,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut below = self.largest_class;
         for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
             let bytes = size(index) * super::frame::GRANULE;
-            fronts.enable(tag, capacity(self.settings.array_bytes(), bytes));
+            let even = Size::of_tag(tag).map(|size| self.even_capacity(size));
+            fronts.enable(tag, even.unwrap_or_else(|| capacity(self.settings.array_bytes(), bytes)));
             (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }
@@ -158,6 +175,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         } else if (LARGE..=ODD).contains(&tag) {
             // SAFETY: the same.
             unsafe { self.kfree_large(object, tag, caller) };
+        } else if let Some(size) = Size::of_tag(tag) {
+            // SAFETY: the same.
+            unsafe { self.kfree_even(object, size, caller) };
         } else {
             // SAFETY: the same.
             unsafe { self.kfree_tagged(object, tag, caller) };
@@ -175,7 +195,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
         let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
-        let Some(tag) = tag_of(granules, inside) else { return false };
+        let Some(tag) = tag_of(granules) else { return false };
         self.with_fronts(|fronts| {
             if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
@@ -241,7 +261,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             false
         };
         // SAFETY: the caller's promise.
-        if marked && unsafe { heap::granules_at(inside) }.and_then(|nr| tag_of(nr, inside)).is_some() {
+        if marked && unsafe { heap::granules_at(inside) }.and_then(tag_of).is_some() {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())
@@ -267,12 +287,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 }
 
-const _: () = assert!(
-    FIRST_QUICK >= ANYWHERE as Tag
-        && FIRST_CACHE < 256
-        && front::LARGEST >= heap::LARGEST
-        && PAGE as usize == FIRST_QUICK as usize + NR_QUICK
-);
+const _: () =
+    assert!(FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && PAGE as usize == FIRST_QUICK as usize + NR_QUICK);
 
 #[cfg(test)]
 mod tests {
@@ -283,9 +299,9 @@ mod tests {
         for granules in 33..=500 {
             let rounded = rounded(granules);
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
-            let held = tag_of(granules, core::ptr::null_mut()).map(|tag| size(usize::from(tag - FIRST_QUICK)));
+            let held = tag_of(granules).map(|tag| size(usize::from(tag - FIRST_QUICK)));
             assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
-            assert_eq!(held == Some(granules), rounded == granules || granules.is_power_of_two());
+            assert_eq!(held == Some(granules), rounded == granules && !granules.is_power_of_two());
         }
         assert!(SIZES.is_sorted());
     }

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use super::cache::Inner;
+use super::even::Size;
 use super::fault::{Fault, FaultKind};
 use super::front::Fronts;
 use super::heap::{self, Wrong};
@@ -38,6 +39,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         *found = if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
+            // That those who ask for a power of two come first, costs the others two instructions.
+            if bytes.is_power_of_two()
+                && let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
+                && let Some(object) = this.even_alloc(size, gfp)
+            {
+                *found = Ok(object);
+                return;
+            }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
         } else {
@@ -74,7 +83,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
 
     /// Gives this CPU arrays if what was asked for has one and the CPU none.
     #[inline(always)]
-    fn online_quick(&self) {
+    pub(super) fn online_quick(&self) {
         if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
             self.online();
         }
@@ -94,6 +103,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
             let nr = this.quick_size(nr, align);
             this.online_quick();
+            if let Some(size) = Size::of(nr, align).filter(|_| this.quick)
+                && let Some(object) = this.even_alloc(size, gfp)
+            {
+                return Ok(object);
+            }
             let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
@@ -218,6 +232,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub(super) fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
+        if group == GROUP_LARGE
+            && let Some(size) = Size::of(nr, align).filter(|_| self.quick || align == nr)
+            && let Some(object) = self.even_alloc(size, gfp)
+        {
+            return Some(object);
+        }
         let object = self.heap.lock(self.arch).alloc_apart(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
         // SAFETY: the caller's new object, of two words at least.
@@ -257,6 +277,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if tag < LARGE {
             // SAFETY: the caller's promise.
             unsafe { self.kfree_heap(object, tag, Location::caller()) };
+        } else if let Some(size) = Size::of_tag(tag) {
+            // SAFETY: the same.
+            if let Err(kind) = unsafe { self.even_put(size, object) } {
+                self.refuse(kind, tag, object, Location::caller());
+            }
         } else {
             // SAFETY: the same.
             unsafe { self.kfree_large(object, tag, Location::caller()) };
