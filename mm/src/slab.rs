@@ -24,7 +24,7 @@
 use core::fmt;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
@@ -96,13 +96,18 @@ impl fmt::Display for OutOfMemory {
 
 impl core::error::Error for OutOfMemory {}
 
-/// An object that is freed and that an array did not take. The fast paths pass it by reference: so a stack frame is made
-/// where it is needed, and not on the way.
-struct Unkept {
-    object: NonNull<u8>,
-    /// Of its frame, or the cache that it is given to.
-    tag: Tag,
-    caller: &'static Location<'static>,
+/// Stands behind the call of a slow path. A function that jumps there at its end, as compilers like to, makes a stack frame
+/// at its beginning, for the fast path too; one that calls makes it where it calls.
+#[inline(always)]
+fn call_not_jump() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The same for a call with a result.
+#[inline(always)]
+fn call_not_jump_with<T>(result: T) -> T {
+    call_not_jump();
+    result
 }
 
 /// What a request for no bytes gets (Linux's `ZERO_SIZE_PTR`): never to be read, and freeing it is allowed.
@@ -318,7 +323,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
         match self.kmalloc_fast(bytes, gfp) {
             Some(object) => Ok(object),
-            None => self.kmalloc_else(bytes, gfp, MIN_ALIGN),
+            None => call_not_jump_with(Self::kmalloc_slow(bytes, gfp, self, MIN_ALIGN, Location::caller())),
         }
     }
 
@@ -335,17 +340,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
         match self.kmalloc_fast(fitting, gfp) {
             Some(object) => Ok(object),
-            None => self.kmalloc_else(bytes, gfp, align),
+            None => call_not_jump_with(Self::kmalloc_slow(bytes, gfp, self, align, Location::caller())),
         }
-    }
-
-    /// By reference: so a stack frame is needed here, and made here, and not on the fast path.
-    #[inline(always)]
-    #[track_caller]
-    fn kmalloc_else(&self, bytes: usize, gfp: Gfp, align: usize) -> Result<NonNull<u8>, OutOfMemory> {
-        let mut object = Err(OutOfMemory);
-        Self::kmalloc_slow(bytes, gfp, self, align, Location::caller(), &mut object);
-        object
     }
 
     /// Takes an object from this CPU's array, if there is one of that size and it holds something.
@@ -376,7 +372,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         });
         if let Some(tag) = left {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_else(&Unkept { object, tag, caller: Location::caller() }) };
+            unsafe { Self::kfree_else(object, tag, self, Location::caller()) };
+            call_not_jump();
         }
     }
 
@@ -406,7 +403,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         }
         let tag = self.table.get(object.addr().get());
         // SAFETY: the caller's promise.
-        unsafe { self.kfree_else(&Unkept { object, tag, caller: Location::caller() }) };
+        unsafe { Self::kfree_else(object, tag, self, Location::caller()) };
+        call_not_jump();
     }
 
     /// Bytes that can be used at `object`: what was asked for, or more. `None` if it is no object in use.

@@ -177,7 +177,7 @@ impl Even {
     /// # Safety
     ///
     /// The `fresh` frames are the caller's own RAM, reached through the direct map, and are given up.
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn take(
         &mut self,
         table: &Table<'_>,
@@ -245,6 +245,35 @@ impl Even {
         table.set_state(inside.addr(), size.tag(), free);
         Ok(None)
     }
+
+    /// Puts objects back. What is none in use stays as it is, and why is returned.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put`](Self::put), each of them.
+    #[inline(never)]
+    unsafe fn put_all(
+        &mut self,
+        table: &Table<'_>,
+        size: Size,
+        objects: &[*mut u8],
+        empty: &mut Option<NonNull<u8>>,
+    ) -> Result<(), NotUsed> {
+        let mut result = Ok(());
+        for object in objects.iter().rev() {
+            // SAFETY: the caller's promise.
+            match unsafe { self.put(table, size, *object) } {
+                Ok(None) => {}
+                Ok(Some(frame)) => {
+                    // SAFETY: nobody else's any more.
+                    unsafe { frame.cast().write(*empty) };
+                    *empty = Some(frame);
+                }
+                Err(why) => result = Err(why),
+            }
+        }
+        result
+    }
 }
 
 // SAFETY: the frames belong to it, wherever its lock is held.
@@ -261,22 +290,22 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // SAFETY: the lock masks interrupts.
             let front = unsafe { Fronts::new(self.block_of_this_cpu()) }.front(size.tag());
             let fresh = frames.get(..nr_fresh).unwrap_or_default();
-            let mut object = front.pop();
-            if !object.is_null() || front.is_full() {
-                // An interrupt was quicker, or there is no array.
-                let mut one = [ptr::null_mut()];
+            let mut one = [front.pop()];
+            let [object] = &mut one;
+            // An interrupt may have been quicker; or there is no array.
+            let object = if !object.is_null() || front.is_full() {
                 let out = if object.is_null() { &mut one[..] } else { &mut [] };
                 // SAFETY: the frames were taken below.
-                if unsafe { even.take(&self.table, size, out, fresh, 0) } > 0 {
-                    [object] = one;
-                }
+                unsafe { even.take(&self.table, size, out, fresh, self.key()) };
+                let [object] = one;
+                object
             } else {
                 front.refill(self.even_capacity(size), |places| {
                     // SAFETY: the same.
                     unsafe { even.take(&self.table, size, places, fresh, self.key()) }
                 });
-                object = front.pop();
-            }
+                front.pop()
+            };
             self.leave(even, size);
             if let Some(object) = NonNull::new(object) {
                 // SAFETY: a free object, which may have a mark.
@@ -348,7 +377,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 unsafe { inside.write_bytes(0, size.bytes()) };
             }
             // SAFETY: the caller's promise.
-            chain(&mut empty, unsafe { even.put(&self.table, size, inside) }?);
+            unsafe { even.put_all(&self.table, size, &[inside], &mut empty) }?;
         } else {
             // An object that is marked and not free in its frame is in an array, this CPU's or another's.
             let mark = inside.addr() ^ self.key();
@@ -358,13 +387,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Err(FaultKind::DoubleFree);
             }
             if front.is_full() {
-                front.take_last(self.even_capacity(size).div_ceil(2), |last| {
-                    // SAFETY: what was pushed to the array lies in a frame with its tag.
-                    match unsafe { even.put(&self.table, size, last) } {
-                        Ok(frame) => chain(&mut empty, frame),
-                        Err(why) => result = Err(why.into()),
-                    }
-                });
+                // SAFETY: what was pushed to the array lies in a frame with its tag.
+                let put = |last: &[*mut u8]| unsafe { even.put_all(&self.table, size, last, &mut empty) };
+                result = front.take_top(self.even_capacity(size).div_ceil(2), put).map_err(Refused::from);
             }
             front.push(inside);
             // SAFETY: a free object.
@@ -381,14 +406,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// As for [`kfree`](Slab::kfree); the object's frame has the size's tag.
     pub(super) unsafe fn even_put(&self, size: Size, object: NonNull<u8>) -> Result<(), Refused> {
-        let mut even = self.even.lock(self.arch);
+        let (mut even, mut empty) = (self.even.lock(self.arch), None);
         // SAFETY: the caller's promise.
-        let frame = unsafe { even.put(&self.table, size, self.own(object.as_ptr())) }?;
+        let result = unsafe { even.put_all(&self.table, size, &[self.own(object.as_ptr())], &mut empty) };
         self.leave(even, size);
-        if let Some(frame) = frame {
-            self.give_tagged(frame.as_ptr(), 1);
-        }
-        Ok(())
+        self.give_chain(empty);
+        result.map_err(Refused::from)
     }
 
     /// Gives the lock back, and says if links were found overwritten.
@@ -404,19 +427,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline]
     fn give_chain(&self, mut chain: Option<NonNull<u8>>) {
         while let Some(frame) = chain {
-            // SAFETY: `chain` wrote it.
+            // SAFETY: `put_all` wrote it.
             chain = unsafe { frame.cast().read() };
             self.give_tagged(frame.as_ptr(), 1);
         }
-    }
-}
-
-/// Puts an empty frame in front of a chain of such.
-#[inline(always)]
-fn chain(chain: &mut Option<NonNull<u8>>, frame: Option<NonNull<u8>>) {
-    if let Some(frame) = frame {
-        // SAFETY: nobody else's any more.
-        unsafe { frame.cast().write(*chain) };
-        *chain = Some(frame);
     }
 }

@@ -317,6 +317,16 @@ impl Front {
         unsafe { self.places().read() }.is_null()
     }
 
+    /// Takes the `nr` objects that were freed last out of a full array of at least so many; `all` gets them.
+    #[inline(always)]
+    pub(super) fn take_top<R>(&self, nr: usize, all: impl FnOnce(&[*mut u8]) -> R) -> R {
+        let rest = self.places().wrapping_sub(nr);
+        // SAFETY: the highest places of this CPU's full array; nothing changes them meanwhile.
+        let result = all(unsafe { core::slice::from_raw_parts(rest.wrapping_add(1), nr) });
+        self.top().set(rest.cast());
+        result
+    }
+
     /// Takes the `nr` objects that were freed last out of the array, fewer if it has fewer; `each` gets them. The rest is not
     /// moved.
     #[inline(always)]

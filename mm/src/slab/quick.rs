@@ -12,6 +12,7 @@
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
+use core::panic::Location;
 use core::ptr::NonNull;
 
 use super::even::{NR_EVEN, Size};
@@ -19,7 +20,7 @@ use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, Tag};
-use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Settings, Slab, Unkept};
+use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Settings, Slab};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -147,40 +148,45 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if self.quick && align <= MIN_ALIGN / super::frame::GRANULE { rounded(granules) } else { granules }
     }
 
-    /// Frees an object that no cache's array took: keeps it at hand if it is of a quick size and there is room.
+    /// Frees an object that no cache's array took: keeps it at hand if it is of a quick size and there is room. The
+    /// arguments stand where they are at hand, so that the fast path moves none of them.
     ///
     /// # Safety
     ///
     /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
-    pub(super) unsafe fn kfree_else(&self, unkept: &Unkept) {
-        let Unkept { object, mut tag, caller } = *unkept;
+    pub(super) unsafe fn kfree_else(
+        object: NonNull<u8>,
+        mut tag: Tag,
+        this: &Self,
+        caller: &'static Location<'static>,
+    ) {
         if tag == HEAP + GROUP_LARGE as Tag {
             // SAFETY: the caller's promise.
-            if unsafe { self.keep(object) } {
+            if unsafe { this.keep(object) } {
                 return;
             }
         } else if tag == NONE {
             // A CPU without arrays has no table at hand.
-            tag = self.table.get(object.addr().get());
+            tag = this.table.get(object.addr().get());
         } else if tag == LARGE {
             // SAFETY: the caller's promise.
-            if unsafe { self.keep_page(object) } {
+            if unsafe { this.keep_page(object) } {
                 return;
             }
         }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_heap(object, tag, caller) };
+            unsafe { this.kfree_heap(object, tag, caller) };
         } else if (LARGE..=ODD).contains(&tag) {
             // SAFETY: the same.
-            unsafe { self.kfree_large(object, tag, caller) };
+            unsafe { this.kfree_large(object, tag, caller) };
         } else if let Some(size) = Size::of_tag(tag) {
             // SAFETY: the same.
-            unsafe { self.kfree_even(object, size, caller) };
+            unsafe { this.kfree_even(object, size, caller) };
         } else {
             // SAFETY: the same.
-            unsafe { self.kfree_tagged(object, tag, caller) };
+            unsafe { this.kfree_tagged(object, tag, caller) };
         }
     }
 

@@ -34,9 +34,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         this: &Self,
         align: usize,
         caller: &'static Location<'static>,
-        found: &mut Result<NonNull<u8>, OutOfMemory>,
-    ) {
-        *found = if this.careful || gfp.intersects(SPECIAL) {
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
             // That those who ask for a power of two come first, costs the others two instructions.
@@ -44,14 +43,13 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 && let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
                 && let Some(object) = this.even_alloc(size, gfp)
             {
-                *found = Ok(object);
-                return;
+                return Ok(object);
             }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
         } else {
             Self::kmalloc_more(bytes, gfp, this, align, caller)
-        };
+        }
     }
 
     /// Neither special nor of the heap alone.
