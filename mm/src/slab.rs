@@ -139,6 +139,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     largest_class: usize,
     /// How many sizes above that are the packed heap's.
     only_heap: usize,
+    /// From here on, objects are whole pages.
+    first_large: usize,
     /// Up to this many bytes, `CLASS_OF` says which cache.
     classed: usize,
     /// Objects below this lie in other frames of the heap than the rest.
@@ -222,6 +224,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             classes: settings.classes(),
             largest_class,
             only_heap: heap::LARGEST.saturating_sub(largest_class),
+            first_large: heap::LARGEST.max(largest_class) + 1,
             classed: if largest_class == SIZED { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
             quick: settings.array_bytes() > 0 && largest_class == SIZED,

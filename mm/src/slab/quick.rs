@@ -7,7 +7,7 @@
 //! so that what they leave of it is again one of them. The powers of two among them are not the heap's, but lie in
 //! [frames of their own](super::even).
 //!
-//! A page is such a size as well: an array of its own holds one or a few of them.
+//! A page is such a size as well, and so are two: arrays of their own hold one or a few of them.
 //!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
@@ -19,7 +19,7 @@ use super::even::{NR_EVEN, Size};
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
-use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, Tag};
+use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
 use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Settings, Slab};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
@@ -139,7 +139,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             below = bytes;
         }
         fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
+        fronts.enable(PAIR, capacity(self.settings.array_bytes(), 2 * PAGE_SIZE as usize));
         (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
+    }
+
+    /// Two pages that are at hand.
+    #[inline(always)]
+    pub(super) fn kept_pair(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let is_pair = bytes.wrapping_sub(PAGE_SIZE as usize + 1) < PAGE_SIZE as usize;
+        if !self.quick || !is_pair || align > 2 * PAGE_SIZE as usize {
+            return None;
+        }
+        NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.front(PAIR))))
     }
 
     /// Granules for an object of the group of large ones, at a multiple of `align` granules.
@@ -169,9 +180,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         } else if tag == NONE {
             // A CPU without arrays has no table at hand.
             tag = this.table.get(object.addr().get());
-        } else if tag == LARGE {
+        } else if tag == LARGE || tag == LARGE + 1 {
             // SAFETY: the caller's promise.
-            if unsafe { this.keep_page(object) } {
+            if unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) } {
                 return;
             }
         }
@@ -213,33 +224,36 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         })
     }
 
-    /// Keeps an object of one page at hand. False if it does not begin there, there is no room, or it is there already.
+    /// Keeps an object of one page or two at hand, in the array of that tag. False if it does not begin there, there is no
+    /// room, or it is there already.
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); the object's frame is tagged as one page.
+    /// As for [`kfree`](Slab::kfree); the object's frame is tagged as the first of so many pages.
     #[inline(always)]
-    unsafe fn keep_page(&self, object: NonNull<u8>) -> bool {
+    unsafe fn keep_pages(&self, object: NonNull<u8>, tag: Tag) -> bool {
         let inside = self.own(object.as_ptr());
         inside.addr().is_multiple_of(PAGE_SIZE as usize)
             && self.with_fronts(|fronts| {
-                if cfg!(miri) && fronts.front(PAGE).objects().any(|held| held == inside) {
+                if cfg!(miri) && fronts.front(tag).objects().any(|held| held == inside) {
                     return false;
                 }
-                // SAFETY: a page that nothing uses from now on. Where there are no quick sizes, the array is always full.
-                unsafe { Self::push(fronts.front(PAGE), inside, fronts.table().key()) }
+                // SAFETY: pages that nothing uses from now on. Where there are no quick sizes, the array is always full.
+                unsafe { Self::push(fronts.front(tag), inside, fronts.table().key()) }
             })
     }
 
-    /// Says whether an object of one page lies in an array, before it goes back: one that is marked does.
+    /// Says whether an object of one page or two lies in an array, before it goes back: one that is marked does.
     ///
     /// # Safety
     ///
-    /// As for [`keep_page`](Self::keep_page), and the page begins at `inside`.
+    /// As for [`keep_pages`](Self::keep_pages), and the page begins at `inside`.
     #[inline(always)]
     pub(super) unsafe fn is_kept_page(&self, inside: *mut u8) -> bool {
         if cfg!(miri) {
-            return self.with_fronts(|fronts| fronts.front(PAGE).objects().any(|held| held == inside));
+            return self.with_fronts(|fronts| {
+                [PAGE, PAIR].iter().any(|tag| fronts.front(*tag).objects().any(|held| held == inside))
+            });
         }
         // SAFETY: a word of the page.
         self.quick && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()

@@ -47,12 +47,33 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
+        } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
+            match this.kept_pair(bytes, align) {
+                Some(pair) => Ok(pair),
+                None => Self::kmalloc_large(bytes, gfp, this, align, caller),
+            }
         } else {
             Self::kmalloc_more(bytes, gfp, this, align, caller)
         }
     }
 
-    /// Neither special nor of the heap alone.
+    /// Whole pages, if there are any.
+    #[inline(never)]
+    fn kmalloc_large(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        this.online_quick();
+        match this.large_alloc(bytes, align, gfp) {
+            Some(object) => Ok(object),
+            None => this.kmalloc_any(bytes, align, gfp, caller),
+        }
+    }
+
+    /// Of a class, or a size that there is not.
     #[inline(never)]
     fn kmalloc_more(
         bytes: usize,
@@ -67,9 +88,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
             this.inner(FIRST_CACHE + Tag::from(class))
                 .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
-        } else if step >= heap::LARGEST.max(this.largest_class) && step < LARGEST_ALLOC {
-            this.online_quick();
-            this.large_alloc(bytes, align, gfp)
         } else {
             None
         };

@@ -28,11 +28,13 @@ pub(super) const TAIL: Tag = ODD + 1;
 pub(super) const FIRST_QUICK: Tag = TAIL + 1;
 /// The array for objects of one page, whose frames are tagged [`LARGE`].
 pub(super) const PAGE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
+/// The same for two pages.
+pub(super) const PAIR: Tag = PAGE + 1;
 /// The first cache.
-pub(super) const FIRST_CACHE: Tag = PAGE + 1;
+pub(super) const FIRST_CACHE: Tag = PAIR + 1;
 
 /// Caches that a slab can have.
-pub(super) const NR_CACHES: usize = 63;
+pub(super) const NR_CACHES: usize = 62;
 /// Tags that there can be, from 0 up.
 pub(super) const NR_TAGS: usize = FIRST_CACHE as usize + NR_CACHES;
 /// The part of an entry that is the tag.
