@@ -324,9 +324,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        match self.kmalloc_fast(bytes, gfp) {
+        let last = bytes.wrapping_sub(1);
+        match self.kmalloc_fast(last, gfp) {
             Some(object) => Ok(object),
-            None => call_not_jump_with(Self::kmalloc_slow(bytes, gfp, self, MIN_ALIGN, Location::caller())),
+            None => call_not_jump_with(Self::kmalloc_slow(last, gfp, self, MIN_ALIGN, Location::caller())),
         }
     }
 
@@ -341,16 +342,16 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         // Beyond the caches, of the objects of arrays only powers of two have an alignment; 0 is no size of an array.
         let is_aligned = align <= MIN_ALIGN || bytes <= SIZED || bytes.is_power_of_two() && align <= bytes;
         let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
-        match self.kmalloc_fast(fitting, gfp) {
+        match self.kmalloc_fast(fitting.wrapping_sub(1), gfp) {
             Some(object) => Ok(object),
-            None => call_not_jump_with(Self::kmalloc_slow(bytes, gfp, self, align, Location::caller())),
+            None => call_not_jump_with(Self::kmalloc_slow(bytes.wrapping_sub(1), gfp, self, align, Location::caller())),
         }
     }
 
-    /// Takes an object from this CPU's array, if there is one of that size and it holds something.
+    /// Takes an object from this CPU's array, if there is one of that size (`last` is one less) and it holds something.
     #[inline(always)]
-    fn kmalloc_fast(&self, bytes: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        let step = bytes.wrapping_sub(1) >> STEP_SHIFT;
+    fn kmalloc_fast(&self, last: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let step = last >> STEP_SHIFT;
         if step >= front::LARGEST >> STEP_SHIFT || gfp.intersects(SPECIAL) {
             return None;
         }

@@ -56,11 +56,12 @@ pub(super) struct Marks {
 const _: () = assert!(size_of::<Marks>() == 96);
 
 impl Marks {
-    /// Makes the frame one free block.
-    pub(super) fn clear(&self) {
-        self.starts.iter().chain(&self.free).for_each(|word| word.set(0));
-        self.set_start(FIRST);
-        self.set_free(FIRST);
+    /// Those of a frame that is one free block.
+    pub(super) fn empty() -> Self {
+        let marks = Self { starts: Default::default(), free: Default::default() };
+        marks.set_start(FIRST);
+        marks.set_free(FIRST);
+        marks
     }
 
     #[inline(always)]
@@ -180,15 +181,9 @@ const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8);
 mod tests {
     use super::*;
 
-    fn marks() -> Marks {
-        let marks = Marks { starts: Default::default(), free: Default::default() };
-        marks.clear();
-        marks
-    }
-
     #[test]
     fn an_empty_frame_is_one_free_block() {
-        let marks = marks();
+        let marks = Marks::empty();
         assert!(marks.is_start(FIRST) && marks.is_free(FIRST));
         assert_eq!(marks.end(FIRST), GRANULES);
         assert_eq!((FIRST, ROOM), (12, 500));
@@ -197,7 +192,7 @@ mod tests {
     #[test]
     fn a_block_ends_where_the_next_begins_wherever_that_is() {
         for at in FIRST + 1..GRANULES {
-            let marks = marks();
+            let marks = Marks::empty();
             marks.set_start(at);
             assert_eq!((marks.end(FIRST), marks.end(at), marks.before(at)), (at, GRANULES, FIRST), "{at}");
             for behind in at + 1..GRANULES {
@@ -210,7 +205,7 @@ mod tests {
 
     #[test]
     fn free_marks_of_neighbours_two_granules_apart_are_their_own() {
-        let marks = marks();
+        let marks = Marks::empty();
         for at in (FIRST..GRANULES).step_by(2) {
             marks.set_free(at);
             assert!(marks.is_free(at));

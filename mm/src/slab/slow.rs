@@ -25,16 +25,17 @@ use crate::gfp::Gfp;
 const LARGEST_ALLOC: usize = (PAGE_SIZE as usize) << MAX_ORDER;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// The way of an allocation that the arrays do not serve. The arguments stand where those of
+    /// The way of an allocation that the arrays do not serve, of `last` bytes and one. The arguments stand where those of
     /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
-        bytes: usize,
+        last: usize,
         gfp: Gfp,
         this: &Self,
         align: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
+        let bytes = last.wrapping_add(1);
         if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
@@ -67,6 +68,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         this.online_quick();
+        if bytes.max(align) <= PAGE_SIZE as usize
+            && let Some(page) = this.page_alloc(gfp)
+        {
+            return Ok(page);
+        }
         match this.large_alloc(bytes, align, gfp) {
             Some(object) => Ok(object),
             None => this.kmalloc_any(bytes, align, gfp, caller),
