@@ -327,7 +327,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let last = bytes.wrapping_sub(1);
         match self.kmalloc_fast(last, gfp) {
             Some(object) => Ok(object),
-            None => call_not_jump_with(Self::kmalloc_slow(last, gfp, self, MIN_ALIGN, Location::caller())),
+            None => call_not_jump_with(Self::kmalloc_slow(MIN_ALIGN, gfp, self, last, Location::caller())),
         }
     }
 
@@ -344,7 +344,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
         match self.kmalloc_fast(fitting.wrapping_sub(1), gfp) {
             Some(object) => Ok(object),
-            None => call_not_jump_with(Self::kmalloc_slow(bytes.wrapping_sub(1), gfp, self, align, Location::caller())),
+            None => call_not_jump_with(Self::kmalloc_slow(align, gfp, self, bytes.wrapping_sub(1), Location::caller())),
         }
     }
 

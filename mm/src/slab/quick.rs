@@ -166,25 +166,35 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
-    pub(super) unsafe fn kfree_else(
-        object: NonNull<u8>,
-        mut tag: Tag,
-        this: &Self,
-        caller: &'static Location<'static>,
-    ) {
+    pub(super) unsafe fn kfree_else(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
         if tag == HEAP + GROUP_LARGE as Tag {
             // SAFETY: the caller's promise.
-            if unsafe { this.keep(object) } {
-                return;
+            if !unsafe { this.keep(object) } {
+                // SAFETY: the same.
+                unsafe { this.kfree_heap(object, tag, caller) };
             }
-        } else if tag == NONE {
+        } else if tag.wrapping_sub(LARGE) < 2 {
+            // SAFETY: the same.
+            if !unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) } {
+                // SAFETY: the same.
+                unsafe { this.kfree_large(object, tag, caller) };
+            }
+        } else {
+            // SAFETY: the same.
+            unsafe { Self::kfree_other(object, tag, this, caller) };
+        }
+    }
+
+    /// Frees an object that is neither large and of the heap nor a page or two.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree_else`](Self::kfree_else).
+    #[inline(never)]
+    unsafe fn kfree_other(object: NonNull<u8>, mut tag: Tag, this: &Self, caller: &'static Location<'static>) {
+        if tag == NONE {
             // A CPU without arrays has no table at hand.
             tag = this.table.get(object.addr().get());
-        } else if tag == LARGE || tag == LARGE + 1 {
-            // SAFETY: the caller's promise.
-            if unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) } {
-                return;
-            }
         }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.

@@ -29,22 +29,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
-        last: usize,
+        align: usize,
         gfp: Gfp,
         this: &Self,
-        align: usize,
+        last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         let bytes = last.wrapping_add(1);
         if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
-            // That those who ask for a power of two come first, costs the others two instructions.
-            if bytes.is_power_of_two()
-                && let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
-                && let Some(object) = this.even_alloc(size, gfp)
-            {
-                return Ok(object);
+            if bytes.is_power_of_two() {
+                return Self::kmalloc_even(bytes, gfp, this, align, caller);
             }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
@@ -56,6 +52,23 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         } else {
             Self::kmalloc_more(bytes, gfp, this, align, caller)
         }
+    }
+
+    /// A power of two: of an even frame, if it is of such a size.
+    #[inline(never)]
+    fn kmalloc_even(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        if let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
+            && let Some(object) = this.even_alloc(size, gfp)
+        {
+            return Ok(object);
+        }
+        Self::kmalloc_heap(bytes, gfp, this, align, caller)
     }
 
     /// Whole pages, if there are any.
