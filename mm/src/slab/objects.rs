@@ -174,8 +174,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(always)]
     fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
         let key = self.key();
-        front.refill(inner.batch(), |places| {
-            slabs.take(&inner.cut, places, |object| {
+        front.refill(inner.batch, |places| {
+            slabs.take(&inner.cut, places, move |object| {
                 // SAFETY: a free object of this cache, eight bytes at least.
                 unsafe { object.cast::<usize>().write(object.addr() ^ key) };
             })
@@ -332,14 +332,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             if front.is_full() {
                 let mut wrong = 0;
-                front.take_last(inner.batch(), |last| {
+                front.take_last(inner.batch, |last| {
                     // SAFETY: what was pushed to the array has the cache's tag.
                     if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, last, &mut empty) } {
                         result = Err(why.into());
                         wrong += 1;
                     }
                 });
-                slabs.nr_taken -= inner.batch() - wrong;
+                slabs.nr_taken -= inner.batch - wrong;
             }
             front.push(inside);
             // SAFETY: a free object of this cache, eight bytes at least.

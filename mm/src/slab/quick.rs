@@ -173,6 +173,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 // SAFETY: the same.
                 unsafe { this.kfree_heap(object, tag, caller) };
             }
+        } else if let Some(inner) = this.inner(tag) {
+            // SAFETY: the same.
+            unsafe { this.kfree_cache(object, inner, caller) };
         } else if tag.wrapping_sub(LARGE) < 2 {
             // SAFETY: the same.
             if !unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) } {
@@ -185,7 +188,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Frees an object that is neither large and of the heap nor a page or two.
+    /// Frees an object that is neither large and of the heap, nor of a cache, nor a page or two; or whose tag is not known
+    /// yet.
     ///
     /// # Safety
     ///

@@ -349,6 +349,19 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
+    /// Frees an object of a cache.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); the object's frame has the cache's tag.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_cache(&self, object: NonNull<u8>, inner: &Inner, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.cache_free_slow(inner, object, caller) } {
+            self.refuse(kind, inner.tag, object, caller);
+        }
+    }
+
     /// Frees an object that is neither of the heap nor of whole pages.
     ///
     /// # Safety
