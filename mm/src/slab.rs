@@ -8,7 +8,7 @@
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
 //!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
 //!    512 1024 2048   frames of their own, cut evenly; per-CPU arrays      cache, checked
-//!     4001..=4 MiB   whole pages          whole pages, an array of one   whole pages (above 4 KiB)
+//!     4001..=4 MiB   whole pages          whole pages, arrays of 1, 2    whole pages (above 4 KiB)
 //! ```
 //!
 //! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their
@@ -18,8 +18,8 @@
 //!
 //! Whose a frame is stands in a table of two bytes for each frame, so any pointer can be freed without its size.
 //!
-//! *Locks:* the heap's, the even frames' and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page allocator is called
-//! with neither held.
+//! *Locks:* the heap's, the even frames' and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page
+//! allocator is called with none held.
 
 use core::fmt;
 use core::panic::Location;
@@ -461,8 +461,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let counters = &self.counters;
         let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
         let frames = self.heap.lock(self.arch).nr_frames;
-        let frames = frames + self.even.lock(self.arch).pages();
-        frames + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
+        frames + self.even_pages() + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
     }
 
     /// Says that a free was refused.

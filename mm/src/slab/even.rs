@@ -23,7 +23,7 @@ use super::front::Fronts;
 use super::page::NotUsed;
 use super::quick;
 use super::table::{Table, Tag};
-use super::{Fault, FaultKind, PageSource, Refused, Slab};
+use super::{FaultKind, PageSource, Refused, Slab};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
@@ -123,6 +123,7 @@ impl Even {
     }
 
     /// Objects in use, those in arrays included, and their bytes. Walks the lists.
+    #[inline(never)]
     pub(super) fn used(&self, table: &Table<'_>) -> (usize, usize) {
         let used = Size::ALL.into_iter().zip(self.nr_frames).map(|(size, frames)| {
             let free = self.bins.sum_of(size.0, |node| table.state(node.addr()).count_ones() as usize);
@@ -405,6 +406,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// # Safety
     ///
     /// As for [`kfree`](Slab::kfree); the object's frame has the size's tag.
+    #[inline(never)]
     pub(super) unsafe fn even_put(&self, size: Size, object: NonNull<u8>) -> Result<(), Refused> {
         let (mut even, mut empty) = (self.even.lock(self.arch), None);
         // SAFETY: the caller's promise.
@@ -414,17 +416,23 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         result.map_err(Refused::from)
     }
 
+    /// Frames that are cut evenly.
+    #[inline(never)]
+    pub(super) fn even_pages(&self) -> usize {
+        self.even.lock(self.arch).pages()
+    }
+
     /// Gives the lock back, and says if links were found overwritten.
     #[inline(always)]
     fn leave(&self, mut even: IrqGuard<'_, Even, A>, size: Size) {
         let broken = mem::take(&mut even.broken);
         drop(even);
         if broken {
-            self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", 0, size.bytes()));
+            self.report_links(0, size.bytes());
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn give_chain(&self, mut chain: Option<NonNull<u8>>) {
         while let Some(frame) = chain {
             // SAFETY: `put_all` wrote it.

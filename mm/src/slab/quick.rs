@@ -39,7 +39,8 @@ static FITTING: [u8; 512] = {
         let mut index = 0;
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            while index + 1 < SIZES.len() && (SIZES[index] as usize) < granules {
+            // The even ones are for whoever asks for just that: they would pin frames for others.
+            while index + 1 < SIZES.len() && ((SIZES[index] as usize) < granules || SIZES[index].is_power_of_two()) {
                 index += 1;
             }
             fitting[granules] = index as u8;
@@ -119,7 +120,7 @@ fn capacity(array_bytes: usize, bytes: usize) -> usize {
 pub(super) fn even_capacities(settings: &Settings) -> [u8; NR_EVEN] {
     let bytes = settings.array_bytes();
     Size::ALL.map(|size| {
-        let capacity = (bytes * 8 / size.bytes()).isqrt().next_multiple_of(PAGE_SIZE as usize / size.bytes());
+        let capacity = (bytes * 6 / size.bytes()).isqrt().next_multiple_of(PAGE_SIZE as usize / size.bytes());
         capacity.min(MAX_CAPACITY) as u8
     })
 }
@@ -135,7 +136,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let bytes = size(index) * super::frame::GRANULE;
             let even = Size::of_tag(tag).map(|size| self.even_capacity(size));
             fronts.enable(tag, even.unwrap_or_else(|| capacity(self.settings.array_bytes(), bytes)));
-            (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
+            if even.is_some() {
+                fronts.set_by_size((bytes >> STEP_SHIFT) - 1, tag);
+                continue;
+            }
+            let steps = below >> STEP_SHIFT..bytes >> STEP_SHIFT;
+            steps.filter(|step| !(step + 1).is_power_of_two()).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }
         fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
@@ -335,7 +341,7 @@ mod tests {
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
             let held = tag_of(granules).map(|tag| size(usize::from(tag - FIRST_QUICK)));
             assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
-            assert_eq!(held == Some(granules), rounded == granules && !granules.is_power_of_two());
+            assert_eq!(held == Some(granules), rounded == granules);
         }
         assert!(SIZES.is_sorted());
     }

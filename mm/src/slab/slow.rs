@@ -138,11 +138,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
             let nr = this.quick_size(nr, align);
             this.online_quick();
-            if let Some(size) = Size::of(nr, align).filter(|_| this.quick)
-                && let Some(object) = this.even_alloc(size, gfp)
-            {
-                return Ok(object);
-            }
             let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
@@ -268,7 +263,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
         if group == GROUP_LARGE
-            && let Some(size) = Size::of(nr, align).filter(|_| self.quick || align == nr)
+            && let Some(size) = Size::of(nr, align).filter(|_| align == nr)
             && let Some(object) = self.even_alloc(size, gfp)
         {
             return Some(object);
@@ -430,9 +425,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             self.give_tagged(frame.as_ptr(), 1);
         }
         if freed.corrupt {
-            self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object.addr().get(), freed.bytes));
+            self.report_links(object.addr().get(), freed.bytes);
         }
         Ok(())
+    }
+
+    /// Says that links of free memory were found overwritten.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn report_links(&self, object: usize, bytes: usize) {
+        self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object, bytes));
     }
 
     /// The same address, with access to the whole frame whatever the user's pointer was narrowed to.
@@ -448,6 +450,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 
     /// Takes the tags of frames away, and gives them back.
+    #[inline(never)]
     pub(super) fn give_tagged(&self, frame: *mut u8, nr: usize) {
         self.table.set(frame.addr(), nr, NONE);
         self.give_frames(frame, nr);

@@ -73,9 +73,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[must_use]
     pub fn info(&self) -> SlabInfo {
         let counters = &self.counters;
-        let even = self.even.lock(self.arch);
-        let (pages, (objects, bytes)) = (even.pages(), even.used(&self.table));
-        drop(even);
+        let pages = self.even_pages();
+        let (objects, bytes) = self.even.lock(self.arch).used(&self.table);
         let heap = self.heap.lock(self.arch);
         SlabInfo {
             heap_pages: pages + heap.nr_frames,
