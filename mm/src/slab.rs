@@ -207,7 +207,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         }
         let window = (base, span.size() as usize);
         let settings = settings.resolved();
-        let spares = if settings.is_tiny() { 0 } else { 2 };
+        let spares = usize::from(!settings.is_tiny());
         let largest_class = settings.classes().last().copied().map_or(0, usize::from);
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
