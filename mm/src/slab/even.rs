@@ -46,7 +46,7 @@ impl Size {
     #[inline(always)]
     pub(super) fn of(nr: usize, align: usize) -> Option<Self> {
         let is_even = nr.is_power_of_two() && nr >= (1 << SMALLEST) / GRANULE && nr < PAGE_SIZE as usize / GRANULE;
-        (is_even && align <= nr).then(|| Self((nr * GRANULE >> SMALLEST).trailing_zeros() as usize))
+        (is_even && align <= nr).then(|| Self(((nr * GRANULE) >> SMALLEST).trailing_zeros() as usize))
     }
 
     /// Whose objects lie in frames with this tag.
