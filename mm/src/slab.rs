@@ -7,7 +7,8 @@
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
 //!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
-//!     4001..=4 MiB   whole pages          whole pages, an array of one   whole pages (above 4 KiB)
+//!    512 1024 2048   frames of their own, cut evenly; per-CPU arrays      cache, checked
+//!     4001..=4 MiB   whole pages          whole pages, arrays of 1, 2    whole pages (above 4 KiB)
 //! ```
 //!
 //! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their
@@ -17,13 +18,13 @@
 //!
 //! Whose a frame is stands in a table of two bytes for each frame, so any pointer can be freed without its size.
 //!
-//! *Locks:* the heap's and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page allocator is called
-//! with neither held.
+//! *Locks:* the heap's, the even frames' and each cache's, of rank [`SLAB`](Rank::SLAB), never two at once; a page
+//! allocator is called with none held.
 
 use core::fmt;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
@@ -34,6 +35,7 @@ mod bins;
 mod cache;
 mod caches;
 mod debug;
+mod even;
 mod fault;
 mod frame;
 #[cfg(test)]
@@ -71,6 +73,7 @@ pub use stats::{CacheInfo, SlabInfo};
 pub use typed::Cache;
 
 use cache::Inner;
+use even::{Even, NR_EVEN, Size};
 use front::{Front, Fronts, STEP_SHIFT};
 use heap::Heap;
 use looking::Looking;
@@ -102,13 +105,18 @@ impl fmt::Display for OutOfMemory {
 
 impl core::error::Error for OutOfMemory {}
 
-/// An object that is freed and that an array did not take. The fast paths pass it by reference: so a stack frame is made
-/// where it is needed, and not on the way.
-struct Unkept {
-    object: NonNull<u8>,
-    /// Of its frame, or the cache that it is given to.
-    tag: Tag,
-    caller: &'static Location<'static>,
+/// Stands behind the call of a slow path. A function that jumps there at its end, as compilers like to, makes a stack frame
+/// at its beginning, for the fast path too; one that calls makes it where it calls.
+#[inline(always)]
+fn call_not_jump() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The same for a call with a result.
+#[inline(always)]
+fn call_not_jump_with<T>(result: T) -> T {
+    call_not_jump();
+    result
 }
 
 /// What a request for no bytes gets (Linux's `ZERO_SIZE_PTR`): never to be read, and freeing it is allowed.
@@ -129,6 +137,7 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     window: (usize, usize),
     whole: Whole,
     heap: IrqSpinLock<Heap>,
+    even: IrqSpinLock<Even>,
     /// By tag, from `FIRST_CACHE` up; null where there is none.
     caches: [AtomicPtr<Inner>; NR_CACHES],
     /// Tags of caches that are being destroyed, a bit each.
@@ -141,12 +150,16 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     largest_class: usize,
     /// How many sizes above that are the packed heap's.
     only_heap: usize,
+    /// From here on, objects are whole pages.
+    first_large: usize,
     /// Up to this many bytes, `CLASS_OF` says which cache.
     classed: usize,
     /// Objects below this lie in other frames of the heap than the rest.
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
     quick: bool,
+    /// Places of the arrays of even sizes.
+    even_capacity: [u8; NR_EVEN],
     /// Allocations need more than to be found memory.
     careful: bool,
     counters: Counters,
@@ -205,7 +218,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         }
         let window = (base, span.size() as usize);
         let settings = settings.resolved();
-        let spares = if settings.is_tiny() { 0 } else { 2 };
+        let spares = usize::from(!settings.is_tiny());
         let largest_class = settings.classes().last().copied().map_or(0, usize::from);
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
@@ -216,15 +229,18 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             window,
             whole,
             heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
+            even: IrqSpinLock::new(Rank::SLAB, Even::new(settings.secret, window)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, 0),
             looking: Looking::new([const { AtomicU16::new(0) }; MAX_CPUS]),
             classes: settings.classes(),
             largest_class,
             only_heap: heap::LARGEST.saturating_sub(largest_class),
+            first_large: heap::LARGEST.max(largest_class) + 1,
             classed: if largest_class == SIZED { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
             quick: settings.array_bytes() > 0 && largest_class == SIZED,
+            even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
             careful: settings.init_on_alloc || settings.failslab.is_on(),
             settings,
             counters: Counters::default(),
@@ -320,9 +336,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc(&self, bytes: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        match self.kmalloc_fast(bytes, gfp) {
+        let last = bytes.wrapping_sub(1);
+        match self.kmalloc_fast(last, gfp) {
             Some(object) => Ok(object),
-            None => self.kmalloc_else(bytes, gfp, MIN_ALIGN),
+            None => call_not_jump_with(Self::kmalloc_slow(MIN_ALIGN, gfp, self, last, Location::caller())),
         }
     }
 
@@ -337,25 +354,16 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         // Beyond the caches, of the objects of arrays only powers of two have an alignment; 0 is no size of an array.
         let is_aligned = align <= MIN_ALIGN || bytes <= SIZED || bytes.is_power_of_two() && align <= bytes;
         let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
-        match self.kmalloc_fast(fitting, gfp) {
+        match self.kmalloc_fast(fitting.wrapping_sub(1), gfp) {
             Some(object) => Ok(object),
-            None => self.kmalloc_else(bytes, gfp, align),
+            None => call_not_jump_with(Self::kmalloc_slow(align, gfp, self, bytes.wrapping_sub(1), Location::caller())),
         }
     }
 
-    /// By reference: so a stack frame is needed here, and made here, and not on the fast path.
+    /// Takes an object from this CPU's array, if there is one of that size (`last` is one less) and it holds something.
     #[inline(always)]
-    #[track_caller]
-    fn kmalloc_else(&self, bytes: usize, gfp: Gfp, align: usize) -> Result<NonNull<u8>, OutOfMemory> {
-        let mut object = Err(OutOfMemory);
-        Self::kmalloc_slow(bytes, gfp, self, align, Location::caller(), &mut object);
-        object
-    }
-
-    /// Takes an object from this CPU's array, if there is one of that size and it holds something.
-    #[inline(always)]
-    fn kmalloc_fast(&self, bytes: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        let step = bytes.wrapping_sub(1) >> STEP_SHIFT;
+    fn kmalloc_fast(&self, last: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let step = last >> STEP_SHIFT;
         if step >= front::LARGEST >> STEP_SHIFT || gfp.intersects(SPECIAL) {
             return None;
         }
@@ -380,7 +388,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         });
         if let Some(tag) = left {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_else(&Unkept { object, tag, caller: Location::caller() }) };
+            unsafe { Self::kfree_else(object, tag, self, Location::caller()) };
+            call_not_jump();
         }
     }
 
@@ -404,10 +413,14 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             if done {
                 return;
             }
+        } else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.kfree(object) };
         }
         let tag = self.table.get(object.addr().get());
         // SAFETY: the caller's promise.
-        unsafe { self.kfree_else(&Unkept { object, tag, caller: Location::caller() }) };
+        unsafe { Self::kfree_else(object, tag, self, Location::caller()) };
+        call_not_jump();
     }
 
     /// Bytes that can be used at `object`: what was asked for, or more. `None` if it is no object in use.
@@ -427,7 +440,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
                 unsafe { heap.size(self.own(object.as_ptr())) }.ok()
             }
             LARGE..=ODD => Some(self.table.count_large(object.addr().get()) << PAGE_SHIFT),
-            tag => self.inner(tag).map(|inner| inner.spec.size),
+            tag => match Size::of_tag(tag) {
+                Some(size) => Some(size.bytes()),
+                None => self.inner(tag).map(|inner| inner.spec.size),
+            },
         }
     }
 
@@ -456,7 +472,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub fn pages(&self) -> usize {
         let counters = &self.counters;
         let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
-        self.heap.lock(self.arch).nr_frames + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
+        let frames = self.heap.lock(self.arch).nr_frames;
+        frames + self.even_pages() + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
     }
 
     /// Says that a free was refused.

@@ -41,8 +41,7 @@ const BEHIND_ENDS: usize = 130;
 impl World {
     /// `[ free | MINE in use | free ]`
     fn new() -> Arc<Self> {
-        let world = Self { marks: Marks::default(), lock: Mutex::new(()), handed: AtomicUsize::new(0) };
-        world.marks.clear();
+        let world = Self { marks: Marks::empty(), lock: Mutex::new(()), handed: AtomicUsize::new(0) };
         world.marks.set_start(MINE);
         world.marks.set_start(BEHIND);
         world.marks.set_free(BEHIND);

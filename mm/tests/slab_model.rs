@@ -225,7 +225,7 @@ fn no_bytes_are_an_object_that_need_not_be_freed() {
 #[cfg_attr(miri, ignore = "the mark of a free object is not read under Miri")]
 fn a_second_free_is_found_wherever_the_object_is() {
     for &mode in MODES {
-        for size in [8, 24, 100, 256, 300, 512, 1000, 2048, 3000, 4096, 5000] {
+        for size in [8, 24, 100, 256, 300, 512, 1000, 1024, 2048, 3000, 4096, 5000] {
             let machine = Machine::new(256);
             let slab = machine.slab(settings(mode));
             let objects: Vec<_> = (0..50)
@@ -303,6 +303,49 @@ fn pointers_that_are_no_objects_are_refused() {
         unsafe { (slab.kfree(object), slab.kfree(large)) };
         assert_eq!(faults(), []);
     }
+}
+
+#[test]
+fn powers_of_two_lie_side_by_side_and_their_frames_go_back() {
+    for mode in ["tiny", "default"] {
+        let machine = Machine::new(256);
+        let slab = machine.slab(settings(mode));
+        // The arrays stay, where there are any.
+        let first = Object::new(slab.kmalloc(512, Gfp::KERNEL).unwrap(), 512, 512, 1);
+        free(&slab, first, false);
+        slab.reclaim();
+        for size in [512, 1024, 2048] {
+            let before = slab.pages();
+            let mut objects: Vec<_> = (0..80)
+                .map(|number| Object::new(slab.kmalloc(size, Gfp::KERNEL).unwrap(), size, size, number))
+                .collect();
+            let frames = slab.pages() - before;
+            assert!(frames <= 80 * size / 4096 + 2, "{mode} {size}: {frames} frames");
+            // Of each frame some, then the rest.
+            let half: Vec<_> = objects.extract_if(.., |object| object.at.addr().get() / size % 2 == 0).collect();
+            half.into_iter().chain(objects).enumerate().for_each(|(nr, object)| free(&slab, object, nr % 2 == 0));
+            slab.reclaim();
+            assert_eq!(slab.pages(), before, "{mode} {size}");
+        }
+        assert_eq!(faults(), [], "{mode}");
+    }
+}
+
+#[test]
+fn a_stray_write_into_a_free_power_of_two_is_found_and_goes_nowhere() {
+    let machine = Machine::new(64);
+    let slab = machine.slab(settings("tiny"));
+    let objects: Vec<_> = (0..8).map(|_| slab.kmalloc(1024, Gfp::KERNEL).unwrap()).collect();
+    // SAFETY: allocated above.
+    unsafe { (slab.kfree(objects[1]), slab.kfree(objects[5])) };
+    // SAFETY: a use after free, on purpose: both links are overwritten.
+    unsafe { objects[1].write_bytes(0x41, 32) };
+    // SAFETY: allocated above. The links move into this object, which has a lower address.
+    unsafe { slab.kfree(objects[0]) };
+    assert_eq!(faults(), [FaultKind::HeapLinks]);
+    let again: Vec<_> =
+        (0..8).map(|number| Object::new(slab.kmalloc(1024, Gfp::KERNEL).unwrap(), 1024, 8, number)).collect();
+    again.into_iter().for_each(|object| free(&slab, object, false));
 }
 
 #[test]

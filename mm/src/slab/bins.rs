@@ -53,8 +53,8 @@ pub(super) struct Node {
 pub(super) struct Broken;
 
 /// The lists.
-pub(super) struct Bins {
-    heads: [*mut Node; NR_BINS],
+pub(super) struct Bins<const NR: usize = NR_BINS> {
+    heads: [*mut Node; NR],
     filled: [u64; 2],
     secret: usize,
     /// Where nodes can be: first address of the direct map, and how many multiples of eight there are.
@@ -62,10 +62,10 @@ pub(super) struct Bins {
     words: usize,
 }
 
-impl Bins {
+impl<const NR: usize> Bins<NR> {
     /// Empty bins. `window` is where frames may lie: first address, bytes.
     pub(super) const fn new(secret: usize, window: (usize, usize)) -> Self {
-        Self { heads: [ptr::null_mut(); NR_BINS], filled: [0; 2], secret, base: window.0, words: window.1 / 8 }
+        Self { heads: [ptr::null_mut(); NR], filled: [0; 2], secret, base: window.0, words: window.1 / 8 }
     }
 
     #[inline(always)]
@@ -84,7 +84,7 @@ impl Bins {
 
     #[inline(always)]
     fn head(&mut self, bin: usize) -> &mut *mut Node {
-        debug_assert!(bin < NR_BINS);
+        debug_assert!(bin < NR);
         // SAFETY: every bin number comes from `bin_of`, or from a bit that was set for one.
         unsafe { self.heads.get_unchecked_mut(bin) }
     }
@@ -107,7 +107,7 @@ impl Bins {
     /// The first block of a bin; null if there is none.
     #[inline(always)]
     pub(super) fn first(&self, bin: usize) -> *mut Node {
-        debug_assert!(bin < NR_BINS);
+        debug_assert!(bin < NR);
         // SAFETY: as for `head`.
         unsafe { *self.heads.get_unchecked(bin) }
     }
@@ -181,13 +181,15 @@ impl Bins {
 
     /// Granules of all blocks in the bins, as `size` tells those of a block. Walks them all.
     pub(super) fn sum(&self, size: impl Fn(*mut Node) -> usize) -> usize {
-        let mut sum = 0;
-        for bin in 0..NR_BINS {
-            let mut node = self.first(bin);
-            while !node.is_null() {
-                sum += size(node);
-                node = self.next(node);
-            }
+        (0..NR).map(|bin| self.sum_of(bin, &size)).sum()
+    }
+
+    /// The same of one bin.
+    pub(super) fn sum_of(&self, bin: usize, size: impl Fn(*mut Node) -> usize) -> usize {
+        let (mut sum, mut node) = (0, self.first(bin));
+        while !node.is_null() {
+            sum += size(node);
+            node = self.next(node);
         }
         sum
     }
@@ -201,7 +203,7 @@ impl Bins {
 
     #[inline(always)]
     fn word(&mut self, bin: usize) -> &mut u64 {
-        debug_assert!(bin < NR_BINS);
+        debug_assert!(bin < NR);
         // SAFETY: bins are below 128.
         unsafe { self.filled.get_unchecked_mut(bin >> 6) }
     }
@@ -232,7 +234,7 @@ mod tests {
     #[test]
     fn a_filled_bin_is_found_from_every_lower_one() {
         for bin in 0..NR_BINS {
-            let mut bins = Bins::new(0x55, (0, 0));
+            let mut bins = Bins::<NR_BINS>::new(0x55, (0, 0));
             bins.set_filled(bin);
             for from in 0..NR_BINS + 1 {
                 assert_eq!(bins.first_filled(from), (from <= bin).then_some(bin), "{bin} from {from}");
@@ -244,7 +246,7 @@ mod tests {
     fn an_overwritten_link_is_not_followed() {
         let mut memory = [0_u64; 8];
         let base = memory.as_mut_ptr();
-        let mut bins = Bins::new(0x1234_5678, (base.addr(), 64));
+        let mut bins = Bins::<NR_BINS>::new(0x1234_5678, (base.addr(), 64));
         let nodes = [0, 2, 4].map(|at| base.wrapping_add(at).cast::<Node>());
         for node in nodes {
             // SAFETY: two words of the array each.

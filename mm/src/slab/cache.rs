@@ -123,6 +123,8 @@ pub(super) struct Inner {
     pub(super) slot: Slot,
     /// Objects of a CPU's array; 0 for none.
     pub(super) capacity: usize,
+    /// Objects to move between an array and the slabs at once.
+    pub(super) batch: usize,
     /// Empty slabs to keep.
     pub(super) keep: usize,
     pub(super) slabs: IrqSpinLock<Slabs>,
@@ -183,7 +185,16 @@ impl Inner {
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
         let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0 };
-        Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
+        Ok(Self {
+            spec,
+            tag,
+            cut,
+            slot,
+            capacity,
+            batch: (capacity / 3).max(1),
+            keep,
+            slabs: IrqSpinLock::new(Rank::SLAB, slabs),
+        })
     }
 
     /// What an allocation asks of the page allocator.
@@ -201,12 +212,6 @@ impl Inner {
     /// Whether objects keep their content while they are free.
     pub(super) fn keeps_content(&self) -> bool {
         self.spec.ctor.is_some() || self.spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU)
-    }
-
-    /// Objects to move between an array and the slabs at once.
-    pub(super) const fn batch(&self) -> usize {
-        let third = self.capacity / 3;
-        if third == 0 { 1 } else { third }
     }
 
     /// This cache's array in a block.

@@ -54,11 +54,12 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Makes the frame one free block.
-    pub(super) fn clear(&self) {
-        self.starts.iter().chain(&self.free).for_each(|word| word.set(0));
-        self.set_start(FIRST);
-        self.set_free(FIRST);
+    /// Those of a frame that is one free block.
+    pub(super) fn empty() -> Self {
+        let marks = Self { starts: Default::default(), free: Default::default() };
+        marks.set_start(FIRST);
+        marks.set_free(FIRST);
+        marks
     }
 
     #[inline(always)]

@@ -3,15 +3,9 @@
 
 use super::frame::*;
 
-fn marks() -> Marks {
-    let marks = Marks::default();
-    marks.clear();
-    marks
-}
-
 #[test]
 fn an_empty_frame_is_one_free_block() {
-    let marks = marks();
+    let marks = Marks::empty();
     assert!(marks.is_start(FIRST) && marks.is_free(FIRST));
     assert_eq!(marks.end(FIRST), GRANULES);
     assert_eq!((FIRST, ROOM), (12, 500));
@@ -21,7 +15,7 @@ fn an_empty_frame_is_one_free_block() {
 fn a_block_ends_where_the_next_begins_wherever_that_is() {
     let step = if cfg!(miri) { 61 } else { 1 };
     for at in (FIRST + 1..GRANULES).step_by(step) {
-        let marks = marks();
+        let marks = Marks::empty();
         marks.set_start(at);
         assert_eq!((marks.end(FIRST), marks.end(at), marks.before(at)), (at, GRANULES, FIRST), "{at}");
         for behind in (at + 1..GRANULES).step_by(step) {
@@ -34,7 +28,7 @@ fn a_block_ends_where_the_next_begins_wherever_that_is() {
 
 #[test]
 fn free_marks_of_neighbours_two_granules_apart_are_their_own() {
-    let marks = marks();
+    let marks = Marks::empty();
     for at in (FIRST..GRANULES).step_by(2) {
         marks.set_free(at);
         assert!(marks.is_free(at));

@@ -16,14 +16,14 @@
 //! capacity begin at different places and are full where the address of the top is a multiple of 256: so a look at the
 //! top tells "full", and "empty" is the null below the lowest object. Tags below
 //! [`FIRST_CACHE`](super::table::FIRST_CACHE) say that a frame belongs to no cache: their tops are both full and empty, so
-//! that every path that meets one goes the long way (but for those of the [quick sizes](super::quick), which no frame
-//! has), and so are those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
+//! that every path that meets one goes the long way (but for those of the [quick sizes](super::quick), of which frames
+//! have only the [even](super::even) ones), and so are those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
 
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use super::table::{FIRST_QUICK, NONE, NR_TAGS, Tag};
+use super::table::{FIRST_QUICK, NONE, NR_TAGS, TAG, Tag};
 use crate::addr::PAGE_SHIFT;
 
 /// Sizes that are found by the first halfwords: up to this, in steps of eight.
@@ -244,7 +244,7 @@ impl RawTable {
         // Other CPUs may change the tags of other frames meanwhile: an atomic load, which is a plain one in code.
         // SAFETY: below the table's length.
         (frame < self.len)
-            .then(|| unsafe { &*self.tags.wrapping_add(frame).cast::<AtomicU16>() }.load(Ordering::Relaxed))
+            .then(|| unsafe { &*self.tags.wrapping_add(frame).cast::<AtomicU16>() }.load(Ordering::Relaxed) & TAG)
     }
 }
 
@@ -315,6 +315,16 @@ impl Front {
     pub(super) fn is_empty(&self) -> bool {
         // SAFETY: a place of the array: that of an object, or of the null below them.
         unsafe { self.places().read() }.is_null()
+    }
+
+    /// Takes the `nr` objects that were freed last out of a full array of at least so many; `all` gets them.
+    #[inline(always)]
+    pub(super) fn take_top<R>(&self, nr: usize, all: impl FnOnce(&[*mut u8]) -> R) -> R {
+        let rest = self.places().wrapping_sub(nr);
+        // SAFETY: the highest places of this CPU's full array; nothing changes them meanwhile.
+        let result = all(unsafe { core::slice::from_raw_parts(rest.wrapping_add(1), nr) });
+        self.top().set(rest.cast());
+        result
     }
 
     /// Takes the `nr` objects that were freed last out of the array, fewer if it has fewer; `each` gets them. The rest is not

@@ -233,9 +233,7 @@ impl Heap {
     /// The frame is the caller's own RAM, reached through the direct map, and is given up to the heap.
     pub(super) unsafe fn add_frame(&mut self, group: usize, frame: NonNull<u8>) {
         // SAFETY: the frame becomes the heap's, and it is longer than its marks.
-        unsafe { frame.write_bytes(0, size_of::<Marks>()) };
-        // SAFETY: the same; all zeros are marks.
-        unsafe { marks(frame.as_ptr()) }.clear();
+        unsafe { frame.cast::<Marks>().write(Marks::empty()) };
         self.insert(group, frame.as_ptr(), FIRST, GRANULES);
         self.nr_frames += 1;
         *self.spares(group) += 1;

@@ -5,6 +5,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use super::table::LARGE;
 use super::{FaultKind, PageSource, Refused, Slab};
 use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::arch::Arch;
@@ -12,6 +13,16 @@ use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
+    /// One page.
+    #[inline(always)]
+    pub(super) fn page_alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
+        let block = self.source.take(Order::ZERO, gfp - Gfp::ZERO)?;
+        let page = self.arch.direct_map(block.pfn().addr());
+        self.table.set(page.addr(), 1, LARGE);
+        self.counters.large_pages.fetch_add(1, Ordering::Relaxed);
+        NonNull::new(page)
+    }
+
     /// Whole pages. O(1) if their number is a power of two, else O(pages).
     #[inline(never)]
     pub(super) fn large_alloc(&self, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
@@ -55,7 +66,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
         let nr = self.table.count_large(addr);
         // SAFETY: the caller's promise.
-        if nr == 1 && unsafe { self.is_kept_page(self.own(object.as_ptr())) } {
+        if nr <= 2 && unsafe { self.is_kept_page(self.own(object.as_ptr())) } {
             return Err(FaultKind::DoubleFree);
         }
         if self.settings.init_on_free {

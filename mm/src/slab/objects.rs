@@ -12,7 +12,7 @@ use super::fault::{Fault, FaultKind};
 use super::front::{Front, Fronts};
 use super::page::{List, Page};
 use super::table::NONE;
-use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab, Unkept};
+use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab, call_not_jump, call_not_jump_with};
 use crate::arch::Arch;
 use crate::gfp::Gfp;
 
@@ -31,9 +31,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Ok(object);
             }
         }
-        let mut object = Err(OutOfMemory);
-        Self::cache_alloc_long(cache, self, gfp, Location::caller(), &mut object);
-        object
+        call_not_jump_with(Self::cache_alloc_long(cache, self, gfp, Location::caller()))
     }
 
     #[cold]
@@ -43,13 +41,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         this: &Self,
         gfp: Gfp,
         caller: &'static Location<'static>,
-        found: &mut Result<NonNull<u8>, OutOfMemory>,
-    ) {
+    ) -> Result<NonNull<u8>, OutOfMemory> {
         let inner = this.inner(cache.tag()).filter(|_| !gfp.intersects(SPECIAL) && !this.careful);
-        *found = match inner.and_then(|inner| this.refill(inner)) {
+        match inner.and_then(|inner| this.refill(inner)) {
             Some(object) => Ok(object),
             None => this.cache_alloc_by(cache, gfp, caller),
-        };
+        }
     }
 
     #[inline(never)]
@@ -120,7 +117,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         });
         if !done {
             // SAFETY: the caller's promise.
-            unsafe { self.cache_free_long(&Unkept { object, tag: cache.tag(), caller: Location::caller() }) };
+            unsafe { Self::cache_free_long(cache, object, self, Location::caller()) };
+            call_not_jump();
         }
     }
 
@@ -129,18 +127,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// As for [`cache_free`](Self::cache_free).
     #[cold]
     #[inline(never)]
-    unsafe fn cache_free_long(&self, unkept: &Unkept) {
-        let Unkept { object, tag: wanted, caller } = *unkept;
-        let tag = self.table.get(object.addr().get());
-        let result = match self.inner(tag) {
+    unsafe fn cache_free_long(cache: CacheRef, object: NonNull<u8>, this: &Self, caller: &'static Location<'static>) {
+        let wanted = cache.tag();
+        let tag = this.table.get(object.addr().get());
+        let result = match this.inner(tag) {
             // SAFETY: the caller's promise.
-            Some(inner) if tag == wanted => unsafe { self.cache_free_slow(inner, object, caller) },
+            Some(inner) if tag == wanted => unsafe { this.cache_free_slow(inner, object, caller) },
             Some(other) => Err(FaultKind::WrongCache(other.spec.name)),
             None if tag == NONE => Err(FaultKind::NotSlab),
             None => Err(FaultKind::WrongCache("kmalloc")),
         };
         if let Err(kind) = result {
-            self.refuse(kind, wanted, object, caller);
+            this.refuse(kind, wanted, object, caller);
         }
     }
 
@@ -176,8 +174,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(always)]
     fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
         let key = self.key();
-        front.refill(inner.batch(), |places| {
-            slabs.take(&inner.cut, places, |object| {
+        front.refill(inner.batch, |places| {
+            slabs.take(&inner.cut, places, move |object| {
                 // SAFETY: a free object of this cache, eight bytes at least.
                 unsafe { object.cast::<usize>().write(object.addr() ^ key) };
             })
@@ -334,14 +332,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             if front.is_full() {
                 let mut wrong = 0;
-                front.take_last(inner.batch(), |last| {
+                front.take_last(inner.batch, |last| {
                     // SAFETY: what was pushed to the array has the cache's tag.
                     if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, last, &mut empty) } {
                         result = Err(why.into());
                         wrong += 1;
                     }
                 });
-                slabs.nr_taken -= inner.batch() - wrong;
+                slabs.nr_taken -= inner.batch - wrong;
             }
             front.push(inside);
             // SAFETY: a free object of this cache, eight bytes at least.

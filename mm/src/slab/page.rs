@@ -24,10 +24,24 @@ pub(super) struct Cut {
     pub(super) first: u32,
     /// Objects in a block.
     pub(super) nr: u32,
-    /// 2^32 / stride, rounded up: divides offsets exactly.
-    reciprocal: u32,
+    /// The inverse of the stride's odd part, modulo 2^32: multiplied by it, a multiple of that part becomes the quotient, and
+    /// everything else becomes a number that is larger than any quotient.
+    inverse: u32,
+    /// How many factors of two the stride has.
+    twos: u32,
     /// Bits of an address that lie within the block.
     inside: u32,
+}
+
+/// The inverse of an odd number modulo 2^32, by Newton's iteration: each step doubles the bits that are right, three at
+/// first.
+const fn inverse(odd: u32) -> u32 {
+    let (mut inverse, mut step) = (odd, 0);
+    while step < 4 {
+        inverse = inverse.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
 }
 
 /// What stands at the beginning of the block; its free bits follow.
@@ -82,13 +96,14 @@ impl Cut {
         if nr == 0 {
             return None;
         }
-        let reciprocal = (1_u64 << 32).div_ceil(stride as u64);
+        let stride_bytes = u32::try_from(stride).ok()?;
         Some(Self {
             order,
-            stride: stride as u32,
+            stride: stride_bytes,
             first: fitting(nr) as u32,
             nr: nr as u32,
-            reciprocal: u32::try_from(reciprocal).ok()?,
+            inverse: inverse(stride_bytes >> stride_bytes.trailing_zeros()),
+            twos: stride_bytes.trailing_zeros(),
             inside: bytes as u32 - 1,
         })
     }
@@ -108,8 +123,9 @@ impl Cut {
     #[inline(always)]
     fn slot(&self, page: *mut Page, object: *mut u8) -> Option<usize> {
         let offset = (object.addr() - page.addr()).wrapping_sub(self.first as usize);
-        let slot = ((offset as u64).wrapping_mul(u64::from(self.reciprocal)) >> 32) as usize;
-        (slot < self.nr as usize && slot * self.stride as usize == offset).then_some(slot)
+        // What is no multiple of the stride's power of two is rotated to the top.
+        let slot = (offset as u32).wrapping_mul(self.inverse).rotate_right(self.twos);
+        (slot < self.nr).then_some(slot as usize)
     }
 
     #[inline(always)]
@@ -349,7 +365,10 @@ mod tests {
                     assert!(object.addr().is_multiple_of(align), "{stride} {align}");
                     assert!(object.addr() + stride <= (1 << 20) + cut.order.bytes() as usize);
                     assert_eq!(cut.slot(page, object), Some(slot));
-                    assert_eq!(cut.slot(page, object.wrapping_add(1)), None);
+                    assert!(
+                        [1, 4, 8].iter().all(|by| stride == 8 || cut.slot(page, object.wrapping_add(*by)).is_none())
+                    );
+                    assert_eq!(cut.slot(page, object.wrapping_sub(1)), None);
                     assert_eq!(cut.page_of(object), page);
                 }
                 assert_eq!(cut.slot(page, page.cast()), None);

@@ -4,21 +4,23 @@
 //! Above the largest cache, sizes are rounded to a few *quick sizes* where there are arrays, and each of them has an
 //! array of a CPU's block: an object that is freed there is still in use to the heap, and the next allocation of that size
 //! takes it without a lock and without the frame being split and merged. The quick sizes divide a frame's room evenly,
-//! so that what they leave of it is again one of them. The powers of two among them are for those who ask for one, and
-//! lie at multiples of themselves.
+//! so that what they leave of it is again one of them. The powers of two among them are not the heap's, but lie in
+//! [frames of their own](super::even).
 //!
-//! A page is such a size as well: an array of its own holds one or a few of them.
+//! A page is such a size as well, and so are two: arrays of their own hold one or a few of them.
 //!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
+use core::panic::Location;
 use core::ptr::NonNull;
 
+use super::even::{NR_EVEN, Size};
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
-use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, Tag};
-use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Slab, Unkept};
+use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
+use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Settings, Slab};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -37,7 +39,7 @@ static FITTING: [u8; 512] = {
         let mut index = 0;
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         {
-            // Those that are aligned are for whoever asks for just that: others would find less room for them.
+            // The even ones are for whoever asks for just that: they would pin frames for others.
             while index + 1 < SIZES.len() && ((SIZES[index] as usize) < granules || SIZES[index].is_power_of_two()) {
                 index += 1;
             }
@@ -46,6 +48,21 @@ static FITTING: [u8; 512] = {
         granules += 1;
     }
     fitting
+};
+
+/// The tags of the even sizes, ascending.
+pub(super) const EVEN: [Tag; NR_EVEN] = {
+    let (mut even, mut nr, mut index) = ([0; NR_EVEN], 0, 0);
+    while index < NR_QUICK {
+        #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
+        if SIZES[index].is_power_of_two() {
+            even[nr] = FIRST_QUICK + index as Tag;
+            nr += 1;
+        }
+        index += 1;
+    }
+    assert!(nr == NR_EVEN);
+    even
 };
 
 #[inline(always)]
@@ -68,15 +85,14 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
-/// For each number of granules the tag whose array holds objects of so many, or 0; without [`ANYWHERE`] where they are
-/// aligned. A granule more does no harm: what would have been left of a free block was too small for one.
+/// For each number of granules the tag whose array holds objects of the heap of so many, or 0. A granule more does no
+/// harm: what would have been left of a free block was too small for one.
 static EXACT: [u8; 512] = {
     let (mut exact, mut index) = ([0; 512], 0);
     while index < NR_QUICK {
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
-        {
+        if !SIZES[index].is_power_of_two() {
             let tag = FIRST_QUICK as u8 + index as u8;
-            let tag = if SIZES[index].is_power_of_two() { tag & !ANYWHERE } else { tag };
             exact[SIZES[index] as usize] = tag;
             exact[SIZES[index] as usize + 1] = tag;
         }
@@ -85,19 +101,12 @@ static EXACT: [u8; 512] = {
     exact
 };
 
-/// A bit that all tags of quick sizes have.
-const ANYWHERE: u8 = 0x80;
-
-/// The tag whose array holds objects of so many granules, if the one at `inside` may lie there.
+/// The tag whose array holds objects of the heap of so many granules.
 #[inline(always)]
-fn tag_of(granules: usize, inside: *mut u8) -> Option<Tag> {
+fn tag_of(granules: usize) -> Option<Tag> {
     // SAFETY: the index is masked to the table's length.
     let tag = *unsafe { EXACT.get_unchecked(granules & 511) };
-    if tag & ANYWHERE != 0 {
-        return Some(tag.into());
-    }
-    let is_aligned = inside.addr().is_multiple_of((granules & !1) * super::frame::GRANULE);
-    (tag != 0 && is_aligned).then_some((tag | ANYWHERE).into())
+    (tag != 0).then_some(tag.into())
 }
 
 /// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
@@ -105,6 +114,15 @@ fn tag_of(granules: usize, inside: *mut u8) -> Option<Tag> {
 /// least where the number follows the root of the size.
 fn capacity(array_bytes: usize, bytes: usize) -> usize {
     (array_bytes * 4 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+}
+
+/// The same for the even sizes: frames of them come and go at once, so there is room for whole ones.
+pub(super) fn even_capacities(settings: &Settings) -> [u8; NR_EVEN] {
+    let bytes = settings.array_bytes();
+    Size::ALL.map(|size| {
+        let capacity = (bytes * 6 / size.bytes()).isqrt().next_multiple_of(PAGE_SIZE as usize / size.bytes());
+        capacity.min(MAX_CAPACITY) as u8
+    })
 }
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
@@ -116,12 +134,29 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut below = self.largest_class;
         for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
             let bytes = size(index) * super::frame::GRANULE;
-            fronts.enable(tag, capacity(self.settings.array_bytes(), bytes));
-            (below >> STEP_SHIFT..bytes >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, tag));
+            let even = Size::of_tag(tag).map(|size| self.even_capacity(size));
+            fronts.enable(tag, even.unwrap_or_else(|| capacity(self.settings.array_bytes(), bytes)));
+            if even.is_some() {
+                fronts.set_by_size((bytes >> STEP_SHIFT) - 1, tag);
+                continue;
+            }
+            let steps = below >> STEP_SHIFT..bytes >> STEP_SHIFT;
+            steps.filter(|step| !(step + 1).is_power_of_two()).for_each(|step| fronts.set_by_size(step, tag));
             below = bytes;
         }
         fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
+        fronts.enable(PAIR, capacity(self.settings.array_bytes(), 2 * PAGE_SIZE as usize));
         (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
+    }
+
+    /// Two pages that are at hand.
+    #[inline(always)]
+    pub(super) fn kept_pair(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let is_pair = bytes.wrapping_sub(PAGE_SIZE as usize + 1) < PAGE_SIZE as usize;
+        if !self.quick || !is_pair || align > 2 * PAGE_SIZE as usize {
+            return None;
+        }
+        NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.front(PAIR))))
     }
 
     /// Granules for an object of the group of large ones, at a multiple of `align` granules.
@@ -130,37 +165,59 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if self.quick && align <= MIN_ALIGN / super::frame::GRANULE { rounded(granules) } else { granules }
     }
 
-    /// Frees an object that no cache's array took: keeps it at hand if it is of a quick size and there is room.
+    /// Frees an object that no cache's array took: keeps it at hand if it is of a quick size and there is room. The
+    /// arguments stand where they are at hand, so that the fast path moves none of them.
     ///
     /// # Safety
     ///
     /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
-    pub(super) unsafe fn kfree_else(&self, unkept: &Unkept) {
-        let Unkept { object, mut tag, caller } = *unkept;
+    pub(super) unsafe fn kfree_else(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
         if tag == HEAP + GROUP_LARGE as Tag {
             // SAFETY: the caller's promise.
-            if unsafe { self.keep(object) } {
-                return;
+            if !unsafe { this.keep(object) } {
+                // SAFETY: the same.
+                unsafe { this.kfree_heap(object, tag, caller) };
             }
-        } else if tag == NONE {
+        } else if let Some(inner) = this.inner(tag) {
+            // SAFETY: the same.
+            unsafe { this.kfree_cache(object, inner, caller) };
+        } else if tag.wrapping_sub(LARGE) < 2 {
+            // SAFETY: the same.
+            if !unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) } {
+                // SAFETY: the same.
+                unsafe { this.kfree_large(object, tag, caller) };
+            }
+        } else {
+            // SAFETY: the same.
+            unsafe { Self::kfree_other(object, tag, this, caller) };
+        }
+    }
+
+    /// Frees an object that is neither large and of the heap, nor of a cache, nor a page or two; or whose tag is not known
+    /// yet.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree_else`](Self::kfree_else).
+    #[inline(never)]
+    unsafe fn kfree_other(object: NonNull<u8>, mut tag: Tag, this: &Self, caller: &'static Location<'static>) {
+        if tag == NONE {
             // A CPU without arrays has no table at hand.
-            tag = self.table.get(object.addr().get());
-        } else if tag == LARGE {
-            // SAFETY: the caller's promise.
-            if unsafe { self.keep_page(object) } {
-                return;
-            }
+            tag = this.table.get(object.addr().get());
         }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_heap(object, tag, caller) };
+            unsafe { this.kfree_heap(object, tag, caller) };
         } else if (LARGE..=ODD).contains(&tag) {
             // SAFETY: the same.
-            unsafe { self.kfree_large(object, tag, caller) };
+            unsafe { this.kfree_large(object, tag, caller) };
+        } else if let Some(size) = Size::of_tag(tag) {
+            // SAFETY: the same.
+            unsafe { this.kfree_even(object, size, caller) };
         } else {
             // SAFETY: the same.
-            unsafe { self.kfree_tagged(object, tag, caller) };
+            unsafe { this.kfree_tagged(object, tag, caller) };
         }
     }
 
@@ -175,7 +232,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
         let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
-        let Some(tag) = tag_of(granules, inside) else { return false };
+        let Some(tag) = tag_of(granules) else { return false };
         self.with_fronts(|fronts| {
             if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
@@ -187,33 +244,36 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         })
     }
 
-    /// Keeps an object of one page at hand. False if it does not begin there, there is no room, or it is there already.
+    /// Keeps an object of one page or two at hand, in the array of that tag. False if it does not begin there, there is no
+    /// room, or it is there already.
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); the object's frame is tagged as one page.
+    /// As for [`kfree`](Slab::kfree); the object's frame is tagged as the first of so many pages.
     #[inline(always)]
-    unsafe fn keep_page(&self, object: NonNull<u8>) -> bool {
+    unsafe fn keep_pages(&self, object: NonNull<u8>, tag: Tag) -> bool {
         let inside = self.own(object.as_ptr());
         inside.addr().is_multiple_of(PAGE_SIZE as usize)
             && self.with_fronts(|fronts| {
-                if cfg!(miri) && fronts.front(PAGE).objects().any(|held| held == inside) {
+                if cfg!(miri) && fronts.front(tag).objects().any(|held| held == inside) {
                     return false;
                 }
-                // SAFETY: a page that nothing uses from now on. Where there are no quick sizes, the array is always full.
-                unsafe { Self::push(fronts.front(PAGE), inside, fronts.table().key()) }
+                // SAFETY: pages that nothing uses from now on. Where there are no quick sizes, the array is always full.
+                unsafe { Self::push(fronts.front(tag), inside, fronts.table().key()) }
             })
     }
 
-    /// Says whether an object of one page lies in an array, before it goes back: one that is marked does.
+    /// Says whether an object of one page or two lies in an array, before it goes back: one that is marked does.
     ///
     /// # Safety
     ///
-    /// As for [`keep_page`](Self::keep_page), and the page begins at `inside`.
+    /// As for [`keep_pages`](Self::keep_pages), and the page begins at `inside`.
     #[inline(always)]
     pub(super) unsafe fn is_kept_page(&self, inside: *mut u8) -> bool {
         if cfg!(miri) {
-            return self.with_fronts(|fronts| fronts.front(PAGE).objects().any(|held| held == inside));
+            return self.with_fronts(|fronts| {
+                [PAGE, PAIR].iter().any(|tag| fronts.front(*tag).objects().any(|held| held == inside))
+            });
         }
         // SAFETY: a word of the page.
         self.quick && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()
@@ -241,7 +301,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             false
         };
         // SAFETY: the caller's promise.
-        if marked && unsafe { heap::granules_at(inside) }.and_then(|nr| tag_of(nr, inside)).is_some() {
+        if marked && unsafe { heap::granules_at(inside) }.and_then(tag_of).is_some() {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())
@@ -267,12 +327,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 }
 
-const _: () = assert!(
-    FIRST_QUICK >= ANYWHERE as Tag
-        && FIRST_CACHE < 256
-        && front::LARGEST >= heap::LARGEST
-        && PAGE as usize == FIRST_QUICK as usize + NR_QUICK
-);
+const _: () =
+    assert!(FIRST_CACHE < 256 && front::LARGEST >= heap::LARGEST && PAGE as usize == FIRST_QUICK as usize + NR_QUICK);
 
 #[cfg(test)]
 mod tests {
@@ -283,9 +339,9 @@ mod tests {
         for granules in 33..=500 {
             let rounded = rounded(granules);
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
-            let held = tag_of(granules, core::ptr::null_mut()).map(|tag| size(usize::from(tag - FIRST_QUICK)));
+            let held = tag_of(granules).map(|tag| size(usize::from(tag - FIRST_QUICK)));
             assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
-            assert_eq!(held == Some(granules), rounded == granules || granules.is_power_of_two());
+            assert_eq!(held == Some(granules), rounded == granules);
         }
         assert!(SIZES.is_sorted());
     }

@@ -5,6 +5,7 @@ use core::panic::Location;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use super::even::Size;
 use super::table::{HEAP, LARGE, ODD};
 use super::{Fault, PageSource, Slab};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
@@ -66,6 +67,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                     self.cut_large(object, nr, pages);
                 }
                 (bytes, nr << PAGE_SHIFT)
+            }
+            _ if let Some(size) = Size::of_tag(tag) => {
+                if bytes > size.bytes() {
+                    return false;
+                }
+                (bytes, size.bytes())
             }
             _ => {
                 let Some(inner) = self.inner(tag) else { return false };

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use super::cache::Inner;
+use super::even::Size;
 use super::fault::{Fault, FaultKind};
 use super::front::Fronts;
 use super::heap::{self, Wrong};
@@ -24,28 +25,74 @@ use crate::gfp::Gfp;
 const LARGEST_ALLOC: usize = (PAGE_SIZE as usize) << MAX_ORDER;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// The way of an allocation that the arrays do not serve. The arguments stand where those of
+    /// The way of an allocation that the arrays do not serve, of `last` bytes and one. The arguments stand where those of
     /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
+        align: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let bytes = last.wrapping_add(1);
+        if this.careful || gfp.intersects(SPECIAL) {
+            this.kmalloc_any(bytes, align, gfp, caller)
+        } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
+            if bytes.is_power_of_two() {
+                return Self::kmalloc_even(bytes, gfp, this, align, caller);
+            }
+            // Nothing but the heap has objects between the largest class and a frame.
+            Self::kmalloc_heap(bytes, gfp, this, align, caller)
+        } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
+            match this.kept_pair(bytes, align) {
+                Some(pair) => Ok(pair),
+                None => Self::kmalloc_large(bytes, gfp, this, align, caller),
+            }
+        } else {
+            Self::kmalloc_more(bytes, gfp, this, align, caller)
+        }
+    }
+
+    /// A power of two: of an even frame, if it is of such a size.
+    #[inline(never)]
+    fn kmalloc_even(
         bytes: usize,
         gfp: Gfp,
         this: &Self,
         align: usize,
         caller: &'static Location<'static>,
-        found: &mut Result<NonNull<u8>, OutOfMemory>,
-    ) {
-        *found = if this.careful || gfp.intersects(SPECIAL) {
-            this.kmalloc_any(bytes, align, gfp, caller)
-        } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
-            // Nothing but the heap has objects between the largest class and a frame.
-            Self::kmalloc_heap(bytes, gfp, this, align, caller)
-        } else {
-            Self::kmalloc_more(bytes, gfp, this, align, caller)
-        };
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        if let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
+            && let Some(object) = this.even_alloc(size, gfp)
+        {
+            return Ok(object);
+        }
+        Self::kmalloc_heap(bytes, gfp, this, align, caller)
     }
 
-    /// Neither special nor of the heap alone.
+    /// Whole pages, if there are any.
+    #[inline(never)]
+    fn kmalloc_large(
+        bytes: usize,
+        gfp: Gfp,
+        this: &Self,
+        align: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        this.online_quick();
+        if bytes.max(align) <= PAGE_SIZE as usize
+            && let Some(page) = this.page_alloc(gfp)
+        {
+            return Ok(page);
+        }
+        match this.large_alloc(bytes, align, gfp) {
+            Some(object) => Ok(object),
+            None => this.kmalloc_any(bytes, align, gfp, caller),
+        }
+    }
+
+    /// Of a class, or a size that there is not.
     #[inline(never)]
     fn kmalloc_more(
         bytes: usize,
@@ -60,9 +107,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
             this.inner(FIRST_CACHE + Tag::from(class))
                 .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
-        } else if step >= heap::LARGEST.max(this.largest_class) && step < LARGEST_ALLOC {
-            this.online_quick();
-            this.large_alloc(bytes, align, gfp)
         } else {
             None
         };
@@ -74,7 +118,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
 
     /// Gives this CPU arrays if what was asked for has one and the CPU none.
     #[inline(always)]
-    fn online_quick(&self) {
+    pub(super) fn online_quick(&self) {
         if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
             self.online();
         }
@@ -218,6 +262,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub(super) fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
+        if group == GROUP_LARGE
+            && let Some(size) = Size::of(nr, align).filter(|_| align == nr)
+            && let Some(object) = self.even_alloc(size, gfp)
+        {
+            return Some(object);
+        }
         let object = self.heap.lock(self.arch).alloc_apart(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
         // SAFETY: the caller's new object, of two words at least.
@@ -257,6 +307,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if tag < LARGE {
             // SAFETY: the caller's promise.
             unsafe { self.kfree_heap(object, tag, Location::caller()) };
+        } else if let Some(size) = Size::of_tag(tag) {
+            // SAFETY: the same.
+            if let Err(kind) = unsafe { self.even_put(size, object) } {
+                self.refuse(kind, tag, object, Location::caller());
+            }
         } else {
             // SAFETY: the same.
             unsafe { self.kfree_large(object, tag, Location::caller()) };
@@ -286,6 +341,19 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         // SAFETY: the caller's promise.
         if let Err(kind) = unsafe { self.large_free(object) } {
             self.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// Frees an object of a cache.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree`](Self::kfree); the object's frame has the cache's tag.
+    #[inline(never)]
+    pub(super) unsafe fn kfree_cache(&self, object: NonNull<u8>, inner: &Inner, caller: &'static Location<'static>) {
+        // SAFETY: the caller's promise.
+        if let Err(kind) = unsafe { self.cache_free_slow(inner, object, caller) } {
+            self.refuse(kind, inner.tag, object, caller);
         }
     }
 
@@ -357,9 +425,16 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             self.give_tagged(frame.as_ptr(), 1);
         }
         if freed.corrupt {
-            self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object.addr().get(), freed.bytes));
+            self.report_links(object.addr().get(), freed.bytes);
         }
         Ok(())
+    }
+
+    /// Says that links of free memory were found overwritten.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn report_links(&self, object: usize, bytes: usize) {
+        self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object, bytes));
     }
 
     /// The same address, with access to the whole frame whatever the user's pointer was narrowed to.
@@ -375,6 +450,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 
     /// Takes the tags of frames away, and gives them back.
+    #[inline(never)]
     pub(super) fn give_tagged(&self, frame: *mut u8, nr: usize) {
         self.table.set(frame.addr(), nr, NONE);
         self.give_frames(frame, nr);

@@ -33,7 +33,7 @@ pub struct CacheInfo {
 /// How much memory a slab holds, and what for.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SlabInfo {
-    /// Frames of the packed heap.
+    /// Frames of the packed heap, those that are cut evenly included.
     pub heap_pages: usize,
     /// Objects in it.
     pub heap_objects: usize,
@@ -74,11 +74,13 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[must_use]
     pub fn info(&self) -> SlabInfo {
         let counters = &self.counters;
+        let pages = self.even_pages();
+        let (objects, bytes) = self.even.lock(self.arch).used(&self.table);
         let heap = self.heap.lock(self.arch);
         SlabInfo {
-            heap_pages: heap.nr_frames,
-            heap_objects: heap.nr_objects,
-            heap_bytes: heap.used_bytes(),
+            heap_pages: pages + heap.nr_frames,
+            heap_objects: objects + heap.nr_objects,
+            heap_bytes: bytes + heap.used_bytes(),
             cache_pages: counters.slab_pages.load(Ordering::Relaxed),
             reclaimable_pages: counters.reclaimable_pages.load(Ordering::Relaxed),
             large_pages: counters.large_pages.load(Ordering::Relaxed),

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whose a frame is: two bytes for each frame of RAM, from the first to the last.
 //!
-//! A *tag* is the number of a cache, or one of the constants below. A pointer's frame is its distance from the first
-//! one in the direct map, so a lookup is a subtraction, a shift, a comparison and a load.
+//! The first is a *tag*: the number of a cache, or one of the constants below. The second is free for whoever has the
+//! frame: those that are [cut evenly](super::even) keep there which of their objects are free. A pointer's frame is its
+//! distance from the first one in the direct map, so a lookup is a subtraction, a shift, a comparison and a load.
 
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use super::front::RawTable;
 use crate::addr::{NR_ORDERS, PAGE_SHIFT, PAGE_SIZE, PhysRange};
 
-/// What the table says of a frame.
+/// What the table says of a frame, in the lower byte of its entry.
 pub(super) type Tag = u16;
 
 /// Not the slab's. (Lower tags are never used: their tops would lie where the sizes of a CPU's block are.)
@@ -22,17 +23,24 @@ pub(super) const LARGE: Tag = HEAP + super::heap::NR_GROUPS as Tag;
 pub(super) const ODD: Tag = LARGE + NR_ORDERS as Tag;
 /// A further frame of that.
 pub(super) const TAIL: Tag = ODD + 1;
-/// The first [quick size](super::quick): no frame has such a tag, but an array of a CPU.
+/// The first [quick size](super::quick): arrays of a CPU have such tags, but frames only those of the
+/// [even](super::even) ones.
 pub(super) const FIRST_QUICK: Tag = TAIL + 1;
 /// The array for objects of one page, whose frames are tagged [`LARGE`].
 pub(super) const PAGE: Tag = FIRST_QUICK + super::quick::NR_QUICK as Tag;
+/// The same for two pages.
+pub(super) const PAIR: Tag = PAGE + 1;
 /// The first cache.
-pub(super) const FIRST_CACHE: Tag = PAGE + 1;
+pub(super) const FIRST_CACHE: Tag = PAIR + 1;
 
 /// Caches that a slab can have.
-pub(super) const NR_CACHES: usize = 63;
+pub(super) const NR_CACHES: usize = 62;
 /// Tags that there can be, from 0 up.
 pub(super) const NR_TAGS: usize = FIRST_CACHE as usize + NR_CACHES;
+/// The part of an entry that is the tag.
+pub(super) const TAG: Tag = 0xff;
+
+const _: () = assert!(NR_TAGS <= TAG as usize + 1);
 
 /// The table.
 #[derive(Clone, Copy)]
@@ -73,7 +81,21 @@ impl<'a> Table<'a> {
     #[inline]
     pub(super) fn get(&self, addr: usize) -> Tag {
         // Ordering: an object's pointer reached this CPU by some synchronisation, and its tag was set before.
-        self.tag(addr).map_or(NONE, |tag| tag.load(Ordering::Relaxed))
+        self.tag(addr).map_or(NONE, |tag| tag.load(Ordering::Relaxed) & TAG)
+    }
+
+    /// What the frame's owner keeps beside its tag.
+    #[inline(always)]
+    pub(super) fn state(&self, addr: usize) -> u8 {
+        self.tag(addr).map_or(0, |tag| (tag.load(Ordering::Relaxed) >> TAG.count_ones()) as u8)
+    }
+
+    /// Sets a frame's tag, and what is kept beside it.
+    #[inline(always)]
+    pub(super) fn set_state(&self, addr: usize, tag: Tag, state: u8) {
+        if let Some(entry) = self.tag(addr) {
+            entry.store(tag | Tag::from(state) << TAG.count_ones(), Ordering::Relaxed);
+        }
     }
 
     /// Sets the tag of `nr` frames.
