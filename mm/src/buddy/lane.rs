@@ -36,6 +36,12 @@ impl Lane {
         self.count == 1
     }
 
+    /// Whether a stripe is of this lane.
+    #[inline(always)]
+    pub(crate) const fn has(self, stripe: u64) -> bool {
+        stripe as u8 & (self.count - 1) == self.index
+    }
+
     /// Its number.
     pub(crate) const fn index(self) -> usize {
         self.index as usize

@@ -112,7 +112,13 @@ impl Place {
     /// Behind this word, to look for others from.
     #[inline(always)]
     pub(super) const fn behind(self) -> Self {
-        Self(self.0 + (1 << (ORDER_BITS as usize + WORD_ORDER)))
+        self.plus(1)
+    }
+
+    /// So many words behind this one.
+    #[inline(always)]
+    const fn plus(self, count: u32) -> Self {
+        Self(self.0 + ((count as u64) << (ORDER_BITS as usize + WORD_ORDER)))
     }
 
     const fn slot(self) -> usize {
@@ -415,10 +421,16 @@ impl<'a> WordMap<'a> {
         Word { free, tag, order }
     }
 
+    /// The first stripe of a span.
+    #[inline(always)]
+    const fn first_stripe(span: &Span) -> u64 {
+        Place(span.start).stripe()
+    }
+
     /// The first word of the first stripe of a span.
     #[inline(always)]
     const fn first_word(span: &Span) -> usize {
-        (Place(span.start).stripe() * STRIPE_WORDS) as usize
+        (Self::first_stripe(span) * STRIPE_WORDS) as usize
     }
 
     /// Whether a word is marked.

@@ -22,6 +22,8 @@ const ENOUGH: u32 = 8;
 const MANY: usize = 8;
 /// Words that are tried of those which are found.
 const MOST_TRIED: usize = 4;
+const WORTH: u32 = 16;
+const MOST_POOR: u32 = 4;
 /// Words that are looked at to find one for a list.
 const MOST_MET: usize = 16;
 
@@ -32,7 +34,7 @@ impl<A: Arch> Pages<'_, A> {
     pub(super) fn alloc_waiting(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let (list, hoard) = (List::of(gfp, order), self.hoard());
         if self.is_hoarding() && hoard.hoards(list) {
-            let waiting = self.find_waiting(hoard, list, hoard.lane());
+            let waiting = self.find_waiting(hoard, list, hoard.lane(), WORTH >> list.order());
             let block = match waiting {
                 Some(place) => self.take_waiting(hoard, list, place),
                 None => self.hoard_new(hoard, gfp, order),
@@ -48,7 +50,7 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(never)]
     pub(super) fn take_any_waiting(&self, hoard: &Hoard, list: List, lane: Lane) -> Option<PageBlock> {
         for _ in 0..MOST_TRIED {
-            let place = self.find_waiting(hoard, list, lane)?;
+            let place = self.find_waiting(hoard, list, lane, 1)?;
             let block = self.take_waiting(hoard, list, place);
             if block.is_some() {
                 return block;
@@ -57,38 +59,50 @@ impl<A: Arch> Pages<'_, A> {
         None
     }
 
-    /// A word of the list and lane that waits, of this CPU's node: one that is free as a whole only if there is no other, for it
-    /// may merge. If many wait, it goes back.
+    /// A word of the list and lane that waits, of this CPU's node: with so many blocks if possible, for the long way here is
+    /// worth it only for some; if there are [`MOST_POOR`] that have fewer, none. One that is free as a whole only if there is
+    /// no other, for it may merge; if many wait, it goes back.
     #[inline(always)]
-    fn find_waiting(&self, hoard: &Hoard, list: List, lane: Lane) -> Option<Place> {
-        let (cursor, kind, all) = (hoard.cursor(list), Marked::Waiting(list.order()), list.blocks());
-        let mut whole = None;
-        let mut words = self.map.marked_from(kind, cursor.load(), lane, self.near());
+    fn find_waiting(&self, hoard: &Hoard, list: List, lane: Lane, worth: u32) -> Option<Place> {
+        let (cursor, kind, near) = (hoard.cursor(list), Marked::Waiting(list.order()), self.near());
+        let (mut whole, mut poor, mut from) = (None, 0, cursor.load());
         for _ in 0..MOST_MET {
-            let Some(place) = words.next() else {
-                cursor.store(Place::FIRST);
-                break;
+            let place = match self.map.next_marked(kind, from, lane, near) {
+                Some(place) => place,
+                // Once more from the start.
+                None if from != Place::FIRST => {
+                    from = Place::FIRST;
+                    continue;
+                }
+                None => break,
             };
+            from = place.behind();
             let word = self.map.word(place);
             if !word.tag().is_hoarded_for(list) {
-                cursor.store(place.behind());
                 continue;
             }
-            if word::bits(word.free) != all {
-                cursor.store(place.behind());
+            let bits = word::bits(word.free);
+            if bits == list.blocks() {
+                if whole.is_some() {
+                    break;
+                }
+                whole = Some(place);
+            } else if worth <= 1 || bits.count_ones() >= worth {
+                cursor.store(from);
                 if let Some(whole) = whole
                     && self.lane_of(place).nr_waiting(list.order()) as usize * MANY > hoard.limit()
                 {
                     self.release(whole);
                 }
                 return Some(place.with(list));
+            } else {
+                poor += 1;
+                if poor >= MOST_POOR {
+                    break;
+                }
             }
-            if whole.is_some() {
-                cursor.store(place.behind());
-                break;
-            }
-            whole = Some(place);
         }
+        cursor.store(from);
         Some(whole?.with(list))
     }
 

@@ -4,98 +4,74 @@
 
 use core::sync::atomic::Ordering::Acquire;
 
-use super::{Place, SLOTS, WordMap};
+use super::{Place, SLOTS, Span, WordMap};
 use crate::buddy::Lane;
 use crate::page_alloc::marks::Marked;
 
-/// Goes from one marked word to the next. What changes meanwhile may or may not be seen.
-pub(in crate::page_alloc) struct MarkedWords<'m> {
-    map: &'m WordMap<'m>,
-    kind: Marked,
-    /// The lanes that are looked through, and the one that is.
-    lanes: (usize, usize),
-    lane: usize,
-    /// A bit for each slot that is looked at.
-    slots: u32,
-    slot: usize,
-    /// Which stripe is looked at, and the words that are left of it.
-    stripe: usize,
-    left: u64,
-}
-
 const _: () = assert!(SLOTS == u32::BITS as usize);
 
-impl Iterator for MarkedWords<'_> {
-    type Item = Place;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Place> {
-        if self.left == 0 && !self.advance() {
-            return None;
-        }
-        let at = self.stripe * 64 + self.left.trailing_zeros() as usize;
-        self.left &= self.left - 1;
-        Some(Place::new(WordMap::first_word(self.map.span(self.slot)) + at, self.slot))
-    }
-}
-
-impl MarkedWords<'_> {
-    /// Goes on to the next stripe of which a word is marked; `false` if there are no more. O(words / 4096).
-    #[inline(always)]
-    fn advance(&mut self) -> bool {
-        let mut next = self.stripe + 1;
-        loop {
-            let marks = &self.map.span(self.slot).marks;
-            if let Some((stripe, left)) = marks.next_stripe(self.kind, self.lane, next) {
-                if left != 0 {
-                    (self.stripe, self.left) = (stripe, left);
-                    return true;
-                }
-                next = stripe + 1;
-                continue;
-            }
-            self.lane += 1;
-            if self.lane >= self.lanes.1 {
-                self.lane = self.lanes.0;
-                let others = self.slots & u32::MAX.checked_shl(self.slot as u32 + 1).unwrap_or(0);
-                self.slot = others.trailing_zeros() as usize;
-                if self.slot >= self.map.used.load(Acquire) {
-                    self.slot = SLOTS - 1;
-                    return false;
-                }
-            }
-            next = 0;
-        }
-    }
-}
-
 impl WordMap<'_> {
-    /// The words of a lane that are marked, from `from` on, in these slots. Of the [only](Lane::ONLY) lane: those of all,
-    /// one after the other.
+    /// The first word of a lane that is marked, at `from` or behind, in these slots. Of the [only](Lane::ONLY) lane: of
+    /// all of them. What changes meanwhile may or may not be seen. O(words / 4096).
     #[inline(always)]
-    pub(in crate::page_alloc) fn marked_from(
-        &self,
-        kind: Marked,
-        from: Place,
-        lane: Lane,
-        slots: u32,
-    ) -> MarkedWords<'_> {
-        let slot = from.slot();
+    pub(in crate::page_alloc) fn next_marked(&self, kind: Marked, from: Place, lane: Lane, slots: u32) -> Option<Place> {
+        // Most often there is another one in the same stripe.
+        let span = self.span(from.slot());
+        let stripe = from.stripe().wrapping_sub(Self::first_stripe(span)) as usize;
+        if lane.has(from.stripe()) {
+            let left = span.marks.stripe(kind, stripe) >> (from.number() % 64);
+            if left != 0 {
+                return Some(from.plus(left.trailing_zeros()));
+            }
+        }
+        self.next_marked_behind(kind, from, lane, slots)
+    }
+
+    /// The same behind the stripe of `from`.
+    #[inline(never)]
+    fn next_marked_behind(&self, kind: Marked, from: Place, lane: Lane, slots: u32) -> Option<Place> {
+        let mut slot = from.slot();
         let span = self.span(slot);
-        let lanes = if lane.is_only() { (0, self.lanes) } else { (lane.index(), lane.index() + 1) };
-        let at = from.number().saturating_sub(Self::first_word(span));
-        let stripe = at / 64;
-        let is_wanted = slots >> slot & 1 != 0;
-        let is_of_lane = lane.is_only() || span.marks.lane_of(stripe) == lane.index();
-        let left = if is_wanted && is_of_lane { span.marks.stripe(kind, stripe) & u64::MAX << (at % 64) } else { 0 };
-        let (stripe, first) = if is_wanted { (stripe, span.marks.lane_of(stripe)) } else { (span.marks.stripes(), 0) };
-        let lane = if lane.is_only() { first } else { lane.index() };
-        MarkedWords { map: self, kind, lanes, lane, slots, slot, stripe, left }
+        let stripe = from.stripe().checked_sub(Self::first_stripe(span));
+        let mut next = stripe.map_or(0, |stripe| stripe as usize + 1);
+        if slots >> slot & 1 == 0 {
+            next = span.marks.stripes();
+        }
+        loop {
+            let span = self.span(slot);
+            if let Some(place) = self.next_in_span(span, slot, kind, next, lane) {
+                return Some(place);
+            }
+            let others = slots & u32::MAX.checked_shl(slot as u32 + 1).unwrap_or(0);
+            (slot, next) = (others.trailing_zeros() as usize, 0);
+            if slot >= self.used.load(Acquire) {
+                return None;
+            }
+        }
+    }
+
+    /// The same in one span, from a stripe on.
+    fn next_in_span(&self, span: &Span, slot: usize, kind: Marked, mut next: usize, lane: Lane) -> Option<Place> {
+        let lanes = if lane.is_only() { 0..self.lanes } else { lane.index()..lane.index() + 1 };
+        loop {
+            let stripes = lanes.clone().filter_map(|lane| span.marks.next_stripe(kind, lane, next));
+            let (stripe, left) = stripes.min_by_key(|(stripe, _)| *stripe)?;
+            if left != 0 {
+                let at = stripe * 64 + left.trailing_zeros() as usize;
+                return Some(Place::new(Self::first_word(span) + at, slot));
+            }
+            next = stripe + 1;
+        }
     }
 
     /// All words that are marked.
-    pub(in crate::page_alloc) fn marked(&self, kind: Marked) -> MarkedWords<'_> {
-        self.marked_from(kind, Place::FIRST, Lane::ONLY, u32::MAX)
+    pub(in crate::page_alloc) fn marked(&self, kind: Marked) -> impl Iterator<Item = Place> + '_ {
+        let mut from = Some(Place::FIRST);
+        core::iter::from_fn(move || {
+            let place = self.next_marked(kind, from?, Lane::ONLY, u32::MAX);
+            from = place.map(Place::behind);
+            place
+        })
     }
 
     /// The slots whose zones are wanted.
