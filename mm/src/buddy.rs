@@ -242,7 +242,7 @@ impl<'a> Buddy<'a> {
         }
     }
 
-    /// Takes a block of order 3 to 6 from a lane, if that has one for this type: of its own or free as a whole. O(chunks /
+    /// Takes a block of order 3 to 9 from a lane, if that has one for this type: of its own or free as a whole. O(chunks /
     /// 64) at worst.
     pub(crate) fn take_from_lane(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
         let (row, order) = (self.row_of(mobility), order.as_usize() as u32);
@@ -257,6 +257,9 @@ impl<'a> Buddy<'a> {
             4 => it.take::<4>(class),
             5 => it.take::<5>(class),
             6 => it.take::<6>(class),
+            7 => it.take::<7>(class),
+            8 => it.take::<8>(class),
+            9 => it.take::<9>(class),
             _ => return None,
         };
         let Some((offset, left)) = taken else { return Pfn::new(self.take_from_full(chunk, order)) };
@@ -285,7 +288,10 @@ impl<'a> Buddy<'a> {
 
     /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
     fn take_whole(&mut self, row: usize) -> u64 {
-        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else { return NOTHING };
+        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
+            // As `fall_back` does: all other types share what they have.
+            return if row == Mobility::Movable as usize { self.take_whole(Mobility::Cma as usize) } else { NOTHING };
+        };
         let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let whole = it.head();
         let taken = Head::taken(whole.first_pfn(), row);

@@ -167,9 +167,10 @@ impl<'a> Zone<'a> {
         self.buddy.alloc(order, mobility).ok().map(|block| block.pfn())
     }
 
-    /// Takes a block of order 3 to 6, from a lane if that has one.
+    /// Takes a block of order 3 or more; one below the largest from a lane, if that has one.
     pub(crate) fn take_near(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
-        let near = if lane.is_only() { None } else { self.buddy.take_from_lane(order, mobility, lane) };
+        let near =
+            if lane.is_only() || order == Order::MAX { None } else { self.buddy.take_from_lane(order, mobility, lane) };
         if near.is_some() { near } else { self.take(order, mobility) }
     }
 

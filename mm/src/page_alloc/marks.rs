@@ -53,8 +53,7 @@ pub(super) const LINE: usize = 8;
 const _: () = assert!(Marked::KINDS <= LINE);
 
 impl Marks {
-    pub(super) const NONE: Self =
-        Self { bits: core::ptr::null_mut(), stripes: 0, groups: 0, first_lane: 0, lanes: 0 };
+    pub(super) const NONE: Self = Self { bits: core::ptr::null_mut(), stripes: 0, groups: 0, first_lane: 0, lanes: 0 };
 
     /// What so many stripes need, that are dealt out to so many lanes.
     pub(super) const fn metadata_words(stripes: usize, lanes: usize) -> usize {

@@ -55,8 +55,9 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(never)]
     pub(super) fn hoard_new(&self, hoard: &Hoard, gfp: Gfp, order: Order) -> Option<PageBlock> {
         let list = List::of(gfp, order);
-        let pfn = self
-            .take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| self.hoard_from(zone, list, mobility(gfp), hoard.lane()))?;
+        let pfn = self.take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| {
+            self.hoard_from(zone, list, mobility(gfp), hoard.lane())
+        })?;
         let place = self.map.find_frame(pfn)?.with(list);
         count(&self.zones.get(self.map.zone(place))?.events.hoarded);
         self.install(hoard, list, place);

@@ -22,10 +22,13 @@ const ENOUGH: u32 = 8;
 const MANY: usize = 8;
 /// Words that are tried of those which are found.
 const MOST_TRIED: usize = 4;
-const WORTH: u32 = 16;
-const MOST_POOR: u32 = 4;
 /// Words that are looked at to find one for a list.
 const MOST_MET: usize = 16;
+/// Frames that make a word worth the way that it costs to find it. With more, fewer calls come here; with less, fewer
+/// words hold what is in use, and more large blocks stay whole.
+const WORTH: u32 = 16;
+/// Words with less than that which are passed before a new one is hoarded instead.
+const MOST_POOR: u32 = 4;
 
 impl<A: Arch> Pages<'_, A> {
     /// Takes a block when the word in use has none, for a request without special wishes: from a word that waits, or
@@ -124,8 +127,7 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(always)]
     fn take_waiting(&self, hoard: &Hoard, list: List, place: Place) -> Option<PageBlock> {
         let lane = self.lock_lane(place);
-        let is_mine =
-            self.map.word(place).tag().is_hoarded_for(list) && lane.set_waiting(place, list.order(), false);
+        let is_mine = self.map.word(place).tag().is_hoarded_for(list) && lane.set_waiting(place, list.order(), false);
         drop(lane);
         if !is_mine {
             return None;

@@ -14,7 +14,13 @@ impl WordMap<'_> {
     /// The first word of a lane that is marked, at `from` or behind, in these slots. Of the [only](Lane::ONLY) lane: of
     /// all of them. What changes meanwhile may or may not be seen. O(words / 4096).
     #[inline(always)]
-    pub(in crate::page_alloc) fn next_marked(&self, kind: Marked, from: Place, lane: Lane, slots: u32) -> Option<Place> {
+    pub(in crate::page_alloc) fn next_marked(
+        &self,
+        kind: Marked,
+        from: Place,
+        lane: Lane,
+        slots: u32,
+    ) -> Option<Place> {
         // Most often there is another one in the same stripe.
         let span = self.span(from.slot());
         let stripe = from.stripe().wrapping_sub(Self::first_stripe(span)) as usize;
