@@ -44,6 +44,7 @@ pub fn name(rank: Rank) -> &'static str {
         Rank::PAGE_TABLE => "translation tables",
         Rank::SLAB => "slab",
         Rank::ZONE => "zone",
+        Rank::LANE => "lane",
         Rank::PER_CPU => "per-CPU data",
         KEYS => "keys",
         WAIT_QUEUE => "wait queue",

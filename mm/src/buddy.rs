@@ -35,6 +35,7 @@ mod chunk;
 mod chunks;
 mod group;
 mod index;
+mod lane;
 mod mobility;
 mod range;
 mod report;
@@ -48,6 +49,7 @@ pub use block::{AllocError, FreeError, PageBlock, TooSmall};
 use chunk::Put;
 use chunks::Chunks;
 use index::{ChunkSets, Class, Head, ROWS, SHARED};
+pub(crate) use lane::{Lane, MAX_LANES};
 pub use mobility::Mobility;
 pub use range::RangeError;
 use span::{SPAN_WORDS, Spans};
@@ -216,6 +218,11 @@ impl<'a> Buddy<'a> {
         let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
             return self.fall_back(row, order);
         };
+        self.take_from_whole(chunk, row, order)
+    }
+
+    /// Takes the first frames of a chunk that is free as a whole.
+    fn take_from_whole(&mut self, chunk: usize, row: usize, order: u32) -> u64 {
         let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let whole = it.head();
         it.split_whole(row, order);
@@ -233,6 +240,34 @@ impl<'a> Buddy<'a> {
             Some(take) => take(self, row),
             None => NOTHING,
         }
+    }
+
+    /// Takes a block of order 3 to 9 from a lane, if that has one for this type: of its own or free as a whole. O(chunks /
+    /// 64) at worst.
+    pub(crate) fn take_from_lane(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
+        let (row, order) = (self.row_of(mobility), order.as_usize() as u32);
+        let chunk = self.sets.best_of(row, order, |first| self.spans.chunks_of(lane, first))?;
+        let mut it = self.chunks.get_mut(chunk)?;
+        if !it.head().is_split() {
+            return Pfn::new(self.take_from_whole(chunk, row, order));
+        }
+        let class = it.head().class();
+        let taken = match order {
+            3 => it.take::<3>(class),
+            4 => it.take::<4>(class),
+            5 => it.take::<5>(class),
+            6 => it.take::<6>(class),
+            7 => it.take::<7>(class),
+            8 => it.take::<8>(class),
+            9 => it.take::<9>(class),
+            _ => return None,
+        };
+        let Some((offset, left)) = taken else { return Pfn::new(self.take_from_full(chunk, order)) };
+        let pfn = it.head().first_pfn() + u64::from(offset);
+        if let Some(pages) = self.free_pages.get_mut(row % ROWS) {
+            *pages -= 1 << order;
+        }
+        Pfn::new(if left != class { self.refile(chunk, left, offset) } else { pfn })
     }
 
     /// Takes the rest of what is free in the 64 frames around `pfn`, of which a block was just taken: a bit for each
@@ -253,7 +288,10 @@ impl<'a> Buddy<'a> {
 
     /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
     fn take_whole(&mut self, row: usize) -> u64 {
-        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else { return NOTHING };
+        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
+            // As `fall_back` does: all other types share what they have.
+            return if row == Mobility::Movable as usize { self.take_whole(Mobility::Cma as usize) } else { NOTHING };
+        };
         let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let whole = it.head();
         let taken = Head::taken(whole.first_pfn(), row);

@@ -6,7 +6,7 @@
 //!     |  nothing there, or the word is not hoarded
 //!   hoard              per CPU and kind of request: the word in use                       `hoard.rs`
 //!     |  it is empty
-//!   waiting words      of all CPUs, found in a bitmap                                     `marks.rs`, `waiting.rs`
+//!   waiting words      of all CPUs, its own lane first, found in a bitmap     `lanes.rs`, `marks.rs`, `waiting.rs`
 //!     |  none is of this kind
 //!   zone               lock, watermarks, fallback, reclaim, out of memory                  `slow.rs`, `watermark.rs`
 //!     |
@@ -23,7 +23,7 @@
 //! CPU that needs such blocks. When memory runs short all words are given up, and their frames merge again.
 //!
 //! *Cost:* O(1) up to order 5, O(orders) above, whatever the size. 0.4 bytes a frame with the buddy allocator.
-//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE); hooks are called with none. *Invariants* ([`Pages::validate`],
+//! *Locks:* [`Rank::ZONE`](crate::sync::Rank::ZONE), [`Rank::LANE`](crate::sync::Rank::LANE); hooks are called with none. *Invariants* ([`Pages::validate`],
 //! `tests/page_model.rs`): a free frame is in the buddy allocator or in its word, never in both; a word that is not
 //! hoarded is zero; what is freed returns exactly.
 
@@ -33,7 +33,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::addr::{Order, PhysAddr};
 use crate::arch::{Arch, MAX_CPUS};
-use crate::buddy::PageBlock;
+use crate::buddy::{MAX_LANES, PageBlock};
 use crate::gfp::Gfp;
 
 mod build;
@@ -45,6 +45,7 @@ mod exact;
 mod figures;
 mod hoard;
 mod hotplug;
+mod lanes;
 mod large;
 mod map;
 mod marks;
@@ -73,6 +74,7 @@ pub use error::{BadFree, Fault, OutOfMemory};
 pub use figures::{CpuPages, ZoneReport};
 use hoard::{Hoard, List, MAX_HOARD_ORDER};
 pub use hotplug::AddError;
+use lanes::LaneCell;
 pub use map::MAX_RANGES;
 use map::{Place, WordMap};
 pub use migrate::{MovableBlock, MovableOwner};
@@ -135,6 +137,7 @@ pub struct Pages<'a, A: Arch> {
     hoards: [&'a Hoard; MAX_CPUS],
     map: WordMap<'a>,
     arch: &'a A,
+    lanes: [&'a LaneCell; MAX_LANES],
     zones: Zones<'a>,
     /// For each CPU, its node.
     nodes: [AtomicU32; MAX_CPUS],

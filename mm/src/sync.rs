@@ -5,8 +5,8 @@
 //! other. The [`Arch`] hears of each wish, taking and release, and may check the order and measure the time;
 //! while a lock is waited for, it may do what others wait for this CPU to do.
 //!
-//! *Order:* translation tables, slab, vmalloc space, DMA, zone, per-CPU data; then whatever a firmware adds.
-//! Nothing is printed, zeroed or flushed under the last two.
+//! *Order:* translation tables, slab, vmalloc space, DMA, zone, lane, per-CPU data; then whatever a firmware adds.
+//! Nothing is printed, zeroed or flushed under the last three.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -34,6 +34,8 @@ impl Rank {
     pub const DMA: Self = Self(30);
     /// A zone of the page allocator.
     pub const ZONE: Self = Self(32);
+    /// A part of a zone that CPUs keep apart.
+    pub const LANE: Self = Self(36);
     /// Data of one CPU that others may look into.
     pub const PER_CPU: Self = Self(40);
 
@@ -308,7 +310,7 @@ mod tests {
 
     #[test]
     fn ranks_are_ordered_as_the_locks_are_taken() {
-        let order = [Rank::PAGE_TABLE, Rank::SLAB, Rank::SPACE, Rank::ZONE, Rank::PER_CPU];
+        let order = [Rank::PAGE_TABLE, Rank::SLAB, Rank::SPACE, Rank::ZONE, Rank::LANE, Rank::PER_CPU];
         assert!(order.is_sorted());
         assert_eq!(Rank::new(63).map(Rank::as_u8), Some(63));
         assert_eq!(Rank::new(64), None);

@@ -24,7 +24,7 @@
 use core::fmt;
 
 use crate::addr::{NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr, PhysRange};
-use crate::buddy::{Buddy, FreeError, Mobility, PageBlock, TooSmall};
+use crate::buddy::{Buddy, FreeError, Lane, Mobility, PageBlock, TooSmall};
 use crate::memblock::{Memblock, MemoryRegion};
 
 /// Most zones: four nodes with two each, and as many ranges that were added late.
@@ -165,6 +165,13 @@ impl<'a> Zone<'a> {
     /// Takes a block.
     pub(crate) fn take(&mut self, order: Order, mobility: Mobility) -> Option<Pfn> {
         self.buddy.alloc(order, mobility).ok().map(|block| block.pfn())
+    }
+
+    /// Takes a block of order 3 or more; one below the largest from a lane, if that has one.
+    pub(crate) fn take_near(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
+        let near =
+            if lane.is_only() || order == Order::MAX { None } else { self.buddy.take_from_lane(order, mobility, lane) };
+        if near.is_some() { near } else { self.take(order, mobility) }
     }
 
     /// Gives a block back.

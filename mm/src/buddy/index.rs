@@ -27,6 +27,8 @@ pub(super) const ROWS: usize = 8;
 const SETS: usize = ROWS * ROW;
 /// The row of chunks that are free as a whole and for everybody, behind those of the types.
 pub(super) const SHARED: usize = Mobility::COUNT;
+/// Bits of a summary that are followed to find a chunk of a kind.
+const MOST_LOOKED_AT: usize = 4;
 /// Classes of chunks that are split and have a free block.
 const SPLIT: u32 = (1 << Class::WHOLE.0) - 2;
 
@@ -188,6 +190,41 @@ impl<'a> ChunkSets<'a> {
             }
             index += 1;
         }
+    }
+
+    /// The best chunk of this row for a block of `order` of those that are wanted: a split one, as [`best`](Self::best)
+    /// finds it, or else one that is free as a whole. `wanted` tells of 64 chunks, from a number on, which those are.
+    /// Of a class that has very many chunks not all are looked at.
+    pub(super) fn best_of(&self, row: usize, order: u32, wanted: impl Fn(u64) -> u64) -> Option<usize> {
+        let mut classes = *self.populated.get(row % ROWS)? & SPLIT & !0 << (order + 1);
+        while classes != 0 {
+            let class = Class(classes.trailing_zeros() as u8);
+            if let Some(chunk) = self.first_of(row, class, &wanted) {
+                return Some(chunk);
+            }
+            classes &= classes - 1;
+        }
+        self.first_of(if row < Mobility::ORDINARY { SHARED } else { row }, Class::WHOLE, &wanted)
+    }
+
+    /// The lowest chunk of a class of those that are wanted.
+    fn first_of(&self, row: usize, class: Class, wanted: impl Fn(u64) -> u64) -> Option<usize> {
+        let set = (row * ROW + class.as_usize()) % SETS;
+        let mut summary = *self.summaries.get(set)?;
+        for _ in 0..MOST_LOOKED_AT {
+            if summary == 0 {
+                return None;
+            }
+            let first = lowest_bit(summary) << self.shift;
+            for index in first..first + (1 << self.shift) {
+                let word = *self.bitmaps.get(index)?.get(set)? & wanted(index as u64 * 64);
+                if word != 0 {
+                    return Some(index * 64 + lowest_bit(word));
+                }
+            }
+            summary &= summary - 1;
+        }
+        None
     }
 
     /// The largest class of this row that has a chunk.

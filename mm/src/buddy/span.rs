@@ -7,6 +7,7 @@
 use core::ops::Range;
 
 use super::CHUNK_PAGES;
+use super::lane::Lane;
 use crate::addr::PhysRange;
 
 /// Words of a span in the metadata.
@@ -123,6 +124,21 @@ impl<'a> Spans<'a> {
         self.iter().map(|span| {
             (span.chunk_of(span.start) as usize..span.end_chunk as usize, span.start / CHUNK_PAGES * CHUNK_PAGES)
         })
+    }
+
+    /// Which of the 64 chunks from number `first` on are of a lane.
+    pub(super) fn chunks_of(&self, lane: Lane, first: u64) -> u64 {
+        let mut mask = 0;
+        for span in self.iter() {
+            // Those numbers that are the span's.
+            let start = span.chunk_of(span.start).max(first) - first;
+            let end = span.end_chunk.saturating_sub(first).min(64);
+            if start < end {
+                let ours = u64::MAX >> (64 - (end - start)) << start;
+                mask |= lane.chunks(first.wrapping_sub(span.bias)) & ours;
+            }
+        }
+        mask
     }
 
     /// How many whole chunks from frame `start`, where one begins, to `end` lie in its span; at least

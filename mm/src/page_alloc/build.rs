@@ -8,15 +8,16 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 use spin::Once;
 
 use super::hoard::Hoard;
+use super::lanes::LaneCell;
 use super::map::{NOWHERE_WORDS, WORD_ORDER, WordMap};
 use super::watch::{Faults, Fill, Watch};
 use super::watermark::{Tuning, Watermarks};
 use super::zone_cell::ZoneCell;
 use super::zones::Zones;
-use super::{Pages, place};
+use super::{Pages, lanes, place};
 use crate::addr::{Order, Pfn, PhysAddr, PhysRange};
 use crate::arch::{Arch, MAX_CPUS};
-use crate::buddy::{FreeError, TooSmall};
+use crate::buddy::{FreeError, Lane, TooSmall};
 use crate::memblock::Memblock;
 use crate::zone::{MAX_ZONES, Plan, ZoneError};
 
@@ -58,6 +59,12 @@ impl Config {
     fn nr_hoards(&self) -> usize {
         self.nr_cpus.clamp(1, MAX_CPUS)
     }
+
+    /// How many lanes there are, with so much RAM.
+    fn nr_lanes(&self, memblock: &Memblock) -> usize {
+        let ram = Plan::all(memblock, self.dma_limit).flat_map(Plan::ram).map(PhysRange::size).sum();
+        lanes::count(self.nr_hoards(), ram)
+    }
 }
 
 impl Default for Config {
@@ -79,10 +86,12 @@ impl<'a, A: Arch> Pages<'a, A> {
         if zones == 0 {
             return 0;
         }
-        let maps: usize = plans.flat_map(Plan::ram).map(WordMap::metadata_words).sum();
+        let nr_lanes = config.nr_lanes(memblock);
+        let maps: usize = plans.flat_map(Plan::ram).map(|range| WordMap::metadata_words(range, nr_lanes)).sum();
         let hoards = place::words::<Hoard>(config.nr_hoards() + 1);
         let cells = place::words::<Once<ZoneCell<'_>>>(MAX_ZONES);
-        ((zones + maps + hoards + cells + NOWHERE_WORDS) * size_of::<u64>()) as u64
+        let lanes = place::words::<LaneCell>(nr_lanes);
+        ((zones + maps + hoards + cells + lanes + NOWHERE_WORDS) * size_of::<u64>()) as u64
     }
 
     /// Makes the zones and frees every free range of `memblock` into them. `metadata` may hold anything; it should
@@ -117,12 +126,16 @@ impl<'a, A: Arch> Pages<'a, A> {
         let nr_hoards = config.nr_hoards();
         let share = (managed / HIGH_FRACTION / nr_hoards as u64) >> WORD_ORDER;
         let limit = config.pool_words.unwrap_or(share as usize);
-        let hoards = build_hoards(part(place::words::<Hoard>(nr_hoards + 1))?, nr_hoards, limit);
+        let nr_lanes = config.nr_lanes(memblock);
+        let hoards = build_hoards(part(place::words::<Hoard>(nr_hoards + 1))?, nr_hoards, limit, nr_lanes);
+        let cells = part(place::words::<LaneCell>(nr_lanes))?;
+        let lanes = lanes::deal(place::place(cells, (0..nr_lanes).map(|_| LaneCell::new()))).ok_or(too_small)?;
         let (spare, hoards) = hoards.split_last().ok_or(too_small)?;
         let nowhere = part(NOWHERE_WORDS)?.first_chunk_mut().ok_or(too_small)?;
         let mut pages = Self {
-            map: WordMap::new(nowhere),
+            map: WordMap::new(nowhere, nr_lanes),
             hoards: core::array::from_fn(|cpu| hoards.get(cpu).unwrap_or(spare)),
+            lanes,
             arch,
             zones: Zones::new(&[]),
             nodes: [const { AtomicU32::new(0) }; MAX_CPUS],
@@ -137,7 +150,7 @@ impl<'a, A: Arch> Pages<'a, A> {
         };
         for (index, cell) in zones.iter_mut().filter_map(Once::get_mut).enumerate() {
             for range in cell.zone.get_mut().buddy().ranges() {
-                let words = part(WordMap::metadata_words(range))?;
+                let words = part(WordMap::metadata_words(range, nr_lanes))?;
                 if !pages.map.add(range, index, words) {
                     return Err(ZoneError::TooManyRanges(cell.node));
                 }
@@ -201,10 +214,13 @@ impl<'a, A: Arch> Pages<'a, A> {
 
 /// Apart, as the next one, so that large values are off the stack when the rest is made.
 #[inline(never)]
-fn build_hoards(metadata: &mut [u64], count: usize, limit: usize) -> &[Hoard] {
+fn build_hoards(metadata: &mut [u64], count: usize, limit: usize, nr_lanes: usize) -> &[Hoard] {
     // The last one is for CPUs without a number of their own here.
-    let limits = (0..=count).map(|cpu| if cpu < count { limit } else { 0 });
-    place::place(metadata, limits.map(|limit| Hoard::new(limit, (limit as u64) << WORD_ORDER >> 1)))
+    let hoards = (0..=count).map(|cpu| {
+        let limit = if cpu < count { limit } else { 0 };
+        Hoard::new(limit, (limit as u64) << WORD_ORDER >> 1, Lane::of_cpu(cpu, nr_lanes))
+    });
+    place::place(metadata, hoards)
 }
 
 #[inline(never)]

@@ -94,18 +94,17 @@ impl<A: Arch> Pages<'_, A> {
         if self.arch.put_beside(word.free, row) || self.put_row(place, row) { length } else { 0 }
     }
 
-    /// Puts neighbours into their word, which may be empty, under the zone's lock. `false` if that cannot be.
+    /// Puts neighbours into their word, which may be empty, under its lane's lock. `false` if that cannot be.
     #[inline(never)]
     fn put_row(&self, place: super::Place, row: u64) -> bool {
-        let Some(cell) = self.zones.get(self.map.zone(place)) else { return false };
         let word = self.map.word(place);
-        let _zone = cell.zone.lock(self.arch);
+        let lane = self.lock_lane(place);
         let tag = word.tag();
         if tag.order() != 0 {
             return false;
         }
         match word::put_many_locked(word.free, row) {
-            Some(0) => self.remember(tag.last_list(), place.with(tag.last_list()), row.count_ones()),
+            Some(0) => self.remember(&lane, tag.last_list(), place.with(tag.last_list()), row.count_ones()),
             Some(_) => {}
             None => return false,
         }

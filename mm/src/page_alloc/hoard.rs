@@ -10,7 +10,7 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::addr::{NR_ORDERS, Order};
-use crate::buddy::Mobility;
+use crate::buddy::{Lane, Mobility};
 use crate::gfp::Gfp;
 use crate::page_alloc::map::{AtomicPlace, Place};
 
@@ -105,6 +105,8 @@ pub(super) struct Hoard {
     kept: [[AtomicU64; MOST_KEPT]; LISTS - SMALL_LISTS],
     /// Frames that a CPU may keep in the blocks of one list.
     keeps: u64,
+    /// The part of RAM that the CPU takes words from first.
+    lane: Lane,
     /// Words that it is worth: on small machines too few for large blocks.
     limit: u32,
     /// The first list that words are not hoarded for: each needs one in hand.
@@ -114,7 +116,7 @@ pub(super) struct Hoard {
 }
 
 impl Hoard {
-    pub(super) const fn new(limit: usize, keeps: u64) -> Self {
+    pub(super) const fn new(limit: usize, keeps: u64, lane: Lane) -> Self {
         let kept = [const { [const { AtomicU64::new(0) }; MOST_KEPT] }; LISTS - SMALL_LISTS];
         let cursors = [const { AtomicPlace::new(Place::FIRST) }; SMALL_LISTS];
         let orders = if limit / 4 <= MAX_HOARD_ORDER { limit / 4 } else { MAX_HOARD_ORDER + 1 };
@@ -123,10 +125,17 @@ impl Hoard {
             current: [const { AtomicPlace::new(Place::NOWHERE) }; LISTS],
             kept,
             keeps,
+            lane,
             limit: limit as u32,
             lists,
             cursors,
         }
+    }
+
+    /// The part of RAM that the CPU takes words from first.
+    #[inline(always)]
+    pub(super) const fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Words that it is worth.

@@ -67,13 +67,13 @@ struct Part {
 
 impl Part {
     /// Words of metadata of its zone, and of the map of words.
-    fn metadata_words(self) -> (usize, usize) {
-        (Zone::metadata_words(self.range), WordMap::metadata_words(self.range))
+    fn metadata_words(self, lanes: usize) -> (usize, usize) {
+        (Zone::metadata_words(self.range), WordMap::metadata_words(self.range, lanes))
     }
 
     /// What its metadata leaves.
-    fn free(self) -> Result<PhysRange, AddError> {
-        let (for_zone, for_words) = self.metadata_words();
+    fn free(self, lanes: usize) -> Result<PhysRange, AddError> {
+        let (for_zone, for_words) = self.metadata_words(lanes);
         let bytes = ((for_zone + for_words) * size_of::<u64>()) as u64;
         let start = self.range.start().checked_add(bytes.next_multiple_of(PAGE_SIZE));
         let free = start.and_then(|start| PhysRange::new(start, self.range.end()));
@@ -126,7 +126,7 @@ impl<'a, A: Arch> Pages<'a, A> {
             if self.map.touches(part.range) {
                 return Err(AddError::Overlaps(part.range));
             }
-            part.free()?;
+            part.free(self.map.lanes())?;
         }
         Ok(())
     }
@@ -136,8 +136,8 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// 1. As [`add_memory`](Pages::add_memory).
     /// 2. Nobody else adds at the same time.
     unsafe fn add_part(&self, part: Part) -> Result<u64, AddError> {
-        let free = part.free()?;
-        let (for_zone, for_words) = part.metadata_words();
+        let free = part.free(self.map.lanes())?;
+        let (for_zone, for_words) = part.metadata_words(self.map.lanes());
         let start = self.arch.direct_map(part.range.start()).cast::<u64>();
         // SAFETY: inside the range, in front of what is free, and by (1) nobody's and mapped; any bits are a u64.
         let metadata: &'a mut [u64] = unsafe { slice::from_raw_parts_mut(start, for_zone + for_words) };

@@ -52,7 +52,8 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(never)]
     fn alloc_large_new(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let mobility = mobility(gfp);
-        let take = |_: &ZoneCell<'_>, zone: &mut Zone<'_>| Some(zone.buddy_mut().alloc(order, mobility).ok()?.pfn());
+        let lane = self.hoard().lane();
+        let take = |_: &ZoneCell<'_>, zone: &mut Zone<'_>| zone.take_near(order, mobility, lane);
         match self.take_from_zones(self.home(), gfp, order, Mark::Low, take) {
             Some(pfn) => {
                 let block = PageBlock::from_raw(pfn, order);

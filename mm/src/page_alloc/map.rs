@@ -8,7 +8,7 @@
 //!              +- free    8 bytes a word: the free blocks of a hoarded word (see `word.rs`)
 //!              +- tag     1 byte a word: what becomes of its frames
 //!              +- order   1 byte a word: the tag's order, which is all that who frees has to know
-//!              +- marks   7 bits a word: see `marks.rs`
+//!              +- marks   8 bits a word: see `marks.rs`
 //! ```
 //!
 //! Nothing is cleared at the start but the tags and orders: 2 bytes for 256 KiB of RAM.
@@ -21,7 +21,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
 use super::hoard::List;
-use super::marks::{Marked, Marks};
+use super::marks::{LINE, Marked, Marks};
 use crate::addr::{Order, PAGE_SHIFT, Pfn, PhysRange};
 use crate::buddy::PageBlock;
 use crate::buddy::block::ORDER_BITS;
@@ -29,6 +29,8 @@ use crate::words;
 
 /// log2 of the frames of a word.
 pub(super) const WORD_ORDER: usize = 6;
+/// Words of a stripe.
+const STRIPE_WORDS: u64 = 64;
 /// Most ranges of RAM, those of all zones together.
 pub const MAX_RANGES: usize = 31;
 /// The slots, and one that has no frames: a power of two, so that masking an index is enough.
@@ -110,11 +112,23 @@ impl Place {
     /// Behind this word, to look for others from.
     #[inline(always)]
     pub(super) const fn behind(self) -> Self {
-        Self(self.0 + (1 << (ORDER_BITS as usize + WORD_ORDER)))
+        self.plus(1)
+    }
+
+    /// So many words behind this one.
+    #[inline(always)]
+    const fn plus(self, count: u32) -> Self {
+        Self(self.0 + ((count as u64) << (ORDER_BITS as usize + WORD_ORDER)))
     }
 
     const fn slot(self) -> usize {
         (self.0 >> ORDER_BITS) as usize % SLOTS
+    }
+
+    /// The number of its stripe: 64 words, as [`Lane`](crate::buddy::Lane) deals them out.
+    #[inline(always)]
+    pub(super) const fn stripe(self) -> u64 {
+        self.0 >> (ORDER_BITS as usize + WORD_ORDER + WORD_ORDER)
     }
 
     const fn number(self) -> usize {
@@ -207,7 +221,7 @@ impl Word<'_> {
     }
 }
 
-/// The words of one range of RAM. Pointers are moved back so far that the absolute number of a word is its index.
+/// The words of one range of RAM, from the start of the first one's stripe on. Pointers are moved back so far that the absolute number of a word is its index.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Span {
@@ -219,7 +233,6 @@ struct Span {
     /// Between the two others: who allocates looks at the words and tags, who frees at the words and orders.
     free: *mut AtomicU64,
     order: *mut AtomicU8,
-    /// Of the words from the first on.
     marks: Marks,
     zone: usize,
 }
@@ -241,6 +254,7 @@ pub(super) struct WordMap<'a> {
     /// Slot 0 and those below `used` are fixed; the next is written by who adds a range.
     spans: UnsafeCell<[Span; SLOTS]>,
     used: AtomicUsize,
+    lanes: usize,
     metadata: PhantomData<&'a mut [u64]>,
 }
 
@@ -258,22 +272,30 @@ fn numbers(range: PhysRange) -> core::ops::Range<u64> {
 }
 
 impl<'a> WordMap<'a> {
-    /// Words of metadata for the frames of `range`.
-    pub(super) fn metadata_words(range: PhysRange) -> usize {
-        let numbers = numbers(range);
-        let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
-        nr_words + (2 * nr_words).div_ceil(8) + Marks::metadata_words(nr_words)
+    /// Words of metadata for the frames of `range`, in so many lanes.
+    pub(super) fn metadata_words(range: PhysRange, lanes: usize) -> usize {
+        let (stripes, nr_words) = Self::stripes(range);
+        let lines = nr_words.next_multiple_of(LINE) + 2 * (nr_words.div_ceil(8)).next_multiple_of(LINE);
+        LINE - 1 + Marks::metadata_words(stripes.count(), lanes) + lines
     }
 
-    /// An empty map. `nowhere` has [`NOWHERE_WORDS`] and may hold anything.
-    pub(super) fn new(nowhere: &'a mut [u64; NOWHERE_WORDS]) -> Self {
+    /// The stripes that a range touches, and its words from the start of the first stripe on.
+    fn stripes(range: PhysRange) -> (core::ops::Range<u64>, usize) {
+        let numbers = numbers(range);
+        let first = numbers.start / STRIPE_WORDS;
+        let nr_words = numbers.end.saturating_sub(first * STRIPE_WORDS);
+        (first..first + nr_words.div_ceil(STRIPE_WORDS), nr_words as usize)
+    }
+
+    /// An empty map, of words that are dealt out to so many lanes. `nowhere` has [`NOWHERE_WORDS`] and may hold anything.
+    pub(super) fn new(nowhere: &'a mut [u64; NOWHERE_WORDS], lanes: usize) -> Self {
         *nowhere = [0, !0];
         let mut spans = [Span::EMPTY; SLOTS];
         let [.., last] = &mut spans;
         let [free, bytes] = nowhere;
         (last.free, last.tag) = ((&raw mut *free).cast(), (&raw mut *bytes).cast());
         last.order = last.tag.wrapping_add(1);
-        Self { spans: UnsafeCell::new(spans), used: AtomicUsize::new(0), metadata: PhantomData }
+        Self { spans: UnsafeCell::new(spans), used: AtomicUsize::new(0), lanes, metadata: PhantomData }
     }
 
     /// Adds the words of a range, in whole frames, that no other range of the map has a frame of. `false` if there is
@@ -290,18 +312,24 @@ impl<'a> WordMap<'a> {
     /// 1. Nobody else adds a range at the same time.
     /// 2. The map has a range already.
     pub(super) unsafe fn add_shared(&self, range: PhysRange, zone: usize, metadata: &'a mut [u64]) -> bool {
-        let numbers = numbers(range);
-        let nr_words = numbers.end.saturating_sub(numbers.start) as usize;
+        let (stripes, nr_words) = Self::stripes(range);
         let used = self.used.load(Relaxed);
-        let Some((free, bytes)) = metadata.split_at_mut_checked(nr_words) else { return false };
-        let Some((bytes, marks)) = bytes.split_at_mut_checked((2 * nr_words).div_ceil(8)) else { return false };
-        let Some(marks) = Marks::new(marks, nr_words) else { return false };
+        let nr_stripes = stripes.clone().count();
+        let for_marks = Marks::metadata_words(nr_stripes, self.lanes);
+        let for_bytes = nr_words.div_ceil(8).next_multiple_of(LINE);
+        // Each part at the start of a cache line, and so each stripe in it.
+        let skip = metadata.as_ptr().addr().wrapping_neg() % (8 * LINE) / 8;
+        let Some((_, rest)) = metadata.split_at_mut_checked(skip) else { return false };
+        let Some((marks, rest)) = rest.split_at_mut_checked(for_marks) else { return false };
+        let Some((free, rest)) = rest.split_at_mut_checked(nr_words.next_multiple_of(LINE)) else { return false };
+        let Some(bytes) = rest.get_mut(..2 * for_bytes) else { return false };
+        let Some(marks) = Marks::new(marks, stripes.start, nr_stripes, self.lanes) else { return false };
         if used >= MAX_RANGES {
             return false;
         }
         // Tags decide whether a word has a meaning, so `free` may hold anything.
         words::fill(bytes, u64::from_ne_bytes([Tag::FRESH.0; 8]));
-        let first = numbers.start as usize;
+        let first = (stripes.start * STRIPE_WORDS) as usize;
         let (start, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
         // Taken once: a second exclusive borrow would end the pointers of the first.
         let bytes = bytes.as_mut_ptr().cast::<AtomicU8>();
@@ -311,7 +339,7 @@ impl<'a> WordMap<'a> {
             // Words are atomic from now on: an atomic has the layout of its integer, and any bits are a value of it.
             tag: bytes.wrapping_sub(first),
             free: free.as_mut_ptr().cast::<AtomicU64>().wrapping_sub(first),
-            order: bytes.wrapping_add(nr_words).wrapping_sub(first),
+            order: bytes.wrapping_add(8 * for_bytes).wrapping_sub(first),
             marks,
             zone,
         };
@@ -356,6 +384,11 @@ impl<'a> WordMap<'a> {
         self.find(&PageBlock::from_raw(pfn, Order::ZERO))
     }
 
+    /// How many lanes there are.
+    pub(super) const fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// How many ranges there are.
     pub(super) fn nr_ranges(&self) -> usize {
         self.used.load(Acquire)
@@ -388,10 +421,16 @@ impl<'a> WordMap<'a> {
         Word { free, tag, order }
     }
 
-    /// The first word of a span.
+    /// The first stripe of a span.
+    #[inline(always)]
+    const fn first_stripe(span: &Span) -> u64 {
+        Place(span.start).stripe()
+    }
+
+    /// The first word of the first stripe of a span.
     #[inline(always)]
     const fn first_word(span: &Span) -> usize {
-        (span.start >> (ORDER_BITS as usize + WORD_ORDER)) as usize
+        (Self::first_stripe(span) * STRIPE_WORDS) as usize
     }
 
     /// Whether a word is marked.
@@ -400,16 +439,11 @@ impl<'a> WordMap<'a> {
         span.marks.is_marked(place.number().wrapping_sub(Self::first_word(span)), kind)
     }
 
-    /// Marks a word, or no longer. Whether it was marked. Under the zone's lock.
+    /// Marks a word, or no longer. Whether it was marked. Under its lane's lock.
     #[inline]
     pub(super) fn mark(&self, place: Place, kind: Marked, is_marked: bool) -> bool {
         let span = self.span(place.slot());
         span.marks.mark(place.number().wrapping_sub(Self::first_word(span)), kind, is_marked)
-    }
-
-    /// How many words of this one's range are marked.
-    pub(super) fn nr_marked(&self, place: Place, kind: Marked) -> u64 {
-        self.span(place.slot()).marks.nr_marked(kind)
     }
 
     /// All words, with the first frame that is in the word's span.
@@ -450,8 +484,8 @@ mod tests {
     fn words_are_found_by_frame_and_shared_borders_are_apart() {
         let mut nowhere = [7; 2];
         let ranges = [frames(70, 100), frames(100, 300), frames(1 << 30, (1 << 30) + 1)];
-        let mut metadata = ranges.map(|range| vec![!0; WordMap::metadata_words(range)]);
-        let mut map = WordMap::new(&mut nowhere);
+        let mut metadata = ranges.map(|range| vec![!0; WordMap::metadata_words(range, 2)]);
+        let mut map = WordMap::new(&mut nowhere, 2);
         for (zone, (range, metadata)) in ranges.into_iter().zip(&mut metadata).enumerate() {
             assert!(map.add(range, zone, metadata));
         }

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Marks of words: for each [kind](Marked) a bitmap of the words of a span, and over it a summary, in which one bit says
-//! whether any of 64 words is marked. The next marked word is found by a look at one bit for each GiB of RAM.
+//! Marks of words: for each [kind](Marked) a bitmap of the words of a span, and over it a summary for each lane, in which
+//! one bit says whether any of the 64 words of a stripe is marked. The next marked word is found by a look at one bit for
+//! each GiB of RAM.
+//!
+//! ```text
+//!   stripes      [ kind 0 | kind 1 | .. ][ kind 0 | .. ]    a cache line each, so that lanes do not meet
+//!   summaries    lane 0: [ kind 0 | kind 1 | .. ] lane 1: ..
+//! ```
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -8,7 +14,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::hoard::MAX_HOARD_ORDER;
 use crate::words;
 
-/// What else there is to know of a hoarded word. Changed under the zone's lock.
+/// What else there is to know of a hoarded word. Changed under the lock of its lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Marked {
     /// It was hoarded while some of its frames were out, in blocks of whatever order.
@@ -28,124 +34,137 @@ impl Marked {
     }
 }
 
-/// The marks of a number of words, in memory that is borrowed for as long as the map of words lives.
+/// The marks of a number of stripes, in memory that is borrowed for as long as the map of words lives.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
-    /// For each kind the bitmap, its summary, and the number of marked words.
+    /// [`LINE`] for each stripe, and behind them as many for 64 stripes of each lane.
     bits: *mut AtomicU64,
-    /// 64-bit words of a bitmap.
-    blocks: u32,
-    /// The same with what stands behind it.
-    per_kind: u32,
+    stripes: u32,
+    /// Words of the summary of a lane for each kind.
+    groups: u32,
+    /// The lane of the first stripe.
+    first_lane: u8,
+    /// log2 of the lanes.
+    lanes: u8,
 }
 
+/// 64-bit words of a cache line, of which each kind has one.
+pub(super) const LINE: usize = 8;
+const _: () = assert!(Marked::KINDS <= LINE);
+
 impl Marks {
-    pub(super) const NONE: Self = Self { bits: core::ptr::null_mut(), blocks: 0, per_kind: 0 };
+    pub(super) const NONE: Self = Self { bits: core::ptr::null_mut(), stripes: 0, groups: 0, first_lane: 0, lanes: 0 };
 
-    /// What `count` words need.
-    pub(super) const fn metadata_words(count: usize) -> usize {
-        Marked::KINDS * Self::per_kind(count)
+    /// What so many stripes need, that are dealt out to so many lanes.
+    pub(super) const fn metadata_words(stripes: usize, lanes: usize) -> usize {
+        LINE * stripes + lanes * LINE * Self::groups(stripes, lanes)
     }
 
-    const fn per_kind(count: usize) -> usize {
-        let bits = count.div_ceil(64);
-        bits + bits.div_ceil(64) + 1
+    const fn groups(stripes: usize, lanes: usize) -> usize {
+        // The first of a lane may be missing.
+        (stripes.div_ceil(lanes) + 1).div_ceil(64)
     }
 
-    /// Marks of `count` words, none of which is marked. `None` if there is too little metadata. It may hold anything.
-    pub(super) fn new(metadata: &mut [u64], count: usize) -> Option<Self> {
-        let metadata = metadata.get_mut(..Self::metadata_words(count))?;
+    /// Marks of so many stripes, the first of which has this number. No word is marked. `None` if there is too little
+    /// metadata. It may hold anything; best at the start of a cache line.
+    pub(super) fn new(metadata: &mut [u64], first: u64, stripes: usize, lanes: usize) -> Option<Self> {
+        let metadata = metadata.get_mut(..Self::metadata_words(stripes, lanes))?;
         words::fill(metadata, 0);
-        // An atomic has the layout of its integer, and any bits are a value of it.
-        let (blocks, per_kind) = (count.div_ceil(64) as u32, Self::per_kind(count) as u32);
-        Some(Self { bits: metadata.as_mut_ptr().cast(), blocks, per_kind })
+        Some(Self {
+            // An atomic has the layout of its integer, and any bits are a value of it.
+            bits: metadata.as_mut_ptr().cast(),
+            stripes: stripes as u32,
+            groups: Self::groups(stripes, lanes) as u32,
+            first_lane: (first % lanes as u64) as u8,
+            lanes: lanes.ilog2() as u8,
+        })
     }
 
-    /// How many words there may be: their number, rounded up to 64.
+    /// How many stripes there are.
     #[inline(always)]
-    pub(super) const fn room(&self) -> usize {
-        self.blocks as usize * 64
+    pub(super) const fn stripes(&self) -> usize {
+        self.stripes as usize
     }
 
-    /// The words of the bitmap of a kind, behind them those of the summary, and the number of marked words.
+    /// The lane of a stripe.
     #[inline(always)]
-    fn bits(&self, kind: Marked) -> &[AtomicU64] {
-        if self.bits.is_null() {
-            return &[];
-        }
-        let per_kind = self.per_kind as usize;
-        let bits = self.bits.wrapping_add(kind.index() * per_kind);
-        // SAFETY: made by `new` from metadata that has so many for each kind, which is only ever seen as atomics, and
-        // lives as long as the map of words that this is part of.
-        unsafe { core::slice::from_raw_parts(bits, per_kind) }
+    pub(super) const fn lane_of(&self, stripe: usize) -> usize {
+        (stripe + self.first_lane as usize) & ((1 << self.lanes) - 1)
     }
 
     /// Whether a word is marked.
     pub(super) fn is_marked(&self, at: usize, kind: Marked) -> bool {
-        self.bits(kind).get(at / 64).is_some_and(|bits| bits.load(Relaxed) >> (at % 64) & 1 != 0)
-    }
-
-    /// How many words are marked.
-    pub(super) fn nr_marked(&self, kind: Marked) -> u64 {
-        self.bits(kind).last().map_or(0, |count| count.load(Relaxed))
+        self.stripe(kind, at / 64) >> (at % 64) & 1 != 0
     }
 
     /// Marks a word, or no longer. Whether it was marked.
     #[inline]
     pub(super) fn mark(&self, at: usize, kind: Marked, is_marked: bool) -> bool {
-        let block = at / 64;
-        if block >= self.blocks as usize {
+        let stripe = at / 64;
+        if stripe >= self.stripes as usize {
             return false;
         }
-        let first = self.bits.wrapping_add(kind.index() * self.per_kind as usize);
-        let bits = first.wrapping_add(block);
-        let summary = first.wrapping_add(self.blocks as usize + block / 64);
-        let count = first.wrapping_add(self.per_kind as usize - 1);
-        // SAFETY: as in `bits`: a word of the bitmap.
+        let bits = self.bits.wrapping_add(stripe * LINE + kind.index());
+        // SAFETY: made by `new` from metadata that has a line for each stripe, which is only ever seen as atomics, and
+        // lives as long as the map of words that this is part of.
         let bits = unsafe { &*bits };
-        // SAFETY: as in `bits`: the word above it in the summary.
-        let summary = unsafe { &*summary };
-        // SAFETY: as in `bits`: the last word.
-        let count = unsafe { &*count };
-        // Nobody else changes them meanwhile; who looks without the lock may miss a word.
+        // Nobody else changes those of this lane meanwhile; who looks without the lock may miss a word.
         let before = bits.load(Relaxed);
         let after = if is_marked { before | 1 << (at % 64) } else { before & !(1 << (at % 64)) };
         if after == before {
             return is_marked;
         }
         bits.store(after, Relaxed);
-        let step = if is_marked { 1 } else { u64::MAX };
-        count.store(count.load(Relaxed).wrapping_add(step), Relaxed);
-        if before == 0 {
-            summary.store(summary.load(Relaxed) | 1 << (block % 64), Relaxed);
-        } else if after == 0 {
-            summary.store(summary.load(Relaxed) & !(1 << (block % 64)), Relaxed);
+        if before == 0 || after == 0 {
+            let (lane, nth) = self.place(stripe);
+            let summary = self.summary(kind, lane, nth / 64);
+            // SAFETY: as above; the stripe is one of those that the summary is made for.
+            let summary = unsafe { &*summary };
+            let bit = 1 << (nth % 64);
+            let all = summary.load(Relaxed);
+            summary.store(if is_marked { all | bit } else { all & !bit }, Relaxed);
         }
         !is_marked
     }
 
-    /// Which of 64 words are marked.
+    /// The lane of a stripe, and which of the lane's it is.
     #[inline(always)]
-    pub(super) fn block(&self, kind: Marked, block: usize) -> u64 {
-        if block >= self.blocks as usize {
+    const fn place(&self, stripe: usize) -> (usize, usize) {
+        (self.lane_of(stripe), (stripe + self.first_lane as usize) >> self.lanes)
+    }
+
+    /// 64 stripes of a lane.
+    #[inline(always)]
+    const fn summary(&self, kind: Marked, lane: usize, group: usize) -> *mut AtomicU64 {
+        let groups = self.groups as usize;
+        self.bits.wrapping_add(LINE * (self.stripes as usize + lane * groups) + kind.index() * groups + group)
+    }
+
+    /// Which words of a stripe are marked.
+    #[inline(always)]
+    pub(super) fn stripe(&self, kind: Marked, stripe: usize) -> u64 {
+        if stripe >= self.stripes as usize {
             return 0;
         }
-        let bits = self.bits.wrapping_add(kind.index() * self.per_kind as usize + block);
-        // SAFETY: as in `bits`, whose first words these are.
+        let bits = self.bits.wrapping_add(stripe * LINE + kind.index());
+        // SAFETY: as in `mark`.
         unsafe { &*bits }.load(Relaxed)
     }
 
-    /// The next 64 words of which one is marked, from number `block` of them on, and which. O(words / 4096).
+    /// The next stripe of a lane of which a word is marked, from number `from` on, and which words. O(words / 4096).
     #[inline(always)]
-    pub(super) fn next_block(&self, kind: Marked, block: usize) -> Option<(usize, u64)> {
-        let (bits, summary) = self.bits(kind).split_at_checked(self.blocks as usize)?;
-        let (mut group, mut mask) = (block / 64, u64::MAX << (block % 64));
-        // Behind the summary stands the number of marked words.
-        while group + 1 < summary.len() {
-            let blocks = summary.get(group)?.load(Relaxed) & mask;
-            if blocks != 0 {
-                let block = group * 64 + blocks.trailing_zeros() as usize;
-                return Some((block, bits.get(block)?.load(Relaxed)));
+    pub(super) fn next_stripe(&self, kind: Marked, lane: usize, from: usize) -> Option<(usize, u64)> {
+        // How many of the lane come before: the first stripe of all may be of another one.
+        let nth = (from + self.first_lane as usize + (1 << self.lanes) - 1).wrapping_sub(lane) >> self.lanes;
+        let (mut group, mut mask) = (nth / 64, u64::MAX << (nth % 64));
+        while group < self.groups as usize {
+            let summary = self.summary(kind, lane, group);
+            // SAFETY: as in `mark`; the group is one of the lane's.
+            let stripes = unsafe { &*summary }.load(Relaxed) & mask;
+            if stripes != 0 {
+                let nth = group * 64 + stripes.trailing_zeros() as usize;
+                let stripe = ((nth << self.lanes) + lane).wrapping_sub(self.first_lane as usize);
+                return Some((stripe, self.stripe(kind, stripe)));
             }
             (group, mask) = (group + 1, u64::MAX);
         }
@@ -159,14 +178,14 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// The next marked word from `at` on.
-    fn next(marks: &Marks, at: usize, kind: Marked) -> Option<usize> {
-        let here = marks.block(kind, at / 64) & u64::MAX << (at % 64);
-        let (block, bits) = match here {
-            0 => marks.next_block(kind, at / 64 + 1)?,
+    /// The next marked word of a lane from `at` on.
+    fn next(marks: &Marks, at: usize, kind: Marked, lane: usize) -> Option<usize> {
+        let here = if marks.lane_of(at / 64) == lane { marks.stripe(kind, at / 64) & u64::MAX << (at % 64) } else { 0 };
+        let (stripe, bits) = match here {
+            0 => marks.next_stripe(kind, lane, at / 64 + 1)?,
             _ => (at / 64, here),
         };
-        Some(block * 64 + bits.trailing_zeros() as usize)
+        Some(stripe * 64 + bits.trailing_zeros() as usize)
     }
 
     proptest! {
@@ -174,33 +193,39 @@ mod tests {
 
         #[test]
         fn the_next_one_is_what_a_set_says(
-            count in 1..20_000usize,
+            stripes in 1..600usize,
+            first in 0..20u64,
+            lanes in 0..4u32,
             steps in proptest::collection::vec((any::<usize>(), any::<bool>(), any::<usize>()), 0..60),
         ) {
-            let mut metadata = vec![!0; Marks::metadata_words(count)];
-            let marks = Marks::new(&mut metadata, count).unwrap();
+            let (count, lanes) = (stripes * 64, 1 << lanes);
+            let mut metadata = vec![!0; Marks::metadata_words(stripes, lanes)];
+            let marks = Marks::new(&mut metadata, first, stripes, lanes).unwrap();
             let kinds = [Marked::Waiting(0), Marked::Waiting(MAX_HOARD_ORDER)];
+            let lane_of = |at: usize| (first as usize + at / 64) % lanes;
             let mut model = BTreeSet::new();
             for (at, is_marked, from) in steps {
                 let (at, from) = (at % count, from % (count + 1));
                 marks.mark(at, kinds[0], is_marked);
                 if is_marked { model.insert(at) } else { model.remove(&at) };
                 prop_assert_eq!(marks.is_marked(at, kinds[0]), is_marked);
-                prop_assert_eq!(next(&marks, from, kinds[0]), model.range(from..).next().copied());
-                prop_assert_eq!(next(&marks, 0, kinds[1]), None);
-                prop_assert_eq!(marks.nr_marked(kinds[0]), model.len() as u64);
+                for lane in 0..lanes {
+                    let expected = model.range(from..).copied().find(|at| lane_of(*at) == lane);
+                    prop_assert_eq!(next(&marks, from, kinds[0], lane), expected);
+                    prop_assert_eq!(next(&marks, 0, kinds[1], lane), None);
+                }
             }
             for at in model {
                 marks.mark(at, kinds[0], false);
             }
-            prop_assert_eq!(next(&marks, 0, kinds[0]), None);
+            prop_assert!((0..lanes).all(|lane| next(&marks, 0, kinds[0], lane).is_none()));
         }
     }
 
     #[test]
     fn too_little_metadata_is_refused() {
-        let mut metadata = vec![0; Marks::metadata_words(65) - 1];
-        assert!(Marks::new(&mut metadata, 65).is_none());
-        assert_eq!(next(&Marks::NONE, 0, Marked::Adopted), None);
+        let mut metadata = vec![0; Marks::metadata_words(2, 1) - 1];
+        assert!(Marks::new(&mut metadata, 0, 2, 1).is_none());
+        assert_eq!(next(&Marks::NONE, 0, Marked::Adopted, 0), None);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A word is hoarded from when [`Pages::refill`] takes from the buddy allocator what that has of it, until somebody
 //! *releases* it: its free frames go to the buddy allocator then, and those that are out follow one by one. In between
-//! it may be some CPU's, or wait, or be empty. All of this changes under the zone's lock.
+//! it may be some CPU's, or wait, or be empty. It begins and ends under the locks of the zone and the lane.
 #![forbid(unsafe_code)]
 
 use super::hoard::{Hoard, List, MAX_HOARD_ORDER, mobility};
@@ -14,7 +14,7 @@ use super::zone_cell::count;
 use super::{Pages, word};
 use crate::addr::{Order, Pfn};
 use crate::arch::Arch;
-use crate::buddy::{Mobility, PageBlock};
+use crate::buddy::{Lane, Mobility, PageBlock};
 use crate::gfp::Gfp;
 use crate::zone::Zone;
 
@@ -44,16 +44,20 @@ impl<A: Arch> Pages<'_, A> {
         if !hoard.hoards(list) {
             return None;
         }
-        let waiting = self.take_any_waiting(hoard, list);
-        if waiting.is_some() { waiting } else { self.hoard_new(hoard, gfp, order) }
+        let near = self.take_any_waiting(hoard, list, hoard.lane()).or_else(|| self.hoard_new(hoard, gfp, order));
+        if near.is_some() || hoard.lane().is_only() {
+            return near;
+        }
+        self.take_any_waiting(hoard, list, Lane::ONLY)
     }
 
     /// Hoards a word, and takes a block of it.
     #[inline(never)]
     pub(super) fn hoard_new(&self, hoard: &Hoard, gfp: Gfp, order: Order) -> Option<PageBlock> {
         let list = List::of(gfp, order);
-        let pfn = self
-            .take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| self.hoard_from(zone, list, mobility(gfp)))?;
+        let pfn = self.take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| {
+            self.hoard_from(zone, list, mobility(gfp), hoard.lane())
+        })?;
         let place = self.map.find_frame(pfn)?.with(list);
         count(&self.zones.get(self.map.zone(place))?.events.hoarded);
         self.install(hoard, list, place);
@@ -67,10 +71,10 @@ impl<A: Arch> Pages<'_, A> {
     /// A word may be hoarded while some of its frames are out: if the rest are blocks of the list without a remainder,
     /// and if it was for blocks of that order before. For a CPU may just have taken one by a stale hint, and has the
     /// tag tell it of which order.
-    fn hoard_from(&self, zone: &mut Zone<'_>, list: List, mobility: Mobility) -> Option<Pfn> {
+    fn hoard_from(&self, zone: &mut Zone<'_>, list: List, mobility: Mobility, lane: Lane) -> Option<Pfn> {
         let order = Order::new(list.order())?;
         let least = order.max(LEAST);
-        let (pfn, taken) = match zone.take(least, mobility) {
+        let (pfn, taken) = match zone.take_near(least, mobility, lane) {
             Some(pfn) => (pfn, least),
             None if order < least => (zone.take(order, mobility)?, order),
             None => return None,
@@ -83,7 +87,7 @@ impl<A: Arch> Pages<'_, A> {
             self.hoard_word(place, list, frames_of(first, taken) | rest, first);
             return Some(pfn);
         }
-        let whole = zone.take(WORD, mobility);
+        let whole = zone.take_near(WORD, mobility, lane);
         // It was just taken.
         let _ = zone.put(pfn, taken);
         let whole = whole?;
@@ -91,10 +95,10 @@ impl<A: Arch> Pages<'_, A> {
         Some(whole)
     }
 
-    /// Hoards these frames of a word, but the block at `first`.
+    /// Hoards these frames of a word, but the block at `first`. The lock of its zone is held.
     fn hoard_word(&self, place: Place, list: List, frames: u64, first: u64) {
-        let word = self.map.word(place);
-        self.map.mark(place, Marked::Adopted, frames != u64::MAX);
+        let (word, lane) = (self.map.word(place), self.lock_lane(place));
+        lane.set_adopted(place, frames != u64::MAX);
         word.set_tag(Tag::hoarded(list));
         word::fill(word.free, frames & list.blocks() & !(1 << first));
     }
@@ -112,9 +116,11 @@ impl<A: Arch> Pages<'_, A> {
         if tag.is_plain() || tag.order() > MAX_HOARD_ORDER {
             return;
         }
+        let lane = self.lock_lane(place);
         word.set_tag(tag.plain());
-        self.map.mark(place, Marked::Waiting(tag.order()), false);
+        lane.set_waiting(place, tag.order(), false);
         let blocks = word::empty(word.free);
+        drop(lane);
         for (bit, order) in runs(blocks, tag.order()) {
             // They were taken from there and are nobody else's: it cannot be refused.
             let _ = zone.put(place.pfn(bit), order);

@@ -251,13 +251,14 @@ impl<'a, A: Arch> Pages<'a, A> {
             self.release_locked(&mut zone, place);
             return Ok(zone.put(pfn, order)?);
         }
+        let lane = self.lock_lane(place);
         let before = word::put_locked(word.free, block.bit());
         if before & block.bit() != 0 {
             return refuse(Fault::AlreadyFree);
         }
         if before == 0 {
             let list = tag.last_list();
-            self.remember(list, place.with(list), 1);
+            self.remember(&lane, list, place.with(list), 1);
         }
         Ok(())
     }

@@ -3,26 +3,32 @@
 //!
 //! A word waits from when a block of it comes back, if it had none and its CPU has another in use, until somebody makes
 //! it his own or it is given up. That it waits is a mark in a bitmap for each order (`marks.rs`), changed under the
-//! zone's lock.
+//! lock of its lane (`lanes.rs`). A CPU looks for words in its own lane, and in all others when memory is short.
 #![forbid(unsafe_code)]
 
 use super::hoard::{Hoard, List};
+use super::lanes::LaneGuard;
 use super::map::Place;
 use super::marks::Marked;
 use super::{BadFree, OutOfMemory, Pages, word};
 use crate::addr::Order;
 use crate::arch::Arch;
-use crate::buddy::PageBlock;
+use crate::buddy::{Lane, PageBlock};
 use crate::gfp::Gfp;
 
 /// Blocks that make a word worth going on with.
 const ENOUGH: u32 = 8;
 /// Words of an order may wait, even if they are free as a whole, up to this part of what a CPU hoards.
-const MANY: u64 = 8;
+const MANY: usize = 8;
 /// Words that are tried of those which are found.
 const MOST_TRIED: usize = 4;
 /// Words that are looked at to find one for a list.
 const MOST_MET: usize = 16;
+/// Frames that make a word worth the way that it costs to find it. With more, fewer calls come here; with less, fewer
+/// words hold what is in use, and more large blocks stay whole.
+const WORTH: u32 = 16;
+/// Words with less than that which are passed before a new one is hoarded instead.
+const MOST_POOR: u32 = 4;
 
 impl<A: Arch> Pages<'_, A> {
     /// Takes a block when the word in use has none, for a request without special wishes: from a word that waits, or
@@ -31,7 +37,7 @@ impl<A: Arch> Pages<'_, A> {
     pub(super) fn alloc_waiting(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let (list, hoard) = (List::of(gfp, order), self.hoard());
         if self.is_hoarding() && hoard.hoards(list) {
-            let waiting = self.find_waiting(hoard, list);
+            let waiting = self.find_waiting(hoard, list, hoard.lane(), WORTH >> list.order());
             let block = match waiting {
                 Some(place) => self.take_waiting(hoard, list, place),
                 None => self.hoard_new(hoard, gfp, order),
@@ -43,11 +49,11 @@ impl<A: Arch> Pages<'_, A> {
         self.alloc_slow(gfp, order)
     }
 
-    /// Takes a block from a word that waits, if there is one.
+    /// Takes a block from a word of a lane that waits, if there is one.
     #[inline(never)]
-    pub(super) fn take_any_waiting(&self, hoard: &Hoard, list: List) -> Option<PageBlock> {
+    pub(super) fn take_any_waiting(&self, hoard: &Hoard, list: List, lane: Lane) -> Option<PageBlock> {
         for _ in 0..MOST_TRIED {
-            let place = self.find_waiting(hoard, list)?;
+            let place = self.find_waiting(hoard, list, lane, 1)?;
             let block = self.take_waiting(hoard, list, place);
             if block.is_some() {
                 return block;
@@ -56,38 +62,50 @@ impl<A: Arch> Pages<'_, A> {
         None
     }
 
-    /// A word of the list that waits, of this CPU's node: one that is free as a whole only if there is no other, for it
-    /// may merge. If many wait, it goes back.
+    /// A word of the list and lane that waits, of this CPU's node: with so many blocks if possible, for the long way here is
+    /// worth it only for some; if there are [`MOST_POOR`] that have fewer, none. One that is free as a whole only if there is
+    /// no other, for it may merge; if many wait, it goes back.
     #[inline(always)]
-    fn find_waiting(&self, hoard: &Hoard, list: List) -> Option<Place> {
-        let (cursor, kind, all) = (hoard.cursor(list), Marked::Waiting(list.order()), list.blocks());
-        let mut whole = None;
-        let mut words = self.map.marked_from(kind, cursor.load(), self.near());
+    fn find_waiting(&self, hoard: &Hoard, list: List, lane: Lane, worth: u32) -> Option<Place> {
+        let (cursor, kind, near) = (hoard.cursor(list), Marked::Waiting(list.order()), self.near());
+        let (mut whole, mut poor, mut from) = (None, 0, cursor.load());
         for _ in 0..MOST_MET {
-            let Some(place) = words.next() else {
-                cursor.store(Place::FIRST);
-                break;
+            let place = match self.map.next_marked(kind, from, lane, near) {
+                Some(place) => place,
+                // Once more from the start.
+                None if from != Place::FIRST => {
+                    from = Place::FIRST;
+                    continue;
+                }
+                None => break,
             };
+            from = place.behind();
             let word = self.map.word(place);
             if !word.tag().is_hoarded_for(list) {
-                cursor.store(place.behind());
                 continue;
             }
-            if word::bits(word.free) != all {
-                cursor.store(place.behind());
+            let bits = word::bits(word.free);
+            if bits == list.blocks() {
+                if whole.is_some() {
+                    break;
+                }
+                whole = Some(place);
+            } else if worth <= 1 || bits.count_ones() >= worth {
+                cursor.store(from);
                 if let Some(whole) = whole
-                    && self.map.nr_marked(place, kind) * MANY > hoard.limit() as u64
+                    && self.lane_of(place).nr_waiting(list.order()) as usize * MANY > hoard.limit()
                 {
                     self.release(whole);
                 }
                 return Some(place.with(list));
+            } else {
+                poor += 1;
+                if poor >= MOST_POOR {
+                    break;
+                }
             }
-            if whole.is_some() {
-                cursor.store(place.behind());
-                break;
-            }
-            whole = Some(place);
         }
+        cursor.store(from);
         Some(whole?.with(list))
     }
 
@@ -108,11 +126,9 @@ impl<A: Arch> Pages<'_, A> {
     /// gone on taking from it while it waited.
     #[inline(always)]
     fn take_waiting(&self, hoard: &Hoard, list: List, place: Place) -> Option<PageBlock> {
-        let cell = self.zones.get(self.map.zone(place))?;
-        let zone = cell.zone.lock(self.arch);
-        let is_mine = self.map.word(place).tag().is_hoarded_for(list)
-            && self.map.mark(place, Marked::Waiting(list.order()), false);
-        drop(zone);
+        let lane = self.lock_lane(place);
+        let is_mine = self.map.word(place).tag().is_hoarded_for(list) && lane.set_waiting(place, list.order(), false);
+        drop(lane);
         if !is_mine {
             return None;
         }
@@ -138,21 +154,18 @@ impl<A: Arch> Pages<'_, A> {
         if before == place || !word::is_populated(word.free) {
             return;
         }
-        let Some(cell) = self.zones.get(self.map.zone(before)) else { return };
-        let _zone = cell.zone.lock(self.arch);
+        let lane = self.lock_lane(before);
         if word.tag().is_hoarded_for(list) {
-            self.map.mark(before, Marked::Waiting(list.order()), true);
+            lane.set_waiting(before, list.order(), true);
         }
     }
 
     /// Gives the first block back to a word that has none.
     #[inline(never)]
     pub(super) fn free_first(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
-        if self.is_hoarding()
-            && let Some(cell) = self.zones.get(self.map.zone(place))
-        {
+        if self.is_hoarding() {
             let word = self.map.word(place);
-            let _zone = cell.zone.lock(self.arch);
+            let lane = self.lock_lane(place);
             let tag = word.tag();
             // Of a word that is not hoarded it is an order that no block has.
             if tag.order() == block.order_index() && word::put_first_locked(word.free, block.bit()) {
@@ -161,17 +174,17 @@ impl<A: Arch> Pages<'_, A> {
                 if current.load() == place {
                     current.replace(place, Place::NOWHERE);
                 }
-                self.map.mark(place, Marked::Waiting(list.order()), true);
+                lane.set_waiting(place, list.order(), true);
                 return Ok(());
             }
         }
         self.free_slow(block)
     }
 
-    /// Keeps a word that has `count` blocks again, or has it wait. The lock of its zone is held.
+    /// Keeps a word that has `count` blocks again, or has it wait. The lane is the word's.
     ///
     /// If it is only one, others are likely to follow soon, and who takes from it later takes more at once.
-    pub(super) fn remember(&self, list: List, place: Place, count: u32) {
+    pub(super) fn remember(&self, lane: &LaneGuard<'_, A>, list: List, place: Place, count: u32) {
         let hoard = self.hoard();
         let current = hoard.current(list);
         let before = current.load();
@@ -184,6 +197,6 @@ impl<A: Arch> Pages<'_, A> {
         if before == place {
             current.replace(place, Place::NOWHERE);
         }
-        self.map.mark(place, Marked::Waiting(list.order()), true);
+        lane.set_waiting(place, list.order(), true);
     }
 }

@@ -2,7 +2,7 @@
 //! One word of 64 frames: a bit for each free block in it, at the block's first frame. CPUs meet here without a lock.
 //!
 //! Zero says nothing by itself: the word may be handed out in full, or not be hoarded at all. So a block is put only
-//! into a word that has others; whoever finds zero goes the long way, under the zone's lock, where it is known which
+//! into a word that has others; whoever finds zero goes the long way, under its lane's lock, where it is known which
 //! it is. [`empty`] leaves zero behind under that lock, and from then on no `put` succeeds any more: a put that came
 //! before it is in what `empty` returned.
 #![forbid(unsafe_code)]
@@ -51,7 +51,7 @@ pub(crate) fn put(word: &AtomicU64, blocks: u64) -> bool {
     false
 }
 
-/// Puts a block into a word that is hoarded, under the zone's lock. Returns what was there before: if that has the
+/// Puts a block into a word that is hoarded, under its lane's lock. Returns what was there before: if that has the
 /// block, nothing has changed.
 pub(super) fn put_locked(word: &AtomicU64, block: u64) -> u64 {
     word.fetch_or(block, Release)
@@ -85,7 +85,7 @@ pub(super) fn fill(word: &AtomicU64, blocks: u64) {
     word.store(blocks, Release);
 }
 
-/// Takes all blocks, under the zone's lock.
+/// Takes all blocks, under the lane's lock.
 pub(super) fn empty(word: &AtomicU64) -> u64 {
     word.swap(0, Acquire)
 }

@@ -424,6 +424,24 @@ fn every_short_sequence_of_two_types_that_fall_back() {
 
 /// From any set of free frames of a small block, any block can be freed that is not free.
 #[test]
+fn a_whole_chunk_is_borrowed_from_a_contiguous_area_too() {
+    let spans = [1..2049, 3073..5121];
+    let mut metadata = metadata(&spans);
+    let mut pair = Pair::with_all_free(&spans, &mut metadata);
+    // The only chunk that is free as a whole is the area's.
+    let steps = [
+        Step::SetMobility(4096, Mobility::Cma),
+        Step::AllocBulk(0, Mobility::Reclaimable, 1),
+        Step::Alloc(10, Mobility::Movable),
+        Step::Alloc(10, Mobility::Unmovable),
+    ];
+    for step in &steps {
+        apply(&mut pair, step);
+        pair.check();
+    }
+}
+
+#[test]
 fn every_pattern_of_twelve_frames_builds_the_same_blocks() {
     let spans = slice::from_ref(&(1018..1030));
     let patterns = if cfg!(miri) { 5..6u64 } else { 0..1 << 12 };

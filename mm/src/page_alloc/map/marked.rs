@@ -4,83 +4,80 @@
 
 use core::sync::atomic::Ordering::Acquire;
 
-use super::{Place, SLOTS, WordMap};
+use super::{Place, SLOTS, Span, WordMap};
+use crate::buddy::Lane;
 use crate::page_alloc::marks::Marked;
-
-/// Goes from one marked word to the next. What changes meanwhile may or may not be seen.
-pub(in crate::page_alloc) struct MarkedWords<'m> {
-    map: &'m WordMap<'m>,
-    kind: Marked,
-    /// A bit for each slot that is looked at.
-    slots: u32,
-    slot: usize,
-    /// Which 64 words are looked at, and those that are left of them.
-    block: usize,
-    left: u64,
-}
 
 const _: () = assert!(SLOTS == u32::BITS as usize);
 
-impl Iterator for MarkedWords<'_> {
-    type Item = Place;
-
+impl WordMap<'_> {
+    /// The first word of a lane that is marked, at `from` or behind, in these slots. Of the [only](Lane::ONLY) lane: of
+    /// all of them. What changes meanwhile may or may not be seen. O(words / 4096).
     #[inline(always)]
-    fn next(&mut self) -> Option<Place> {
-        if self.left == 0 {
-            let (at, left) = Self::advance(self.map, self.kind, self.slots, self.slot, self.block);
-            if left == 0 {
+    pub(in crate::page_alloc) fn next_marked(
+        &self,
+        kind: Marked,
+        from: Place,
+        lane: Lane,
+        slots: u32,
+    ) -> Option<Place> {
+        // Most often there is another one in the same stripe.
+        let span = self.span(from.slot());
+        let stripe = from.stripe().wrapping_sub(Self::first_stripe(span)) as usize;
+        if lane.has(from.stripe()) {
+            let left = span.marks.stripe(kind, stripe) >> (from.number() % 64);
+            if left != 0 {
+                return Some(from.plus(left.trailing_zeros()));
+            }
+        }
+        self.next_marked_behind(kind, from, lane, slots)
+    }
+
+    /// The same behind the stripe of `from`.
+    #[inline(never)]
+    fn next_marked_behind(&self, kind: Marked, from: Place, lane: Lane, slots: u32) -> Option<Place> {
+        let mut slot = from.slot();
+        let span = self.span(slot);
+        let stripe = from.stripe().checked_sub(Self::first_stripe(span));
+        let mut next = stripe.map_or(0, |stripe| stripe as usize + 1);
+        if slots >> slot & 1 == 0 {
+            next = span.marks.stripes();
+        }
+        loop {
+            let span = self.span(slot);
+            if let Some(place) = self.next_in_span(span, slot, kind, next, lane) {
+                return Some(place);
+            }
+            let others = slots & u32::MAX.checked_shl(slot as u32 + 1).unwrap_or(0);
+            (slot, next) = (others.trailing_zeros() as usize, 0);
+            if slot >= self.used.load(Acquire) {
                 return None;
             }
-            (self.slot, self.block, self.left) = (at % SLOTS, at / SLOTS, left);
         }
-        let at = self.block * 64 + self.left.trailing_zeros() as usize;
-        self.left &= self.left - 1;
-        Some(Place::new(WordMap::first_word(self.map.span(self.slot)) + at, self.slot))
     }
-}
 
-impl MarkedWords<'_> {
-    /// The next 64 words of which one is marked, behind these: their number times [`SLOTS`] plus the slot, and which of
-    /// them; none, if there are no more. O(words / 4096).
-    ///
-    /// It is told and tells values, so that who goes on can have them all in registers.
-    #[inline(never)]
-    fn advance(map: &WordMap<'_>, kind: Marked, slots: u32, mut slot: usize, mut block: usize) -> (usize, u64) {
+    /// The same in one span, from a stripe on.
+    fn next_in_span(&self, span: &Span, slot: usize, kind: Marked, mut next: usize, lane: Lane) -> Option<Place> {
+        let lanes = if lane.is_only() { 0..self.lanes } else { lane.index()..lane.index() + 1 };
         loop {
-            let left;
-            if let Some(next) = map.span(slot).marks.next_block(kind, block + 1) {
-                (block, left) = next;
-            } else if slot + 1 >= map.used.load(Acquire) {
-                return (0, 0);
-            } else {
-                slot += 1;
-                let marks = &map.span(slot).marks;
-                block = if slots >> slot & 1 != 0 { 0 } else { marks.room() };
-                left = marks.block(kind, block);
-            }
+            let stripes = lanes.clone().filter_map(|lane| span.marks.next_stripe(kind, lane, next));
+            let (stripe, left) = stripes.min_by_key(|(stripe, _)| *stripe)?;
             if left != 0 {
-                return (block * SLOTS + slot, left);
+                let at = stripe * 64 + left.trailing_zeros() as usize;
+                return Some(Place::new(Self::first_word(span) + at, slot));
             }
+            next = stripe + 1;
         }
-    }
-}
-
-impl WordMap<'_> {
-    /// The words that are marked, from `from` on, in these slots.
-    #[inline(always)]
-    pub(in crate::page_alloc) fn marked_from(&self, kind: Marked, from: Place, slots: u32) -> MarkedWords<'_> {
-        let slot = from.slot();
-        let span = self.span(slot);
-        let at = from.number().saturating_sub(Self::first_word(span));
-        let is_wanted = slots >> slot & 1 != 0;
-        let left = if is_wanted { span.marks.block(kind, at / 64) & u64::MAX << (at % 64) } else { 0 };
-        let block = if is_wanted { at / 64 } else { span.marks.room() };
-        MarkedWords { map: self, kind, slots, slot, block, left }
     }
 
     /// All words that are marked.
-    pub(in crate::page_alloc) fn marked(&self, kind: Marked) -> MarkedWords<'_> {
-        self.marked_from(kind, Place::FIRST, u32::MAX)
+    pub(in crate::page_alloc) fn marked(&self, kind: Marked) -> impl Iterator<Item = Place> + '_ {
+        let mut from = Some(Place::FIRST);
+        core::iter::from_fn(move || {
+            let place = self.next_marked(kind, from?, Lane::ONLY, u32::MAX);
+            from = place.map(Place::behind);
+            place
+        })
     }
 
     /// The slots whose zones are wanted.
