@@ -24,7 +24,7 @@ impl WordMap<'_> {
         // Most often there is another one in the same stripe.
         let span = self.span(from.slot());
         let stripe = from.stripe().wrapping_sub(Self::first_stripe(span)) as usize;
-        if lane.has(from.stripe()) {
+        if slots >> from.slot() & 1 != 0 && lane.has(from.stripe()) {
             let left = span.marks.stripe(kind, stripe) >> (from.number() % 64);
             if left != 0 {
                 return Some(from.plus(left.trailing_zeros()));
