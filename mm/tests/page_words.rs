@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Words that are hoarded while some of their frames are out, words that wait on another node, and what all of it costs.
+//! Words that are hoarded while some of their frames are out, words that wait on another node, the lanes of CPUs, and what
+//! all of it costs.
 #![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
+
+use std::sync::{Barrier, Mutex};
 
 use mm::addr::{Order, PAGE_SIZE, PhysAddr, PhysRange};
 use mm::arch::MAX_CPUS;
@@ -8,7 +11,7 @@ use mm::arch::host::Host;
 use mm::buddy::PageBlock;
 use mm::gfp::Gfp;
 use mm::memblock::Memblock;
-use mm::page_alloc::{Config, Pages};
+use mm::page_alloc::{Config, Pages, Tuning};
 use mm::slab::Slab;
 
 type Allocator<'a> = Pages<'a, Host<'a>>;
@@ -100,6 +103,56 @@ fn a_word_that_waits_is_taken_on_its_own_node_first() {
             pages.free(block).unwrap();
         }
     });
+}
+
+/// A stripe, of which a lane has every second, and a lane's least RAM.
+const STRIPE: u64 = 4096;
+const LANE: u64 = 8 * STRIPE;
+
+#[test]
+fn each_of_two_threads_keeps_to_its_lane_until_that_is_used_up() {
+    let frames = frames(STRIPE, STRIPE + 2 * LANE);
+    let mut memblock = Memblock::new();
+    memblock.add(frames, 0).unwrap();
+    let host = Host::new(PhysAddr::ZERO, &mut []);
+    let tuning = Tuning { min_free_kbytes: Some(0), watermark_scale_factor: 0, dma_reserve_ratio: 0 };
+    // The RAM is enough for two lanes.
+    let config = Config { pool_words: Some(64), nr_cpus: MAX_CPUS, tuning, ..Config::DEFAULT };
+    let mut metadata = vec![!0; Allocator::metadata_bytes(&memblock, &config) as usize / 8];
+    let pages = Pages::build(&host, &memblock, &config, &mut metadata).unwrap();
+    let before = pages.free_pages();
+    let rounds = if cfg!(miri) { 1 } else { 20 };
+    let (few, barrier) = (if cfg!(miri) { 40 } else { 3000 }, Barrier::new(2));
+    let handed = [const { Mutex::new(Vec::new()) }; 2];
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (pages, barrier, handed) = (&pages, &barrier, &handed);
+            scope.spawn(move || {
+                let lane_of = |block: &PageBlock| block.pfn().as_raw() / STRIPE % 2;
+                // Threads that are there at once have different numbers, but they may be of one lane.
+                let mine = lane_of(&pages.alloc(Gfp::KERNEL, Order::ZERO).unwrap());
+                for round in 0..rounds {
+                    let blocks: Vec<_> = (0..few).map(|at| pages.alloc(Gfp::KERNEL, order(at % 4)).unwrap()).collect();
+                    assert!(round > 0 || blocks.iter().all(|block| lane_of(block) == mine));
+                    *handed[thread].lock().unwrap() = blocks;
+                    barrier.wait();
+                    // What the other has allocated.
+                    let blocks = std::mem::take(&mut *handed[1 - thread].lock().unwrap());
+                    blocks.into_iter().for_each(|block| pages.free(block).unwrap());
+                    barrier.wait();
+                }
+            });
+        }
+    });
+    // Each thread kept one.
+    pages.drain();
+    assert_eq!(pages.validate(), Ok(()));
+    assert_eq!(pages.free_pages(), before - 2);
+    if !cfg!(miri) {
+        let all: Vec<_> = std::iter::from_fn(|| pages.alloc(Gfp::KERNEL, Order::ZERO).ok()).collect();
+        assert_eq!(all.len() as u64, before - 2);
+        all.into_iter().for_each(|block| pages.free(block).unwrap());
+    }
 }
 
 /// Bytes for each frame: of the page allocator, and with the slab's tags, for RAM of so many frames in ranges as told.
