@@ -221,7 +221,8 @@ impl Word<'_> {
     }
 }
 
-/// The words of one range of RAM, from the start of the first one's stripe on. Pointers are moved back so far that the absolute number of a word is its index.
+/// The words of one range of RAM, from the start of the first one's stripe on. Pointers are moved back so far that the
+/// absolute number of a word is its index.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Span {

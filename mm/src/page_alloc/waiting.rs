@@ -49,7 +49,7 @@ impl<A: Arch> Pages<'_, A> {
         self.alloc_slow(gfp, order)
     }
 
-    /// Takes a block from a word of a lane that waits, if there is one.
+    /// Takes a block from a word of a lane that waits, however few it has, if there is one.
     #[inline(never)]
     pub(super) fn take_any_waiting(&self, hoard: &Hoard, list: List, lane: Lane) -> Option<PageBlock> {
         for _ in 0..MOST_TRIED {
@@ -62,9 +62,9 @@ impl<A: Arch> Pages<'_, A> {
         None
     }
 
-    /// A word of the list and lane that waits, of this CPU's node: with so many blocks if possible, for the long way here is
-    /// worth it only for some; if there are [`MOST_POOR`] that have fewer, none. One that is free as a whole only if there is
-    /// no other, for it may merge; if many wait, it goes back.
+    /// A word of the list and lane that waits, of this CPU's node, with so many blocks at least; none, if [`MOST_POOR`] of
+    /// those that are met have fewer. One that is free as a whole only if there is no other, for it may merge; if many wait,
+    /// it goes back.
     #[inline(always)]
     fn find_waiting(&self, hoard: &Hoard, list: List, lane: Lane, worth: u32) -> Option<Place> {
         let (cursor, kind, near) = (hoard.cursor(list), Marked::Waiting(list.order()), self.near());
