@@ -48,7 +48,7 @@ use block::Refused;
 pub use block::{AllocError, FreeError, PageBlock, TooSmall};
 use chunk::Put;
 use chunks::Chunks;
-use index::{ChunkSets, Class, Head, ROWS, SHARED};
+use index::{ChunkSets, Class, Head, ROWS, SHARED, whole_row};
 pub(crate) use lane::{Lane, MAX_LANES};
 pub use mobility::Mobility;
 pub use range::RangeError;
@@ -188,6 +188,12 @@ impl<'a> Buddy<'a> {
         let Some((chunk, class)) = self.sets.best(row, ORDER) else {
             return self.take_elsewhere(row, ORDER);
         };
+        self.take_from_split::<ORDER>(row, chunk, class)
+    }
+
+    /// The same from a chunk of this row and class, which has one.
+    #[inline(always)]
+    fn take_from_split<const ORDER: u32>(&mut self, row: usize, chunk: usize, class: Class) -> u64 {
         let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let Some((offset, left)) = it.take::<ORDER>(class) else {
             return self.take_from_full(chunk, ORDER);
@@ -215,7 +221,7 @@ impl<'a> Buddy<'a> {
     /// another type's.
     #[inline(never)]
     fn take_elsewhere(&mut self, row: usize, order: u32) -> u64 {
-        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
+        let Some(chunk) = self.sets.whole(whole_row(row)) else {
             return self.fall_back(row, order);
         };
         self.take_from_whole(chunk, row, order)
@@ -247,27 +253,19 @@ impl<'a> Buddy<'a> {
     pub(crate) fn take_from_lane(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
         let (row, order) = (self.row_of(mobility), order.as_usize() as u32);
         let chunk = self.sets.best_of(row, order, |first| self.spans.chunks_of(lane, first))?;
-        let mut it = self.chunks.get_mut(chunk)?;
-        if !it.head().is_split() {
-            return Pfn::new(self.take_from_whole(chunk, row, order));
-        }
-        let class = it.head().class();
-        let taken = match order {
-            3 => it.take::<3>(class),
-            4 => it.take::<4>(class),
-            5 => it.take::<5>(class),
-            6 => it.take::<6>(class),
-            7 => it.take::<7>(class),
-            8 => it.take::<8>(class),
-            9 => it.take::<9>(class),
-            _ => return None,
-        };
-        let Some((offset, left)) = taken else { return Pfn::new(self.take_from_full(chunk, order)) };
-        let pfn = it.head().first_pfn() + u64::from(offset);
-        if let Some(pages) = self.free_pages.get_mut(row % ROWS) {
-            *pages -= 1 << order;
-        }
-        Pfn::new(if left != class { self.refile(chunk, left, offset) } else { pfn })
+        let head = self.chunk(chunk)?.head();
+        let class = head.class();
+        Pfn::new(match order {
+            _ if !head.is_split() => self.take_from_whole(chunk, row, order),
+            3 => self.take_from_split::<3>(row, chunk, class),
+            4 => self.take_from_split::<4>(row, chunk, class),
+            5 => self.take_from_split::<5>(row, chunk, class),
+            6 => self.take_from_split::<6>(row, chunk, class),
+            7 => self.take_from_split::<7>(row, chunk, class),
+            8 => self.take_from_split::<8>(row, chunk, class),
+            9 => self.take_from_split::<9>(row, chunk, class),
+            _ => NOTHING,
+        })
     }
 
     /// Takes the rest of what is free in the 64 frames around `pfn`, of which a block was just taken: a bit for each
@@ -288,10 +286,7 @@ impl<'a> Buddy<'a> {
 
     /// Takes a chunk that is free as a whole. Returns its first frame, or [`NOTHING`].
     fn take_whole(&mut self, row: usize) -> u64 {
-        let Some(chunk) = self.sets.whole(Self::whole_row(row)) else {
-            // As `fall_back` does: all other types share what they have.
-            return if row == Mobility::Movable as usize { self.take_whole(Mobility::Cma as usize) } else { NOTHING };
-        };
+        let Some(chunk) = self.sets.whole(whole_row(row)) else { return self.fall_back(row, TOP) };
         let Some(mut it) = self.chunks.get_mut(chunk) else { return NOTHING };
         let whole = it.head();
         let taken = Head::taken(whole.first_pfn(), row);
@@ -310,12 +305,6 @@ impl<'a> Buddy<'a> {
         if let Some(pages) = self.free_pages.get_mut(to) {
             *pages += count;
         }
-    }
-
-    /// Where requests of this row find chunks that are free as a whole.
-    #[inline(always)]
-    const fn whole_row(row: usize) -> usize {
-        if row < Mobility::ORDINARY { SHARED } else { row }
     }
 
     /// Files a split chunk under a class other than it had. Returns the frame at `offset` in it.

@@ -29,6 +29,12 @@ const SETS: usize = ROWS * ROW;
 pub(super) const SHARED: usize = Mobility::COUNT;
 /// Bits of a summary that are followed to find a chunk of a kind.
 const MOST_LOOKED_AT: usize = 4;
+/// Where chunks of this row are filed while they are free as a whole.
+#[inline(always)]
+pub(super) const fn whole_row(row: usize) -> usize {
+    if row < Mobility::ORDINARY { SHARED } else { row }
+}
+
 /// Classes of chunks that are split and have a free block.
 const SPLIT: u32 = (1 << Class::WHOLE.0) - 2;
 
@@ -122,8 +128,7 @@ impl Head {
     /// Free as a whole: for everybody, if the type shares.
     #[inline(always)]
     pub(super) const fn whole(self) -> Self {
-        let row = if self.row() < Mobility::ORDINARY { SHARED } else { self.row() };
-        Self(self.0 >> PFN_SHIFT << PFN_SHIFT | (row << ROW_SHIFT) as u64 | Class::WHOLE.0 as u64)
+        Self(self.0 >> PFN_SHIFT << PFN_SHIFT | (whole_row(self.row()) << ROW_SHIFT) as u64 | Class::WHOLE.0 as u64)
     }
 
     #[inline(always)]
@@ -204,7 +209,7 @@ impl<'a> ChunkSets<'a> {
             }
             classes &= classes - 1;
         }
-        self.first_of(if row < Mobility::ORDINARY { SHARED } else { row }, Class::WHOLE, &wanted)
+        self.first_of(whole_row(row), Class::WHOLE, &wanted)
     }
 
     /// The lowest chunk of a class of those that are wanted.
