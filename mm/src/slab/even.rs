@@ -204,14 +204,19 @@ impl Even {
         wanted - places.len()
     }
 
-    /// Whether the object at `inside` is free; an error if none begins there.
+    /// The bit of the object at `inside`; an error if none begins there.
     #[inline(always)]
-    fn is_free(table: &Table<'_>, size: Size, inside: *mut u8) -> Result<bool, NotUsed> {
+    fn bit_of(size: Size, inside: *mut u8) -> Result<u8, NotUsed> {
         if !inside.addr().is_multiple_of(size.bytes()) {
             return Err(NotUsed::NoObject);
         }
-        let slot = (inside.addr() & (PAGE_SIZE as usize - 1)) >> size.shift();
-        Ok(table.state(inside.addr()) >> slot & 1 != 0)
+        Ok(1 << ((inside.addr() & (PAGE_SIZE as usize - 1)) >> size.shift()))
+    }
+
+    /// Whether the object at `inside` is free; an error if none begins there.
+    #[inline(always)]
+    fn is_free(table: &Table<'_>, size: Size, inside: *mut u8) -> Result<bool, NotUsed> {
+        Ok(table.state(inside.addr()) & Self::bit_of(size, inside)? != 0)
     }
 
     /// Puts an object back. Returns its frame if that is to go back to the page allocator.
@@ -221,10 +226,7 @@ impl Even {
     /// The object lies in a frame of this size, `inside` has access to all of it, and nothing uses it from now on.
     #[inline(always)]
     unsafe fn put(&mut self, table: &Table<'_>, size: Size, inside: *mut u8) -> Result<Option<NonNull<u8>>, NotUsed> {
-        if !inside.addr().is_multiple_of(size.bytes()) {
-            return Err(NotUsed::NoObject);
-        }
-        let bit = 1 << ((inside.addr() & (PAGE_SIZE as usize - 1)) >> size.shift());
+        let bit = Self::bit_of(size, inside)?;
         let before = table.state(inside.addr());
         if before & bit != 0 {
             return Err(NotUsed::Free);
