@@ -174,8 +174,9 @@ impl<'a> Buddy<'a> {
         Self::take_whole,
     ];
 
-    #[inline]
-    fn take(&mut self, order: Order, mobility: Mobility) -> Option<Pfn> {
+    /// The first frame of a block of this order, if there is one.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, order: Order, mobility: Mobility) -> Option<Pfn> {
         let take = Self::TAKE.get(order.as_usize() % Self::TAKE.len())?;
         Pfn::new(take(self, self.row_of(mobility)))
     }
@@ -250,6 +251,7 @@ impl<'a> Buddy<'a> {
 
     /// Takes a block of order 3 to 9 from a lane, if that has one for this type: of its own or free as a whole. O(chunks /
     /// 64) at worst.
+    #[inline(never)]
     pub(crate) fn take_from_lane(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
         let (row, order) = (self.row_of(mobility), order.as_usize() as u32);
         let chunk = self.sets.best_of(row, order, |first| self.spans.chunks_of(lane, first))?;

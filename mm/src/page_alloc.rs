@@ -38,6 +38,7 @@ use crate::gfp::Gfp;
 
 mod build;
 mod bulk;
+mod claim;
 mod cma;
 mod contig;
 mod error;
@@ -186,7 +187,11 @@ impl<A: Arch> Pages<'_, A> {
             self.alloc_stale(gfp, order, place, bit, &mut settled)?;
             return Ok(settled);
         }
-        if order.as_usize() > MAX_HOARD_ORDER { self.alloc_large(gfp, order) } else { self.alloc_waiting(gfp, order) }
+        if order.as_usize() > MAX_HOARD_ORDER {
+            self.alloc_large(gfp, order)
+        } else {
+            self.alloc_waiting(gfp, order, waiting::WORTH)
+        }
     }
 
     /// Gives a block back.

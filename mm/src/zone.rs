@@ -163,15 +163,21 @@ impl<'a> Zone<'a> {
     }
 
     /// Takes a block.
+    #[inline(always)]
     pub(crate) fn take(&mut self, order: Order, mobility: Mobility) -> Option<Pfn> {
-        self.buddy.alloc(order, mobility).ok().map(|block| block.pfn())
+        self.buddy.take(order, mobility)
     }
 
     /// Takes a block of order 3 or more; one below the largest from a lane, if that has one.
+    #[inline(always)]
     pub(crate) fn take_near(&mut self, order: Order, mobility: Mobility, lane: Lane) -> Option<Pfn> {
-        let near =
-            if lane.is_only() || order == Order::MAX { None } else { self.buddy.take_from_lane(order, mobility, lane) };
-        if near.is_some() { near } else { self.take(order, mobility) }
+        if !lane.is_only() && order != Order::MAX {
+            let near = self.buddy.take_from_lane(order, mobility, lane);
+            if near.is_some() {
+                return near;
+            }
+        }
+        self.take(order, mobility)
     }
 
     /// Gives a block back.

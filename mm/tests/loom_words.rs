@@ -16,6 +16,9 @@ mod atomic {
 #[path = "../src/page_alloc/word.rs"]
 mod word;
 
+#[path = "../src/page_alloc/claim.rs"]
+mod claim;
+
 use atomic::AtomicU64;
 
 /// One word of a zone: four blocks, each with some memory.
@@ -146,5 +149,37 @@ fn a_released_word_is_taken_from_no_more() {
         assert_eq!(word::take(&world.word), 0);
         assert_eq!(taker.join().unwrap() | free, 0b11);
         assert_eq!(world.all_free(), free);
+    });
+}
+
+#[test]
+fn a_word_with_blocks_waits_or_is_in_a_hand() {
+    loom::model(|| {
+        // An empty word that waits, as somebody has taken from it meanwhile.
+        let world = Arc::new((World::new(0), AtomicU64::new(1)));
+        let owner = Arc::clone(&world);
+        let owner = thread::spawn(move || {
+            let (world, marks) = &*owner;
+            world.use_block(1);
+            let _zone = world.zone.lock().unwrap();
+            assert!(word::put_first_locked(&world.word, 1));
+            claim::mark(marks, 1, true);
+        });
+        let claimers = [(); 2].map(|()| {
+            let world = Arc::clone(&world);
+            move || {
+                let (world, marks) = &*world;
+                claim::claim(marks, 1).then(|| world.take()).flatten()
+            }
+        });
+        let [mine, other] = claimers;
+        let other = thread::spawn(other);
+        let taken = [mine(), other.join().unwrap()];
+        owner.join().unwrap();
+        let (world, marks) = &*world;
+        let nr_taken = taken.iter().flatten().count();
+        let waits = claim::mark(marks, 1, false) == 1;
+        assert!(nr_taken == 1 || nr_taken == 0 && waits, "the word is forgotten");
+        assert_eq!(word::bits(&world.word) == 0, nr_taken == 1);
     });
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::hoard::List;
+use super::waiting::WORTH;
 use super::{BadFree, Pages, SLOW, word};
 use crate::addr::{Order, Pfn};
 use crate::arch::Arch;
@@ -14,13 +15,20 @@ impl<A: Arch> Pages<'_, A> {
     /// number. A few instructions a page.
     pub fn alloc_bulk(&self, gfp: Gfp, pages: &mut [Pfn]) -> usize {
         let list = List::of(gfp, Order::ZERO);
+        // As many as all, though some are taken already: whoever takes many does so again.
+        let frames = WORTH.max(pages.len().min(64) as u32);
         let mut done = 0;
         while let Some(rest) = pages.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let taken = if gfp.intersects(SLOW) { 0 } else { self.take_many(list, rest) };
+            let is_plain = !gfp.intersects(SLOW);
+            let taken = if is_plain { self.take_many(list, rest) } else { 0 };
             done += taken;
             if taken == 0 {
-                // One by the long way, which also brings a new word.
-                let (Ok(block), Some(first)) = (self.alloc(gfp, Order::ZERO), rest.first_mut()) else { break };
+                // One by the long way, which also brings a word that has as many as that.
+                let block = match is_plain {
+                    true => self.alloc_waiting(gfp, Order::ZERO, frames),
+                    false => self.alloc(gfp, Order::ZERO),
+                };
+                let (Ok(block), Some(first)) = (block, rest.first_mut()) else { break };
                 *first = block.pfn();
                 done += 1;
             }

@@ -5,15 +5,11 @@
 //! lane's own lock. So CPUs that allocate and free meet only in the zone, for a new word, and where one frees what
 //! another has allocated.
 //!
-//! The lock guards whether a word without blocks gets the first one, whether it waits, and, together with the zone's,
-//! whether it is hoarded. The zone's is taken first.
+//! The lock guards whether a word without blocks gets the first one, whether it begins to wait, and, together with the
+//! zone's, whether it is hoarded. The zone's is taken first.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::Pages;
-use super::hoard::MAX_HOARD_ORDER;
 use super::map::{Place, WordMap};
 use super::marks::Marked;
 use crate::arch::Arch;
@@ -25,41 +21,30 @@ use crate::sync::{IrqGuard, IrqSpinLock, Rank};
 #[repr(align(64))]
 pub(super) struct LaneCell {
     lock: IrqSpinLock<()>,
-    /// Words that wait, by order; changed under the lock.
-    waiting: [AtomicU32; MAX_HOARD_ORDER + 1],
 }
 
 impl LaneCell {
     pub(super) const fn new() -> Self {
-        Self { lock: IrqSpinLock::new(Rank::LANE, ()), waiting: [const { AtomicU32::new(0) }; MAX_HOARD_ORDER + 1] }
-    }
-
-    /// How many words wait, of those that have blocks of this order.
-    pub(super) fn nr_waiting(&self, order: usize) -> u32 {
-        self.waiting.get(order).map_or(0, |count| count.load(Relaxed))
+        Self { lock: IrqSpinLock::new(Rank::LANE, ()) }
     }
 }
 
 /// The lock of a lane, held.
 pub(super) struct LaneGuard<'l, A: Arch> {
-    cell: &'l LaneCell,
     map: &'l WordMap<'l>,
     _lock: IrqGuard<'l, (), A>,
 }
 
 impl<A: Arch> LaneGuard<'_, A> {
-    /// Has a word of the lane wait with blocks of that order, or no longer. Whether it did.
+    /// Has a word of the lane wait with blocks of that order, or no longer.
     #[inline(always)]
-    pub(super) fn set_waiting(&self, place: Place, order: usize, waits: bool) -> bool {
-        let before = self.map.mark(place, Marked::Waiting(order), waits);
-        if before != waits
-            && let Some(count) = self.cell.waiting.get(order)
-        {
-            // Nobody else changes it meanwhile.
-            let step = if waits { 1 } else { u32::MAX };
-            count.store(count.load(Relaxed).wrapping_add(step), Relaxed);
-        }
-        before
+    pub(super) fn set_waiting(&self, place: Place, order: usize, waits: bool) {
+        self.map.mark(place, Marked::Waiting(order), waits);
+    }
+
+    /// Sees to it that no search comes to the stripe of a word if none of those that wait is there.
+    pub(super) fn sum_up(&self, place: Place, order: usize) {
+        self.map.sum_up(place, Marked::Waiting(order));
     }
 
     /// Says of a word of the lane that is about to be hoarded whether frames of it are out.
@@ -71,7 +56,7 @@ impl<A: Arch> LaneGuard<'_, A> {
 impl<'a, A: Arch> Pages<'a, A> {
     /// The lane of a word.
     #[inline(always)]
-    pub(super) fn lane_of(&self, place: Place) -> &'a LaneCell {
+    fn lane_of(&self, place: Place) -> &'a LaneCell {
         #[expect(clippy::indexing_slicing, reason = "reduced to what there is")]
         self.lanes[place.stripe() as usize % MAX_LANES]
     }
@@ -79,8 +64,7 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// Locks the lane of a word.
     #[inline(always)]
     pub(super) fn lock_lane(&self, place: Place) -> LaneGuard<'_, A> {
-        let cell = self.lane_of(place);
-        LaneGuard { cell, map: &self.map, _lock: cell.lock.lock(self.arch) }
+        LaneGuard { map: &self.map, _lock: self.lane_of(place).lock.lock(self.arch) }
     }
 }
 

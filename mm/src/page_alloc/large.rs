@@ -13,7 +13,7 @@ use super::map::{Place, Tag};
 use super::slow::Mark;
 use super::zone_cell::ZoneCell;
 use super::{BadFree, Fault, OutOfMemory, Pages, word};
-use crate::addr::Order;
+use crate::addr::{Order, Pfn};
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
@@ -39,7 +39,7 @@ impl<A: Arch> Pages<'_, A> {
                 let block = PageBlock::known(bits);
                 match self.map.find_first(&block) {
                     Some(place) => self.map.word(place).set_tag(Tag::head(list)),
-                    None => self.mark_out(&block, list),
+                    None => self.mark_out_elsewhere(block.pfn(), list),
                 }
                 return Ok(block);
             }
@@ -56,9 +56,8 @@ impl<A: Arch> Pages<'_, A> {
         let take = |_: &ZoneCell<'_>, zone: &mut Zone<'_>| zone.take_near(order, mobility, lane);
         match self.take_from_zones(self.home(), gfp, order, Mark::Low, take) {
             Some(pfn) => {
-                let block = PageBlock::from_raw(pfn, order);
-                self.mark_out(&block, List::of(gfp, order));
-                Ok(block)
+                self.mark_out(pfn, List::of(gfp, order));
+                Ok(PageBlock::from_raw(pfn, order))
             }
             None => self.alloc_slow(gfp, order),
         }
@@ -117,12 +116,27 @@ impl<A: Arch> Pages<'_, A> {
     }
 
     /// Notes a block's kind, so that it can be freed only as what it is, and once.
-    pub(super) fn mark_out(&self, block: &PageBlock, list: List) {
-        if let Some(place) = self.map.find(block) {
-            let word = self.map.word(place);
-            word::fill(word.free, 0);
-            word.set_tag(Tag::head(list));
+    #[inline(always)]
+    pub(super) fn mark_out(&self, pfn: Pfn, list: List) {
+        match self.map.find_first(&PageBlock::from_raw(pfn, Order::ZERO)) {
+            Some(place) => self.mark_out_at(place, list),
+            None => self.mark_out_elsewhere(pfn, list),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn mark_out_elsewhere(&self, pfn: Pfn, list: List) {
+        if let Some(place) = self.map.find_frame(pfn) {
+            self.mark_out_at(place, list);
+        }
+    }
+
+    #[inline(always)]
+    fn mark_out_at(&self, place: Place, list: List) {
+        let word = self.map.word(place);
+        word::fill(word.free, 0);
+        word.set_tag(Tag::head(list));
     }
 
     /// Gives the kept blocks of a list to their zones.

@@ -20,7 +20,9 @@ mod tests;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+
+pub(super) use marked::Stripe;
 
 use super::hoard::List;
 use super::marks::{LINE, Marked, Marks};
@@ -111,15 +113,9 @@ impl Place {
         Self((number as u64) << (ORDER_BITS as usize + WORD_ORDER) | (slot as u64) << ORDER_BITS)
     }
 
-    /// Behind this word, to look for others from.
-    #[inline(always)]
-    pub(super) const fn behind(self) -> Self {
-        self.plus(1)
-    }
-
     /// So many words behind this one.
     #[inline(always)]
-    const fn plus(self, count: u32) -> Self {
+    pub(super) const fn plus(self, count: u32) -> Self {
         Self(self.0 + ((count as u64) << (ORDER_BITS as usize + WORD_ORDER)))
     }
 
@@ -258,6 +254,8 @@ pub(super) struct WordMap<'a> {
     spans: UnsafeCell<[Span; SLOTS]>,
     used: AtomicUsize,
     lanes: usize,
+    /// Whether there is one span alone, in which each lane has a single group of marks.
+    is_near: AtomicBool,
     metadata: PhantomData<&'a mut [u64]>,
 }
 
@@ -298,7 +296,13 @@ impl<'a> WordMap<'a> {
         let [free, bytes] = nowhere;
         (last.free, last.tag) = ((&raw mut *free).cast(), (&raw mut *bytes).cast());
         last.order = last.tag.wrapping_add(1);
-        Self { spans: UnsafeCell::new(spans), used: AtomicUsize::new(0), lanes, metadata: PhantomData }
+        Self {
+            spans: UnsafeCell::new(spans),
+            used: AtomicUsize::new(0),
+            lanes,
+            is_near: AtomicBool::new(false),
+            metadata: PhantomData,
+        }
     }
 
     /// Adds the words of a range, in whole frames, that no other range of the map has a frame of. `false` if there is
@@ -350,6 +354,7 @@ impl<'a> WordMap<'a> {
         // SAFETY: below the number of slots; not counted yet, and by (2) not the first one, so nobody reads it; by (1)
         // nobody else writes it.
         unsafe { slot.write(span) };
+        self.is_near.store(used == 0 && span.marks.is_one_group(), Relaxed);
         self.used.store(used + 1, Release);
         true
     }
@@ -439,14 +444,14 @@ impl<'a> WordMap<'a> {
     /// Whether a word is marked.
     pub(super) fn is_marked(&self, place: Place, kind: Marked) -> bool {
         let span = self.span(place.slot());
-        span.marks.is_marked(place.number().wrapping_sub(Self::first_word(span)), kind)
+        span.marks.is_marked(Self::offset(span, place), kind)
     }
 
     /// Marks a word, or no longer. Whether it was marked. Under its lane's lock.
     #[inline]
     pub(super) fn mark(&self, place: Place, kind: Marked, is_marked: bool) -> bool {
         let span = self.span(place.slot());
-        span.marks.mark(place.number().wrapping_sub(Self::first_word(span)), kind, is_marked)
+        span.marks.mark(Self::offset(span, place), kind, is_marked)
     }
 
     /// All words, with the first frame that is in the word's span.

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Marks of words: for each [kind](Marked) a bitmap of the words of a span, and over it a summary for each lane, in which
 //! one bit says whether any of the 64 words of a stripe is marked. The next marked word is found by a look at one bit for
-//! each GiB of RAM.
+//! each GiB of RAM. A summary may say too much, for marks are taken off without a lock, and never too little.
 //!
 //! ```text
 //!   stripes      [ kind 0 | kind 1 | .. ][ kind 0 | .. ]    a cache line each, so that lanes do not meet
-//!   summaries    lane 0: [ kind 0 | kind 1 | .. ] lane 1: ..
+//!   summaries    lane 0: [ kind 0 | kind 1 | .. ] lane 1: ..    one for every 64 stripes of the lane
 //! ```
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
+use super::claim;
 use super::hoard::MAX_HOARD_ORDER;
 use crate::words;
 
-/// What else there is to know of a hoarded word. Changed under the lock of its lane.
+/// What else there is to know of a hoarded word. Words are marked under the lock of their lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Marked {
     /// It was hoarded while some of its frames were out, in blocks of whatever order.
@@ -24,12 +25,12 @@ pub(super) enum Marked {
 }
 
 impl Marked {
-    const KINDS: usize = 2 + MAX_HOARD_ORDER;
-
+    /// Inside of a [`LINE`] for whatever order.
+    #[inline(always)]
     const fn index(self) -> usize {
         match self {
-            Self::Adopted => 0,
-            Self::Waiting(order) => 1 + if order < MAX_HOARD_ORDER { order } else { MAX_HOARD_ORDER },
+            Self::Adopted => LINE - 1,
+            Self::Waiting(order) => order % LINE,
         }
     }
 }
@@ -50,7 +51,7 @@ pub(super) struct Marks {
 
 /// 64-bit words of a cache line, of which each kind has one.
 pub(super) const LINE: usize = 8;
-const _: () = assert!(Marked::KINDS <= LINE);
+const _: () = assert!(MAX_HOARD_ORDER < LINE - 1);
 
 impl Marks {
     pub(super) const NONE: Self = Self { bits: core::ptr::null_mut(), stripes: 0, groups: 0, first_lane: 0, lanes: 0 };
@@ -80,12 +81,6 @@ impl Marks {
         })
     }
 
-    /// How many stripes there are.
-    #[inline(always)]
-    pub(super) const fn stripes(&self) -> usize {
-        self.stripes as usize
-    }
-
     /// The lane of a stripe.
     #[inline(always)]
     pub(super) const fn lane_of(&self, stripe: usize) -> usize {
@@ -100,31 +95,43 @@ impl Marks {
     /// Marks a word, or no longer. Whether it was marked.
     #[inline]
     pub(super) fn mark(&self, at: usize, kind: Marked, is_marked: bool) -> bool {
-        let stripe = at / 64;
-        if stripe >= self.stripes as usize {
-            return false;
+        let Some(words) = self.words(kind, at / 64) else { return false };
+        let bit = 1 << (at % 64);
+        let before = claim::mark(words, bit, is_marked);
+        if is_marked && before == 0 || !is_marked && before == bit {
+            self.sum_up(at, kind);
         }
-        let bits = self.bits.wrapping_add(stripe * LINE + kind.index());
+        before & bit != 0
+    }
+
+    /// Takes the mark off a word, without the lock. Whether it had one. The summary may say too much now.
+    #[inline(always)]
+    pub(super) fn claim(&self, at: usize, kind: Marked) -> bool {
+        let bit = 1 << (at % 64);
+        self.words(kind, at / 64).is_some_and(|words| claim::claim(words, bit))
+    }
+
+    /// Has the summary say what is marked in the stripe of a word. Under the lane's lock.
+    pub(super) fn sum_up(&self, at: usize, kind: Marked) {
+        let stripe = at / 64;
+        let Some(words) = self.words(kind, stripe) else { return };
+        let (lane, nth) = self.place(stripe);
+        let summary = self.summary(kind, lane, nth / 64);
+        // SAFETY: as in `words`; the stripe is one of those that the summary is made for.
+        let summary = unsafe { &*summary };
+        let (bit, all) = (1 << (nth % 64), summary.load(Relaxed));
+        // Nobody else marks a word of the lane or sums up meanwhile.
+        let is_any = words.load(Relaxed) != 0;
+        summary.store(if is_any { all | bit } else { all & !bit }, Relaxed);
+    }
+
+    /// The words of a stripe that are marked.
+    #[inline(always)]
+    fn words(&self, kind: Marked, stripe: usize) -> Option<&AtomicU64> {
+        let words = self.bits.wrapping_add(stripe * LINE + kind.index());
         // SAFETY: made by `new` from metadata that has a line for each stripe, which is only ever seen as atomics, and
         // lives as long as the map of words that this is part of.
-        let bits = unsafe { &*bits };
-        // Nobody else changes those of this lane meanwhile; who looks without the lock may miss a word.
-        let before = bits.load(Relaxed);
-        let after = if is_marked { before | 1 << (at % 64) } else { before & !(1 << (at % 64)) };
-        if after == before {
-            return is_marked;
-        }
-        bits.store(after, Relaxed);
-        if before == 0 || after == 0 {
-            let (lane, nth) = self.place(stripe);
-            let summary = self.summary(kind, lane, nth / 64);
-            // SAFETY: as above; the stripe is one of those that the summary is made for.
-            let summary = unsafe { &*summary };
-            let bit = 1 << (nth % 64);
-            let all = summary.load(Relaxed);
-            summary.store(if is_marked { all | bit } else { all & !bit }, Relaxed);
-        }
-        !is_marked
+        (stripe < self.stripes as usize).then(|| unsafe { &*words })
     }
 
     /// The lane of a stripe, and which of the lane's it is.
@@ -136,39 +143,89 @@ impl Marks {
     /// 64 stripes of a lane.
     #[inline(always)]
     const fn summary(&self, kind: Marked, lane: usize, group: usize) -> *mut AtomicU64 {
-        let groups = self.groups as usize;
-        self.bits.wrapping_add(LINE * (self.stripes as usize + lane * groups) + kind.index() * groups + group)
+        self.bits.wrapping_add(LINE * (self.stripes as usize + lane * self.groups as usize + group) + kind.index())
     }
 
     /// Which words of a stripe are marked.
     #[inline(always)]
     pub(super) fn stripe(&self, kind: Marked, stripe: usize) -> u64 {
-        if stripe >= self.stripes as usize {
-            return 0;
-        }
-        let bits = self.bits.wrapping_add(stripe * LINE + kind.index());
-        // SAFETY: as in `mark`.
-        unsafe { &*bits }.load(Relaxed)
+        self.words(kind, stripe).map_or(0, |words| words.load(Relaxed))
     }
 
-    /// The next stripe of a lane of which a word is marked, from number `from` on, and which words. O(words / 4096).
-    #[inline(always)]
-    pub(super) fn next_stripe(&self, kind: Marked, lane: usize, from: usize) -> Option<(usize, u64)> {
-        // How many of the lane come before: the first stripe of all may be of another one.
-        let nth = (from + self.first_lane as usize + (1 << self.lanes) - 1).wrapping_sub(lane) >> self.lanes;
+    /// The next stripe of a lane with a word that is marked, from number `at` on: the stripe's first word, and which of them
+    /// are marked and not before `at`. If those are none, [`Self::sum_up`] is due. O(words / 4096).
+    pub(super) fn next(&self, kind: Marked, lane: usize, at: usize) -> Option<(usize, u64)> {
+        if let Some(words) = self.rest(kind, lane, at) {
+            return Some((at / 64 * 64, words));
+        }
+        let nth = self.nr_before(lane, at / 64 + 1);
         let (mut group, mut mask) = (nth / 64, u64::MAX << (nth % 64));
         while group < self.groups as usize {
-            let summary = self.summary(kind, lane, group);
-            // SAFETY: as in `mark`; the group is one of the lane's.
-            let stripes = unsafe { &*summary }.load(Relaxed) & mask;
+            let stripes = self.stripes(kind, lane, group) & mask;
             if stripes != 0 {
-                let nth = group * 64 + stripes.trailing_zeros() as usize;
-                let stripe = ((nth << self.lanes) + lane).wrapping_sub(self.first_lane as usize);
-                return Some((stripe, self.stripe(kind, stripe)));
+                return Some(self.whole(kind, lane, group * 64 + stripes.trailing_zeros() as usize));
             }
             (group, mask) = (group + 1, u64::MAX);
         }
         None
+    }
+
+    /// Whether each lane has a single group of stripes, so that [`Self::next_near`] finds all.
+    pub(super) const fn is_one_group(&self) -> bool {
+        self.groups == 1
+    }
+
+    /// Which of its lane's stripes a stripe is.
+    #[inline(always)]
+    pub(super) const fn nth(&self, stripe: usize) -> u32 {
+        ((stripe + self.first_lane as usize) >> self.lanes) as u32
+    }
+
+    /// The next of the first 64 stripes of a lane with a word that is marked, behind the `nth`, or else the first: which one
+    /// that is, its first word, and which are marked. If those are none, [`Self::sum_up`] is due. O(1).
+    #[inline(always)]
+    pub(super) fn next_near(&self, kind: Marked, lane: usize, nth: u32) -> Option<(u32, usize, u64)> {
+        let stripes = self.stripes(kind, lane, 0);
+        let behind = stripes & (u64::MAX - 1) << (nth % 64);
+        let stripes = if behind == 0 { stripes } else { behind };
+        if stripes == 0 {
+            return None;
+        }
+        let nth = stripes.trailing_zeros();
+        let (at, words) = self.whole(kind, lane, nth as usize);
+        Some((nth, at, words))
+    }
+
+    /// Which words are marked in the stripe of a word and not before it, if that is of the lane.
+    #[inline(always)]
+    pub(super) fn rest(&self, kind: Marked, lane: usize, at: usize) -> Option<u64> {
+        let words = if self.lane_of(at / 64) == lane { self.stripe(kind, at / 64) & u64::MAX << (at % 64) } else { 0 };
+        if words == 0 { None } else { Some(words) }
+    }
+
+    /// The first word of a stripe of the lane, and which of them are marked.
+    #[inline(always)]
+    fn whole(&self, kind: Marked, lane: usize, nth: usize) -> (usize, u64) {
+        let stripe = ((nth << self.lanes) + lane).wrapping_sub(self.first_lane as usize);
+        (stripe * 64, self.stripe(kind, stripe))
+    }
+
+    /// How many stripes of a lane come before a stripe.
+    #[inline(always)]
+    const fn nr_before(&self, lane: usize, stripe: usize) -> usize {
+        // The first stripe of all may be of another lane.
+        (stripe + self.first_lane as usize + (1 << self.lanes) - 1).wrapping_sub(lane) >> self.lanes
+    }
+
+    /// Of which stripes in a group of the lane's a word is marked.
+    #[inline(always)]
+    fn stripes(&self, kind: Marked, lane: usize, group: usize) -> u64 {
+        if group >= self.groups as usize {
+            return 0;
+        }
+        let summary = self.summary(kind, lane, group);
+        // SAFETY: as in `words`; the group is one of the lane's.
+        unsafe { &*summary }.load(Relaxed)
     }
 }
 
@@ -178,14 +235,14 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// The next marked word of a lane from `at` on.
-    fn next(marks: &Marks, at: usize, kind: Marked, lane: usize) -> Option<usize> {
-        let here = if marks.lane_of(at / 64) == lane { marks.stripe(kind, at / 64) & u64::MAX << (at % 64) } else { 0 };
-        let (stripe, bits) = match here {
-            0 => marks.next_stripe(kind, lane, at / 64 + 1)?,
-            _ => (at / 64, here),
-        };
-        Some(stripe * 64 + bits.trailing_zeros() as usize)
+    /// The word that a search comes to first; stripes with none are summed up on the way.
+    fn first(marks: &Marks, kind: Marked, mut next: impl FnMut() -> Option<(usize, u64)>) -> Option<usize> {
+        loop {
+            match next()? {
+                (at, 0) => marks.sum_up(at, kind),
+                (at, words) => return Some(at + words.trailing_zeros() as usize),
+            }
+        }
     }
 
     proptest! {
@@ -194,31 +251,43 @@ mod tests {
         #[test]
         fn the_next_one_is_what_a_set_says(
             stripes in 1..600usize,
-            first in 0..20u64,
+            first_stripe in 0..20u64,
             lanes in 0..4u32,
-            steps in proptest::collection::vec((any::<usize>(), any::<bool>(), any::<usize>()), 0..60),
+            steps in proptest::collection::vec((any::<usize>(), 0..3u32, any::<usize>()), 0..60),
         ) {
             let (count, lanes) = (stripes * 64, 1 << lanes);
             let mut metadata = vec![!0; Marks::metadata_words(stripes, lanes)];
-            let marks = Marks::new(&mut metadata, first, stripes, lanes).unwrap();
-            let kinds = [Marked::Waiting(0), Marked::Waiting(MAX_HOARD_ORDER)];
-            let lane_of = |at: usize| (first as usize + at / 64) % lanes;
+            let marks = Marks::new(&mut metadata, first_stripe, stripes, lanes).unwrap();
+            let [kind, other] = [Marked::Waiting(0), Marked::Waiting(MAX_HOARD_ORDER)];
+            let lane_of = |at: usize| (first_stripe as usize + at / 64) % lanes;
             let mut model = BTreeSet::new();
-            for (at, is_marked, from) in steps {
-                let (at, from) = (at % count, from % (count + 1));
-                marks.mark(at, kinds[0], is_marked);
-                if is_marked { model.insert(at) } else { model.remove(&at) };
-                prop_assert_eq!(marks.is_marked(at, kinds[0]), is_marked);
+            for (at, step, from) in steps {
+                // Few words, so that some are met again.
+                let (at, from) = (at % 40 * 41 % count, from % (count + 1));
+                let was_marked = match step {
+                    0 => marks.mark(at, kind, false),
+                    1 => marks.claim(at, kind),
+                    _ => marks.mark(at, kind, true),
+                };
+                prop_assert_eq!(was_marked, model.contains(&at));
+                if step == 2 { model.insert(at) } else { model.remove(&at) };
+                prop_assert_eq!(marks.is_marked(at, kind), step == 2);
                 for lane in 0..lanes {
                     let expected = model.range(from..).copied().find(|at| lane_of(*at) == lane);
-                    prop_assert_eq!(next(&marks, from, kinds[0], lane), expected);
-                    prop_assert_eq!(next(&marks, 0, kinds[1], lane), None);
+                    let behind = model.range((from / 64 + 1) * 64..).copied().find(|at| lane_of(*at) == lane);
+                    let around = behind.or_else(|| model.iter().copied().find(|at| lane_of(*at) == lane));
+                    if marks.is_one_group() && lane_of(from) == lane && from < count {
+                        let next = || marks.next_near(kind, lane, marks.nth(from / 64)).map(|(_, at, words)| (at, words));
+                        prop_assert_eq!(first(&marks, kind, next), around);
+                    }
+                    prop_assert_eq!(first(&marks, kind, || marks.next(kind, lane, from)), expected);
+                    prop_assert_eq!(marks.next(other, lane, 0), None);
                 }
             }
             for at in model {
-                marks.mark(at, kinds[0], false);
+                marks.mark(at, kind, false);
             }
-            prop_assert!((0..lanes).all(|lane| next(&marks, 0, kinds[0], lane).is_none()));
+            prop_assert!((0..lanes).all(|lane| first(&marks, kind, || marks.next(kind, lane, 0)).is_none()));
         }
     }
 
@@ -226,6 +295,6 @@ mod tests {
     fn too_little_metadata_is_refused() {
         let mut metadata = vec![0; Marks::metadata_words(2, 1) - 1];
         assert!(Marks::new(&mut metadata, 0, 2, 1).is_none());
-        assert_eq!(next(&Marks::NONE, 0, Marked::Adopted, 0), None);
+        assert_eq!(Marks::NONE.next(Marked::Adopted, 0, 0), None);
     }
 }

@@ -10,6 +10,7 @@ use super::hoard::{Hoard, List, MAX_HOARD_ORDER, mobility};
 use super::map::{Place, Tag, WORD_ORDER};
 use super::marks::Marked;
 use super::slow::Mark;
+use super::waiting::WORTH;
 use super::zone_cell::count;
 use super::{Pages, word};
 use crate::addr::{Order, Pfn};
@@ -20,11 +21,6 @@ use crate::zone::Zone;
 
 /// A word, as a block.
 const WORD: Order = match Order::new(WORD_ORDER) {
-    Some(order) => order,
-    None => Order::ZERO,
-};
-/// The smallest free block that a word is hoarded for: what the long way costs is shared by so many frames at least.
-const LEAST: Order = match Order::new(3) {
     Some(order) => order,
     None => Order::ZERO,
 };
@@ -44,19 +40,22 @@ impl<A: Arch> Pages<'_, A> {
         if !hoard.hoards(list) {
             return None;
         }
-        let near = self.take_any_waiting(hoard, list, hoard.lane()).or_else(|| self.hoard_new(hoard, gfp, order));
+        let near =
+            self.take_any_waiting(hoard, list, hoard.lane()).or_else(|| self.hoard_new(hoard, gfp, order, WORTH));
         if near.is_some() || hoard.lane().is_only() {
             return near;
         }
         self.take_any_waiting(hoard, list, Lane::ONLY)
     }
 
-    /// Hoards a word, and takes a block of it.
+    /// Hoards a word with half of so many free frames (64 at most) in one piece, and takes a block of it: what the long
+    /// way costs is shared by them.
     #[inline(never)]
-    pub(super) fn hoard_new(&self, hoard: &Hoard, gfp: Gfp, order: Order) -> Option<PageBlock> {
+    pub(super) fn hoard_new(&self, hoard: &Hoard, gfp: Gfp, order: Order, frames: u32) -> Option<PageBlock> {
         let list = List::of(gfp, order);
+        let least = Order::new((frames | 1).ilog2().saturating_sub(1) as usize)?.max(order);
         let pfn = self.take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| {
-            self.hoard_from(zone, list, mobility(gfp), hoard.lane())
+            self.hoard_from(zone, list, mobility(gfp), hoard.lane(), least)
         })?;
         let place = self.map.find_frame(pfn)?.with(list);
         count(&self.zones.get(self.map.zone(place))?.events.hoarded);
@@ -64,16 +63,14 @@ impl<A: Arch> Pages<'_, A> {
         Some(PageBlock::from_raw(pfn, order))
     }
 
-    /// Hoards the word around the block that fits best of [`LEAST`] or of the list's order, or else another one as a
-    /// whole. Where memory is in pieces, any block of the list's order will do. Returns the first block of the list
+    /// Hoards the word around the block that fits best of order `least`, or else another one as a whole. Where memory is in pieces, any block of the list's order will do. Returns the first block of the list
     /// there, which is for the caller.
     ///
     /// A word may be hoarded while some of its frames are out: if the rest are blocks of the list without a remainder,
     /// and if it was for blocks of that order before. For a CPU may just have taken one by a stale hint, and has the
     /// tag tell it of which order.
-    fn hoard_from(&self, zone: &mut Zone<'_>, list: List, mobility: Mobility, lane: Lane) -> Option<Pfn> {
+    fn hoard_from(&self, zone: &mut Zone<'_>, list: List, mobility: Mobility, lane: Lane, least: Order) -> Option<Pfn> {
         let order = Order::new(list.order())?;
-        let least = order.max(LEAST);
         let (pfn, taken) = match zone.take_near(least, mobility, lane) {
             Some(pfn) => (pfn, least),
             None if order < least => (zone.take(order, mobility)?, order),

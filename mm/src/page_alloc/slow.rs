@@ -73,6 +73,12 @@ impl<'a, A: Arch> Pages<'a, A> {
 
     /// The first zone of this CPU's node.
     pub(super) fn home(&self) -> usize {
+        if self.zones.has_nodes() { self.home_among_many() } else { 0 }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn home_among_many(&self) -> usize {
         self.home_of(self.nodes.get(self.arch.cpu()).map_or(0, |node| node.load(Relaxed)))
     }
 
@@ -102,7 +108,7 @@ impl<'a, A: Arch> Pages<'a, A> {
                 block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, take)?, order);
             }
             if order.as_usize() > MAX_HOARD_ORDER {
-                self.mark_out(&block, List::of(gfp, order));
+                self.mark_out(block.pfn(), List::of(gfp, order));
             }
             Some(block)
         };

@@ -2,13 +2,17 @@
 //! Words that wait: they have blocks and are in no hoard. Whose word in use is empty takes one of them.
 //!
 //! A word waits from when a block of it comes back, if it had none and its CPU has another in use, until somebody makes
-//! it his own or it is given up. That it waits is a mark in a bitmap for each order (`marks.rs`), changed under the
-//! lock of its lane (`lanes.rs`). A CPU looks for words in its own lane, and in all others when memory is short.
+//! it his own or it is given up. That it waits is a mark in a bitmap for each order (`marks.rs`). It is set under the
+//! lock of the word's lane (`lanes.rs`), and whoever wants the word takes it off without one (`claim.rs`). A CPU looks
+//! for words in its own lane, and in all others when memory is short.
+//!
+//! A search costs about 40 instructions for each stripe and 30 for each word that it passes. It begins behind the word
+//! that was found last: that one's neighbours have had the most time to fill up again.
 #![forbid(unsafe_code)]
 
 use super::hoard::{Hoard, List};
 use super::lanes::LaneGuard;
-use super::map::Place;
+use super::map::{Place, Stripe};
 use super::marks::Marked;
 use super::{BadFree, OutOfMemory, Pages, word};
 use crate::addr::Order;
@@ -23,24 +27,24 @@ const MANY: usize = 8;
 /// Words that are tried of those which are found.
 const MOST_TRIED: usize = 4;
 /// Words that are looked at to find one for a list.
-const MOST_MET: usize = 16;
+const PATIENCE: i32 = 16;
 /// Frames that make a word worth the way that it costs to find it. With more, fewer calls come here; with less, fewer
 /// words hold what is in use, and more large blocks stay whole.
-const WORTH: u32 = 16;
-/// Words with less than that which are passed before a new one is hoarded instead.
-const MOST_POOR: u32 = 4;
+pub(super) const WORTH: u32 = 16;
+/// What a word with less than that costs of the patience, besides itself: four of them end the search.
+const POOR: i32 = 3;
 
 impl<A: Arch> Pages<'_, A> {
-    /// Takes a block when the word in use has none, for a request without special wishes: from a word that waits, or
-    /// else by the long way.
+    /// Takes a block when the word in use has none, for a request without special wishes: from a word that waits and has
+    /// `frames` of them at least (up to 64), or one that is hoarded now, or else by the long way.
     #[inline(never)]
-    pub(super) fn alloc_waiting(&self, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
+    pub(super) fn alloc_waiting(&self, gfp: Gfp, order: Order, frames: u32) -> Result<PageBlock, OutOfMemory> {
         let (list, hoard) = (List::of(gfp, order), self.hoard());
         if self.is_hoarding() && hoard.hoards(list) {
-            let waiting = self.find_waiting(hoard, list, hoard.lane(), WORTH >> list.order());
+            let waiting = self.find_waiting(hoard, list, hoard.lane(), frames >> list.order());
             let block = match waiting {
                 Some(place) => self.take_waiting(hoard, list, place),
-                None => self.hoard_new(hoard, gfp, order),
+                None => self.hoard_new(hoard, gfp, order, frames),
             };
             if let Some(block) = block {
                 return Ok(block);
@@ -67,45 +71,52 @@ impl<A: Arch> Pages<'_, A> {
     /// it goes back.
     #[inline(always)]
     fn find_waiting(&self, hoard: &Hoard, list: List, lane: Lane, worth: u32) -> Option<Place> {
-        let (cursor, kind, near) = (hoard.cursor(list), Marked::Waiting(list.order()), self.near());
-        let (mut whole, mut poor, mut from) = (None, 0, cursor.load());
-        for _ in 0..MOST_MET {
-            let place = match self.map.next_marked(kind, from, lane, near) {
-                Some(place) => place,
-                // Once more from the start.
-                None if from != Place::FIRST => {
-                    from = Place::FIRST;
-                    continue;
+        let (cursor, kind) = (hoard.cursor(list), Marked::Waiting(list.order()));
+        let mut around = self.map.around(kind, cursor.load(), lane, || self.near());
+        let (mut whole, mut patience, mut is_last, mut has_passed) = (None, PATIENCE, false, false);
+        loop {
+            while around.words != 0 {
+                let place = around.first.plus(around.words.trailing_zeros());
+                around.words &= around.words - 1;
+                let word = self.map.word(place);
+                patience -= 1;
+                if word.tag().is_hoarded_for(list) {
+                    let bits = word::bits(word.free);
+                    if bits == list.blocks() {
+                        if let Some(whole) = whole.replace(place) {
+                            patience = 0;
+                            // Where many wait, the first of two goes back.
+                            if whole.stripe() == place.stripe()
+                                && self.map.nr_marked_near(place, kind) as usize * MANY > hoard.limit()
+                            {
+                                self.release(whole);
+                            }
+                        }
+                    } else if worth <= 1 || bits.count_ones() >= worth {
+                        cursor.store(place);
+                        return Some(place.with(list));
+                    } else {
+                        patience -= POOR;
+                    }
                 }
-                None => break,
-            };
-            from = place.behind();
-            let word = self.map.word(place);
-            if !word.tag().is_hoarded_for(list) {
-                continue;
+                if patience <= 0 {
+                    cursor.store(place);
+                    return Some(whole?.with(list));
+                }
             }
-            let bits = word::bits(word.free);
-            if bits == list.blocks() {
-                if whole.is_some() {
-                    break;
-                }
-                whole = Some(place);
-            } else if worth <= 1 || bits.count_ones() >= worth {
-                cursor.store(from);
-                if let Some(whole) = whole
-                    && self.lane_of(place).nr_waiting(list.order()) as usize * MANY > hoard.limit()
-                {
-                    self.release(whole);
-                }
-                return Some(place.with(list));
-            } else {
-                poor += 1;
-                if poor >= MOST_POOR {
-                    break;
-                }
+            if is_last {
+                break;
+            }
+            match around.step(kind, lane) {
+                Some(Stripe::Last) => is_last = true,
+                Some(Stripe::Other) => {}
+                // One of them costs less than the lock.
+                Some(Stripe::Empty) if !core::mem::replace(&mut has_passed, true) => {}
+                Some(Stripe::Empty) => self.lock_lane(around.first).sum_up(around.first, list.order()),
+                None => break,
             }
         }
-        cursor.store(from);
+        cursor.store(around.first);
         Some(whole?.with(list))
     }
 
@@ -126,13 +137,14 @@ impl<A: Arch> Pages<'_, A> {
     /// gone on taking from it while it waited.
     #[inline(always)]
     fn take_waiting(&self, hoard: &Hoard, list: List, place: Place) -> Option<PageBlock> {
-        let lane = self.lock_lane(place);
-        let is_mine = self.map.word(place).tag().is_hoarded_for(list) && lane.set_waiting(place, list.order(), false);
-        drop(lane);
-        if !is_mine {
+        if !self.map.claim(place, Marked::Waiting(list.order())) {
             return None;
         }
         let word = self.map.word(place);
+        if !word.tag().is_hoarded_for(list) {
+            self.give_up(place, list.order());
+            return None;
+        }
         let before = self.arch.take_lowest(word.free);
         if before == 0 {
             return None;
@@ -143,6 +155,16 @@ impl<A: Arch> Pages<'_, A> {
         }
         self.install(hoard, list, place);
         Some(place.block(bit))
+    }
+
+    /// Has a word that was claimed wait again: it has become one of another list meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&self, place: Place, order: usize) {
+        let lane = self.lock_lane(place);
+        if self.map.word(place).tag().order() == order {
+            lane.set_waiting(place, order, true);
+        }
     }
 
     /// Makes a word the current one of a list. The one before waits, if it has blocks: somebody else may have refilled

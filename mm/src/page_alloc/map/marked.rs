@@ -2,7 +2,7 @@
 //! Words that are marked, of all spans, one after the other.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::Ordering::Acquire;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::{Place, SLOTS, Span, WordMap};
 use crate::buddy::Lane;
@@ -10,73 +10,148 @@ use crate::page_alloc::marks::Marked;
 
 const _: () = assert!(SLOTS == u32::BITS as usize);
 
-impl WordMap<'_> {
-    /// The first word of a lane that is marked, at `from` or behind, in these slots. Of the [only](Lane::ONLY) lane: of
-    /// all of them. What changes meanwhile may or may not be seen. O(words / 4096).
+/// A way around the marked words of a lane, a stripe at a time. See [`WordMap::around`].
+pub(in crate::page_alloc) struct Around<'m> {
+    map: &'m WordMap<'m>,
+    span: &'m Span,
+    /// The first word of the stripe.
+    pub(in crate::page_alloc) first: Place,
+    /// Which of its words are to be looked at.
+    pub(in crate::page_alloc) words: u64,
+    /// Which of its lane's stripes it is.
+    nth: u32,
+    /// Where it began, and which words of that stripe come at the end.
+    begin: Place,
+    before: u64,
+    slots: u32,
+    /// Whether the lane has few stripes, all of them in the same span.
+    is_near: bool,
+}
+
+/// What [`Around::step`] comes to.
+pub(in crate::page_alloc) enum Stripe {
+    Other,
+    /// Where it began: there are no more.
+    Last,
+    /// One without a marked word: [`WordMap::sum_up`] is due.
+    Empty,
+}
+
+impl Around<'_> {
+    /// Goes to the next stripe, if there is one.
     #[inline(always)]
-    pub(in crate::page_alloc) fn next_marked(
+    pub(in crate::page_alloc) fn step(&mut self, kind: Marked, lane: Lane) -> Option<Stripe> {
+        if self.is_near {
+            let (nth, at, words) = self.span.marks.next_near(kind, lane.index(), self.nth)?;
+            let first = Place::new(WordMap::first_word(self.span) + at, self.first.slot());
+            (self.nth, self.first, self.words) = (nth, first, words);
+        } else {
+            (self.first, self.words) = self.map.next_far(kind, self.first, lane, self.slots)?;
+        }
+        Some(if self.words == 0 {
+            Stripe::Empty
+        } else if self.first == self.begin {
+            self.words &= self.before;
+            Stripe::Last
+        } else {
+            Stripe::Other
+        })
+    }
+}
+
+impl WordMap<'_> {
+    /// The next stripe of a lane, in these slots, with a word that is marked at `from` or behind: its first word, and which
+    /// of them are marked and not before `from`; if those are none, [`Self::sum_up`] is due. Of the [only](Lane::ONLY)
+    /// lane: of all of them. What changes meanwhile may or may not be seen. O(words / 4096).
+    #[inline(never)]
+    fn next(&self, kind: Marked, from: Place, lane: Lane, slots: u32) -> Option<(Place, u64)> {
+        let (mut slot, mut next) = (from.slot(), Self::offset(self.span(from.slot()), from));
+        let lanes = if lane.is_only() { 0..self.lanes } else { lane.index()..lane.index() + 1 };
+        while slot < self.used.load(Acquire) {
+            let span = self.span(slot);
+            if slots >> slot & 1 != 0
+                && let stripes = lanes.clone().filter_map(|lane| span.marks.next(kind, lane, next))
+                && let Some((at, words)) = stripes.min_by_key(|(at, _)| *at)
+            {
+                return Some((Place::new(Self::first_word(span) + at, slot), words));
+            }
+            (slot, next) = (slot + 1, 0);
+        }
+        None
+    }
+
+    /// Goes around the marked words of a lane in the slots that `slots` tells: those behind `start`, then all others.
+    #[inline(always)]
+    pub(in crate::page_alloc) fn around(
         &self,
         kind: Marked,
-        from: Place,
+        start: Place,
         lane: Lane,
-        slots: u32,
-    ) -> Option<Place> {
-        // Most often there is another one in the same stripe.
-        let span = self.span(from.slot());
-        let stripe = from.stripe().wrapping_sub(Self::first_stripe(span)) as usize;
-        if slots >> from.slot() & 1 != 0 && lane.has(from.stripe()) {
-            let left = span.marks.stripe(kind, stripe) >> (from.number() % 64);
-            if left != 0 {
-                return Some(from.plus(left.trailing_zeros()));
-            }
+        slots: impl FnOnce() -> u32,
+    ) -> Around<'_> {
+        let span = self.span(start.slot());
+        let at = Self::offset(span, start);
+        // Then there is one slot.
+        let is_near = self.is_near.load(Relaxed) && lane.count() == self.lanes;
+        let slots = if is_near { u32::MAX } else { slots() };
+        let is_wanted = is_near || slots >> start.slot() & 1 != 0 && lane.has(start.stripe());
+        let words = if is_wanted { span.marks.stripe(kind, at / 64) } else { 0 };
+        let first = Place::new(Self::first_word(span) + at / 64 * 64, start.slot());
+        Around {
+            map: self,
+            span,
+            first,
+            words: words & (u64::MAX - 1) << (at % 64),
+            nth: span.marks.nth(at / 64),
+            begin: first,
+            before: !((u64::MAX - 1) << (at % 64)),
+            slots,
+            is_near,
         }
-        self.next_marked_behind(kind, from, lane, slots)
     }
 
-    /// The same behind the stripe of `from`.
+    /// The next stripe behind the one that begins with `first`, or if there is none the first of all.
     #[inline(never)]
-    fn next_marked_behind(&self, kind: Marked, from: Place, lane: Lane, slots: u32) -> Option<Place> {
-        let mut slot = from.slot();
-        let span = self.span(slot);
-        let stripe = from.stripe().checked_sub(Self::first_stripe(span));
-        let mut next = stripe.map_or(0, |stripe| stripe as usize + 1);
-        if slots >> slot & 1 == 0 {
-            next = span.marks.stripes();
-        }
-        loop {
-            let span = self.span(slot);
-            if let Some(place) = self.next_in_span(span, slot, kind, next, lane) {
-                return Some(place);
-            }
-            let others = slots & u32::MAX.checked_shl(slot as u32 + 1).unwrap_or(0);
-            (slot, next) = (others.trailing_zeros() as usize, 0);
-            if slot >= self.used.load(Acquire) {
-                return None;
-            }
-        }
+    fn next_far(&self, kind: Marked, first: Place, lane: Lane, slots: u32) -> Option<(Place, u64)> {
+        self.next(kind, first.plus(64), lane, slots).or_else(|| self.next(kind, Place::FIRST, lane, slots))
     }
 
-    /// The same in one span, from a stripe on.
-    fn next_in_span(&self, span: &Span, slot: usize, kind: Marked, mut next: usize, lane: Lane) -> Option<Place> {
-        let lanes = if lane.is_only() { 0..self.lanes } else { lane.index()..lane.index() + 1 };
-        loop {
-            let stripes = lanes.clone().filter_map(|lane| span.marks.next_stripe(kind, lane, next));
-            let (stripe, left) = stripes.min_by_key(|(stripe, _)| *stripe)?;
-            if left != 0 {
-                let at = stripe * 64 + left.trailing_zeros() as usize;
-                return Some(Place::new(Self::first_word(span) + at, slot));
-            }
-            next = stripe + 1;
-        }
+    /// Which of the words of a span it is, from the start of the first stripe on; 0 if it comes before.
+    #[inline(always)]
+    pub(super) const fn offset(span: &Span, place: Place) -> usize {
+        place.number().saturating_sub(Self::first_word(span))
+    }
+
+    /// Takes the mark off a word without a lock. Whether it had one.
+    #[inline(always)]
+    pub(in crate::page_alloc) fn claim(&self, place: Place, kind: Marked) -> bool {
+        let span = self.span(place.slot());
+        span.marks.claim(Self::offset(span, place), kind)
+    }
+
+    /// Has searches come to the stripe of a word only if a word of it is marked. Under its lane's lock.
+    pub(in crate::page_alloc) fn sum_up(&self, place: Place, kind: Marked) {
+        let span = self.span(place.slot());
+        span.marks.sum_up(Self::offset(span, place), kind);
+    }
+
+    /// How many words are marked in the stripe of a word.
+    pub(in crate::page_alloc) fn nr_marked_near(&self, place: Place, kind: Marked) -> u32 {
+        let span = self.span(place.slot());
+        span.marks.stripe(kind, Self::offset(span, place) / 64).count_ones()
     }
 
     /// All words that are marked.
     pub(in crate::page_alloc) fn marked(&self, kind: Marked) -> impl Iterator<Item = Place> + '_ {
-        let mut from = Some(Place::FIRST);
+        let (mut first, mut words, mut from) = (Place::FIRST, 0, Place::FIRST);
         core::iter::from_fn(move || {
-            let place = self.next_marked(kind, from?, Lane::ONLY, u32::MAX);
-            from = place.map(Place::behind);
-            place
+            while words == 0 {
+                (first, words) = self.next(kind, from, Lane::ONLY, u32::MAX)?;
+                from = first.plus(64);
+            }
+            let place = first.plus(words.trailing_zeros());
+            words &= words - 1;
+            Some(place)
         })
     }
 
