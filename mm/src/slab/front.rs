@@ -163,7 +163,13 @@ impl Fronts {
     /// The array to take objects of a step of sizes from, below `LARGEST >> STEP_SHIFT`.
     #[inline(always)]
     pub(super) fn by_size(&self, step: usize) -> Front {
-        self.front(self.step(step).get())
+        self.front(self.tag_by_size(step))
+    }
+
+    /// The tag of that array.
+    #[inline(always)]
+    pub(super) fn tag_by_size(&self, step: usize) -> Tag {
+        self.step(step).get()
     }
 
     /// Sets which array serves a step of sizes.

@@ -13,7 +13,7 @@
 //! word cleared, since the mark of an earlier life may stand there.
 
 use core::panic::Location;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use super::even::{NR_EVEN, Size};
 use super::fault::FaultKind;
@@ -26,6 +26,8 @@ use crate::arch::Arch;
 
 /// How many quick sizes there are.
 pub(super) const NR_QUICK: usize = SIZES.len();
+/// How many sizes above its own an object may come from.
+const LARGER: Tag = 3;
 /// The quick sizes in granules.
 const SIZES: [u16; 39] = [
     36, 40, 45, 50, 56, 62, 64, 68, 75, 81, 87, 93, 100, 106, 112, 118, 125, 128, 137, 150, 162, 175, 187, 200, 212,
@@ -157,6 +159,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             return None;
         }
         NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.front(PAIR))))
+    }
+
+    /// An object at hand of one of the next larger sizes, for one of `last` bytes and one whose own array is empty: better
+    /// than to cut a new one, while others lie unused.
+    #[inline(always)]
+    pub(super) fn kept_larger(&self, last: usize, align: usize) -> Option<NonNull<u8>> {
+        if !self.quick || align > MIN_ALIGN {
+            return None;
+        }
+        NonNull::new(self.with_fronts(|fronts| {
+            let own = fronts.tag_by_size(last >> STEP_SHIFT);
+            let mut larger = (own + 1..=PAGE.min(own + LARGER)).map(|tag| Self::pop(fronts.front(tag)));
+            larger.find(|object| !object.is_null()).unwrap_or(ptr::null_mut())
+        }))
     }
 
     /// Granules for an object of the group of large ones, at a multiple of `align` granules.

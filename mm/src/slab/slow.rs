@@ -42,6 +42,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             if bytes.is_power_of_two() {
                 return Self::kmalloc_even(bytes, gfp, this, align, caller);
             }
+            if let Some(object) = this.kept_larger(last, align) {
+                return Ok(object);
+            }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
