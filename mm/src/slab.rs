@@ -59,7 +59,7 @@ mod typed;
 
 /// Where `frame.rs` and `looking.rs` get their atomics from: their tests under loom have others.
 mod atomic {
-    pub(super) use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+    pub(super) use core::sync::atomic::{AtomicU16, Ordering, fence};
 }
 
 pub use cache::{CacheError, CacheFlags, CacheSpec, LARGEST_OBJECT};
@@ -158,6 +158,10 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
     quick: bool,
+    /// How many sizes above [`SIZED`] are of those; 0 without.
+    quick_span: usize,
+    /// The tag of their frames; 0 without.
+    kept_tag: Tag,
     /// Places of the arrays of even sizes.
     even_capacity: [u8; NR_EVEN],
     /// Allocations need more than to be found memory.
@@ -220,6 +224,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let settings = settings.resolved();
         let spares = usize::from(!settings.is_tiny());
         let largest_class = settings.classes().last().copied().map_or(0, usize::from);
+        let quick = settings.array_bytes() > 0 && largest_class == SIZED;
+        let largest = if quick { heap::LARGEST_NOTED } else { heap::LARGEST };
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
             arch,
@@ -228,18 +234,20 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             span,
             window,
             whole,
-            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
+            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares, quick)),
             even: IrqSpinLock::new(Rank::SLAB, Even::new(settings.secret, window)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, 0),
             looking: Looking::new([const { AtomicU16::new(0) }; MAX_CPUS]),
             classes: settings.classes(),
             largest_class,
-            only_heap: heap::LARGEST.saturating_sub(largest_class),
-            first_large: heap::LARGEST.max(largest_class) + 1,
+            only_heap: largest.saturating_sub(largest_class),
+            first_large: largest.max(largest_class) + 1,
             classed: if largest_class == SIZED { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
-            quick: settings.array_bytes() > 0 && largest_class == SIZED,
+            quick,
+            quick_span: if quick { largest - SIZED } else { 0 },
+            kept_tag: if quick { HEAP + GROUP_LARGE as Tag } else { 0 },
             even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
             careful: settings.init_on_alloc || settings.failslab.is_on(),
             settings,

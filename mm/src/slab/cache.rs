@@ -2,7 +2,8 @@
 //! A cache: objects of one size and kind, in slabs of their own.
 //!
 //! An allocation takes the top of this CPU's array ([`front`](super::front)); when that is empty, a handful of objects
-//! comes from the cache's slabs under its lock, and when the array is full, a third of it goes back. Caches that are
+//! comes from the cache's slabs under its lock, and when the array is full, a handful goes back; more of them if that
+//! happens again and again. Caches that are
 //! debugged, have a constructor, or keep their objects' contents have no arrays.
 //!
 //! A free object in an array is marked in its first word, so a second free is seen without a search; once it is back
@@ -113,6 +114,18 @@ pub(super) struct Slabs {
     nr_empty: usize,
     /// Slots that are taken: objects in use and in the CPUs' arrays.
     pub(super) nr_taken: usize,
+    /// How many times in a row, up to [`MOST_IN_A_ROW`], an array was filled, and emptied.
+    in_a_row: [u32; 2],
+}
+
+/// As often as this, more objects are moved each time.
+const MOST_IN_A_ROW: u32 = 3;
+
+/// Which way objects go between the slabs and an array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    ToArray,
+    ToSlabs,
 }
 
 /// A cache. It lies in memory of the packed heap and moves never.
@@ -123,8 +136,6 @@ pub(super) struct Inner {
     pub(super) slot: Slot,
     /// Objects of a CPU's array; 0 for none.
     pub(super) capacity: usize,
-    /// Objects to move between an array and the slabs at once.
-    pub(super) batch: usize,
     /// Empty slabs to keep.
     pub(super) keep: usize,
     pub(super) slabs: IrqSpinLock<Slabs>,
@@ -184,14 +195,13 @@ impl Inner {
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
-        let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0 };
+        let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0, in_a_row: [0; 2] };
         Ok(Self {
             spec,
             tag,
             cut,
             slot,
             capacity,
-            batch: (capacity / 3).max(1),
             keep,
             slabs: IrqSpinLock::new(Rank::SLAB, slabs),
         })
@@ -221,6 +231,18 @@ impl Inner {
 }
 
 impl Slabs {
+    /// Objects to move between an array of `capacity` places and the slabs now. Few at first, as that is soon done and the
+    /// next one may go the other way; twice as many each time that all go the same way.
+    #[inline(always)]
+    pub(super) fn batch(&mut self, way: Way, capacity: usize) -> usize {
+        let [filled, emptied] = &mut self.in_a_row;
+        let (same, other) = if way == Way::ToArray { (filled, emptied) } else { (emptied, filled) };
+        let nr = capacity.div_ceil(8) << *same;
+        *same = (*same + 1).min(MOST_IN_A_ROW);
+        *other = 0;
+        nr.min(capacity - capacity / 4)
+    }
+
     /// Takes free slots, the lowest of the slabs used last, and calls `each` for them. Returns how many.
     #[inline(always)]
     pub(super) fn take(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> usize {

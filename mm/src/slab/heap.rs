@@ -14,7 +14,9 @@
 use core::ptr::NonNull;
 
 use super::bins::{Bins, bin_of};
-use super::frame::{FIRST, GRANULE, GRANULES, LEAST, Marks, ROOM};
+use super::frame::{FIRST, GRANULE, GRANULES, LEAST, LEAST_NOTED, Marks, NOTES, Notes, ROOM};
+use super::table::{NONE, Tag};
+use super::{GROUP_LARGE, quick};
 use crate::addr::PAGE_SIZE;
 
 /// The groups of frames that share no objects.
@@ -27,6 +29,8 @@ const AT_THE_END: usize = 256;
 
 /// The largest object that may lie in a frame with others.
 pub(super) const LARGEST: usize = ROOM * GRANULE;
+/// The same where frames have notes.
+pub(super) const LARGEST_NOTED: usize = (ROOM - NOTES) * GRANULE;
 
 /// What is wrong with a pointer or with free memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +55,8 @@ pub(super) struct Freed {
 /// Free blocks by group and size, and what is in use.
 pub(super) struct Heap {
     groups: [Bins; NR_GROUPS],
+    /// Granules of the block that is an empty frame. Those of large objects may have notes.
+    rooms: [usize; NR_GROUPS],
     /// Empty frames that are kept, and at most how many.
     spares: [usize; NR_GROUPS],
     max_spares: usize,
@@ -103,29 +109,40 @@ fn at(inside: *mut u8, granule: usize) -> *mut u8 {
     inside.map_addr(|addr| (addr & !(PAGE_SIZE as usize - 1)) + granule * GRANULE)
 }
 
-/// Granules of the object in use at `object`; `None` if there is none. The heap's lock is not needed: the marks of an
-/// object in use, where it begins and where the next block does, stay as they are.
+/// The notes of the frame that `inside` lies in.
 ///
 /// # Safety
 ///
-/// `object` lies in a frame of a heap, with access to the whole frame.
+/// `inside` points into a frame with notes, with access to the whole frame.
 #[inline(always)]
-pub(super) unsafe fn granules_at(object: *mut u8) -> Option<usize> {
+unsafe fn notes<'m>(inside: *mut u8) -> &'m Notes {
+    // SAFETY: they stand behind the marks, by the caller's promise; all zeros are valid, and atomics allow aliases.
+    unsafe { &*at(inside, FIRST).cast::<Notes>() }
+}
+
+/// The tag of the array for the object in use at `object`: [`NONE`] if there is none, `None` if no object can begin there.
+/// The heap's lock is not needed.
+///
+/// # Safety
+///
+/// `object` lies in a frame with notes, with access to the whole frame.
+#[inline(always)]
+pub(super) unsafe fn noted(object: *mut u8) -> Option<Tag> {
     // SAFETY: the caller's promise.
-    let marks = unsafe { marks(object) };
-    // What is misaligned becomes a large number.
-    let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
-    if granule.wrapping_sub(FIRST) >= ROOM || marks.is_free(granule) {
-        return None;
-    }
-    marks.length(granule)
+    unsafe { notes(object) }.get(object.addr()).map(Tag::from)
 }
 
 impl Heap {
-    /// An empty heap. `window` is where frames may lie: first address, bytes.
-    pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize) -> Self {
+    /// An empty heap. `window` is where frames may lie: first address, bytes. Frames of large objects have notes if it is
+    /// `noted`.
+    pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize, noted: bool) -> Self {
+        let mut rooms = [ROOM; NR_GROUPS];
+        if noted {
+            rooms[GROUP_LARGE] -= NOTES;
+        }
         Self {
             groups: [const { Bins::new(0, (0, 0)) }; NR_GROUPS],
+            rooms,
             spares: [0; NR_GROUPS],
             max_spares,
             nr_frames: 0,
@@ -161,6 +178,22 @@ impl Heap {
         unsafe { self.spares.get_unchecked_mut(group) }
     }
 
+    #[inline(always)]
+    fn room(&self, group: usize) -> usize {
+        debug_assert!(group < NR_GROUPS);
+        // SAFETY: as for `bins`.
+        unsafe { *self.rooms.get_unchecked(group) }
+    }
+
+    /// Notes which array holds objects from `start` to `stop`, or that there is none any more.
+    #[inline(always)]
+    fn note(&self, group: usize, inside: *mut u8, start: usize, stop: Option<usize>) {
+        if self.room(group) != ROOM {
+            // SAFETY: a frame of this group, which has notes.
+            unsafe { notes(inside) }.set(start, stop.map_or(NONE as u8, |stop| quick::array_of(stop - start)));
+        }
+    }
+
     /// Takes an object of `nr` granules at a multiple of `align` granules, a power of two. `None` if no free block of
     /// the group holds one: then a frame must be added. O(1) for an alignment of one granule, but for the bin's tries.
     #[inline(always)]
@@ -173,7 +206,7 @@ impl Heap {
         // SAFETY: a block of a bin lies in a frame of this heap.
         let marks = unsafe { marks(found.block) };
         let (start, end, granule) = (found.start, found.end, found.granule);
-        if end - start == ROOM {
+        if end - start == self.room(group) {
             *self.spares(group) -= 1;
         }
         if granule == start {
@@ -182,11 +215,14 @@ impl Heap {
             marks.set_start(granule);
             self.insert(group, found.block, start, granule);
         }
-        let stop = granule + nr;
+        let mut stop = granule + nr;
         if end - stop >= LEAST {
-            marks.set_start(stop);
-            marks.set_free(stop);
-            self.insert(group, found.block, stop, end);
+            self.set_aside(group, found.block, marks, stop, end);
+        } else {
+            stop = end;
+        }
+        if nr >= LEAST_NOTED {
+            self.note(group, found.block, granule, Some(stop));
         }
         self.nr_objects += 1;
         NonNull::new(at(found.block, granule))
@@ -226,17 +262,58 @@ impl Heap {
         }
     }
 
-    /// Adds an empty frame, which is what `frame` points to the beginning of.
+    /// Adds a new frame, which is what `frame` points to the beginning of, and takes an object out of it. `None` if it is
+    /// larger than that: then the frame is kept as it is.
     ///
     /// # Safety
     ///
     /// The frame is the caller's own RAM, reached through the direct map, and is given up to the heap.
-    pub(super) unsafe fn add_frame(&mut self, group: usize, frame: NonNull<u8>) {
-        // SAFETY: the frame becomes the heap's, and it is longer than its marks.
-        unsafe { frame.cast::<Marks>().write(Marks::empty()) };
-        self.insert(group, frame.as_ptr(), FIRST, GRANULES);
+    #[inline(never)]
+    pub(super) unsafe fn alloc_fresh(
+        &mut self,
+        group: usize,
+        frame: NonNull<u8>,
+        nr: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        let (frame, first) = (frame.as_ptr(), GRANULES - self.room(group));
+        // SAFETY: the frame becomes the heap's, and it is longer than its marks, of which all zeros are valid.
+        unsafe { frame.cast::<[u64; FIRST]>().write([0; FIRST]) };
+        if first > FIRST {
+            // SAFETY: the same, and notes stand behind the marks.
+            unsafe { at(frame, FIRST).cast::<Notes>().write(Notes::all(NONE as u8)) };
+        }
+        // SAFETY: a frame of this heap.
+        let marks = unsafe { marks(frame) };
         self.nr_frames += 1;
-        *self.spares(group) += 1;
+        let Some(granule) = position(first, GRANULES, nr, align) else {
+            *self.spares(group) += 1;
+            self.set_aside(group, frame, marks, first, GRANULES);
+            return None;
+        };
+        if granule > first {
+            self.set_aside(group, frame, marks, first, granule);
+        }
+        marks.set_start(granule);
+        let mut stop = granule + nr;
+        if GRANULES - stop >= LEAST {
+            self.set_aside(group, frame, marks, stop, GRANULES);
+        } else {
+            stop = GRANULES;
+        }
+        if nr >= LEAST_NOTED {
+            self.note(group, frame, granule, Some(stop));
+        }
+        self.nr_objects += 1;
+        NonNull::new(at(frame, granule))
+    }
+
+    /// Makes what lies from `start` to `end` a free block of its own.
+    #[inline(always)]
+    fn set_aside(&mut self, group: usize, inside: *mut u8, marks: &Marks, start: usize, end: usize) {
+        marks.set_start(start);
+        marks.set_free(start);
+        self.insert(group, inside, start, end);
     }
 
     /// Bytes of the object at `object`.
@@ -265,6 +342,9 @@ impl Heap {
         let mut start = used(marks, object)?;
         let mut end = marks.end(start);
         let bytes = (end - start) * GRANULE;
+        if end - start >= LEAST_NOTED {
+            self.note(group, object, start, None);
+        }
         self.nr_objects -= 1;
         let mut intact = true;
         if end < GRANULES && marks.is_free(end) {
@@ -285,7 +365,7 @@ impl Heap {
             }
         }
         marks.set_free(start);
-        if end - start == ROOM {
+        if end - start == self.room(group) {
             if *self.spares(group) >= self.max_spares {
                 self.nr_frames -= 1;
                 return Ok(Freed { bytes, frame: NonNull::new(at(object, 0)), corrupt: !intact });
@@ -354,9 +434,13 @@ impl Heap {
         if limit - stop < LEAST {
             stop = limit;
         } else {
-            marks.set_start(stop);
-            marks.set_free(stop);
-            self.insert(group, object, stop, limit);
+            self.set_aside(group, object, marks, stop, limit);
+        }
+        if end - start >= LEAST_NOTED {
+            self.note(group, object, start, None);
+        }
+        if stop - start >= LEAST_NOTED {
+            self.note(group, object, start, Some(stop));
         }
         Ok(Some((stop - start) * GRANULE))
     }
@@ -367,12 +451,13 @@ impl Heap {
             if *self.spares(group) == 0 {
                 continue;
             }
-            let mut node = self.bins(group).first(bin_of(ROOM));
+            let (room, first) = (self.room(group), GRANULES - self.room(group));
+            let mut node = self.bins(group).first(bin_of(room));
             while !node.is_null() {
                 // SAFETY: a node of a bin lies in a frame of this heap.
-                if unsafe { marks(node.cast()) }.end(FIRST) == GRANULES && granule_of(node.cast()) == FIRST {
+                if unsafe { marks(node.cast()) }.end(first) == GRANULES && granule_of(node.cast()) == first {
                     // SAFETY: its marks say that it is free, as a node of a bin is.
-                    if !unsafe { self.unlink(group, node.cast(), FIRST, GRANULES) } {
+                    if !unsafe { self.unlink(group, node.cast(), first, GRANULES) } {
                         return None;
                     }
                     *self.spares(group) -= 1;
@@ -406,13 +491,20 @@ struct Found {
     granule: usize,
 }
 
-/// Where in the free block an object of `nr` granules fits, with no room before it that is too small for a block.
+/// Where in the free block an object of `nr` granules fits.
 #[inline(always)]
 fn place(block: *mut u8, nr: usize, align: usize) -> Option<Found> {
     // SAFETY: a node of a bin lies in a frame of the heap.
     let marks = unsafe { marks(block) };
     let start = granule_of(block);
     let end = marks.end(start);
+    let granule = position(start, end, nr, align)?;
+    Some(Found { block, start, end, granule })
+}
+
+/// Where between two granules an object of `nr` begins, with no room before it that is too small for a block.
+#[inline(always)]
+fn position(start: usize, end: usize, nr: usize, align: usize) -> Option<usize> {
     let mut granule = start;
     if align > 1 {
         granule = (start + align - 1) & !(align - 1);
@@ -422,7 +514,7 @@ fn place(block: *mut u8, nr: usize, align: usize) -> Option<Found> {
     } else if nr >= AT_THE_END && start + nr + LEAST <= end {
         granule = end - nr;
     }
-    (granule + nr <= end).then_some(Found { block, start, end, granule })
+    (granule + nr <= end).then_some(granule)
 }
 
 /// The granule of `object`, if a used block begins there.

@@ -5,7 +5,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::cache::{CacheFlags, Inner, Slabs};
+use super::cache::{CacheFlags, Inner, Slabs, Way};
 use super::caches::CacheRef;
 use super::debug;
 use super::fault::{Fault, FaultKind};
@@ -174,7 +174,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(always)]
     fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
         let key = self.key();
-        front.refill(inner.batch, |places| {
+        let batch = slabs.batch(Way::ToArray, inner.capacity);
+        front.refill(batch, |places| {
             slabs.take(&inner.cut, places, move |object| {
                 // SAFETY: a free object of this cache, eight bytes at least.
                 unsafe { object.cast::<usize>().write(object.addr() ^ key) };
@@ -298,7 +299,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         self.give_tagged(page.cast(), nr);
     }
 
-    /// Frees an object to this CPU's array, a third of which goes to the slabs if it is full; or to the slabs.
+    /// Frees an object to this CPU's array, part of which goes to the slabs if it is full; or to the slabs.
     ///
     /// # Safety
     ///
@@ -331,15 +332,15 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Err(FaultKind::DoubleFree);
             }
             if front.is_full() {
-                let mut wrong = 0;
-                front.take_last(inner.batch, |last| {
+                let (batch, mut wrong) = (slabs.batch(Way::ToSlabs, inner.capacity), 0);
+                front.take_last(batch, |last| {
                     // SAFETY: what was pushed to the array has the cache's tag.
                     if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, last, &mut empty) } {
                         result = Err(why.into());
                         wrong += 1;
                     }
                 });
-                slabs.nr_taken -= inner.batch - wrong;
+                slabs.nr_taken -= batch - wrong;
             }
             front.push(inside);
             // SAFETY: a free object of this cache, eight bytes at least.

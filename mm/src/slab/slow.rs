@@ -14,7 +14,7 @@ use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
 use super::{
     GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, Refused, SPECIAL, Slab,
-    ZERO_SIZE, frame,
+    ZERO_SIZE, call_not_jump_with, frame,
 };
 use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr};
 use crate::arch::Arch;
@@ -25,10 +25,28 @@ use crate::gfp::Gfp;
 const LARGEST_ALLOC: usize = (PAGE_SIZE as usize) << MAX_ORDER;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// The way of an allocation that the arrays do not serve, of `last` bytes and one. The arguments stand where those of
-    /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
+    /// The way of an allocation that its own array does not serve, of `last` bytes and one: another array may. The arguments
+    /// stand where those of [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of
+    /// them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
+        align: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        if !gfp.intersects(SPECIAL)
+            && let Some(object) = this.kept_elsewhere(last, align)
+        {
+            return Ok(object);
+        }
+        call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller))
+    }
+
+    /// The way of an allocation that no array serves.
+    #[inline(never)]
+    fn kmalloc_new(
         align: usize,
         gfp: Gfp,
         this: &Self,
@@ -38,22 +56,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let bytes = last.wrapping_add(1);
         if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
+        } else if last < this.classed && align <= MIN_ALIGN {
+            Self::kmalloc_class(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
             if bytes.is_power_of_two() {
                 return Self::kmalloc_even(bytes, gfp, this, align, caller);
             }
-            if let Some(object) = this.kept_larger(last, align) {
-                return Ok(object);
-            }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
-            match this.kept_pair(bytes, align) {
-                Some(pair) => Ok(pair),
-                None => Self::kmalloc_large(bytes, gfp, this, align, caller),
-            }
+            Self::kmalloc_large(bytes, gfp, this, align, caller)
         } else {
-            Self::kmalloc_more(bytes, gfp, this, align, caller)
+            this.kmalloc_any(bytes, align, gfp, caller)
         }
     }
 
@@ -95,24 +109,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Of a class, or a size that there is not.
+    /// Of a class, up to the largest.
     #[inline(never)]
-    fn kmalloc_more(
+    fn kmalloc_class(
         bytes: usize,
         gfp: Gfp,
         this: &Self,
         align: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        let step = bytes.wrapping_sub(1);
-        let object = if step < this.classed && align <= MIN_ALIGN {
-            // SAFETY: the index is masked to the table's length.
-            let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
-            this.inner(FIRST_CACHE + Tag::from(class))
-                .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
-        } else {
-            None
-        };
+        // SAFETY: the index is masked to the table's length.
+        let class = *unsafe { CLASS_OF.get_unchecked((bytes - 1) >> 3 & (CLASS_OF.len() - 1)) };
+        let object = this
+            .inner(FIRST_CACHE + Tag::from(class))
+            .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)));
         match object {
             Some(object) => Ok(object),
             None => this.kmalloc_any(bytes, align, gfp, caller),
@@ -222,7 +232,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if !dma && let Some(inner) = self.class(rounded) {
             return self.cache_alloc_slow(inner, gfp, bytes, caller);
         }
-        if heap::fits(bytes, align) {
+        if heap::fits(bytes, align) && (dma || bytes < self.first_large) {
             let group = if dma { GROUP_DMA } else { self.group(bytes) };
             return self.heap_alloc(group, bytes, align, gfp);
         }
@@ -294,8 +304,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
         let mut heap = self.heap.lock(self.arch);
         // SAFETY: a frame of the page allocator's, the slab's alone.
-        unsafe { heap.add_frame(group, frame) };
-        heap.alloc_apart(group, nr, align)
+        unsafe { heap.alloc_fresh(group, frame, nr, align) }
     }
 
     /// Gives memory back that the slab took for itself.
@@ -420,7 +429,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { inside.write_bytes(0, bytes) };
         }
         // SAFETY: the tag says that it lies in a frame of the heap, of that group.
-        unsafe { self.check_kept(inside) }?;
+        unsafe { self.check_kept(group, inside) }?;
         // SAFETY: the same.
         let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
         drop(heap);
