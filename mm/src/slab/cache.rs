@@ -4,7 +4,7 @@
 //! An allocation takes the top of this CPU's array ([`front`](super::front)); when that is empty, a handful of objects
 //! comes from the cache's slabs under its lock, and when the array is full, a handful goes back; more of them if that
 //! happens again and again. Caches that are
-//! debugged, have a constructor, or keep their objects' contents have no arrays.
+//! debugged, have a constructor, or keep their objects' contents have no arrays, nor have those beyond the thirtieth.
 //!
 //! A free object in an array is marked in its first word, so a second free is seen without a search; once it is back
 //! in its slab, by the slab's bit.
@@ -17,7 +17,7 @@ use bitflags::bitflags;
 use super::debug::{Debug, Slot};
 use super::front::{Fronts, MAX_CAPACITY};
 use super::page::{Cut, List, NotUsed, Page};
-use super::table::Tag;
+use super::table::{Tag, WITHOUT_ARRAY};
 use crate::addr::Order;
 use crate::gfp::Gfp;
 use crate::sync::{IrqSpinLock, Rank};
@@ -190,7 +190,8 @@ impl Inner {
         let slot = Slot::new(debug, spec.size, align);
         let stride = slot.bytes.next_multiple_of(align);
         let cut = Cut::new(stride, slot.lead, align, policy.max_order).ok_or(CacheError::Size(spec.size))?;
-        let bare = !slot.is_plain()
+        let bare = tag >= WITHOUT_ARRAY
+            || !slot.is_plain()
             || spec.ctor.is_some()
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
@@ -298,6 +299,32 @@ impl Slabs {
         Ok(())
     }
 
+    /// Puts objects back, the last first. What is none in use stays as it is, and why is returned.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put`](Self::put), each of them.
+    #[inline(always)]
+    pub(super) unsafe fn put_all(
+        &mut self,
+        cut: &Cut,
+        keep: usize,
+        objects: &[*mut u8],
+        empty: &mut List,
+    ) -> Result<(), NotUsed> {
+        let mut result = Ok(());
+        self.nr_taken -= objects.len();
+        for object in objects.iter().rev() {
+            // SAFETY: the caller's promise.
+            if let Err(why) = unsafe { self.put(cut, keep, *object, empty) } {
+                self.nr_taken += 1;
+                result = Err(why);
+            }
+        }
+        result
+    }
+
+    #[inline(never)]
     fn emptied(&mut self, keep: usize, page: *mut Page, empty: &mut List) {
         if self.nr_empty < keep {
             self.nr_empty += 1;

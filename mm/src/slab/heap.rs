@@ -199,8 +199,8 @@ impl Heap {
     #[inline(always)]
     pub(super) fn alloc(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
         let found = self.find(group, nr, align)?;
-        // SAFETY: a block of a bin.
-        if !unsafe { self.unlink(group, found.block, found.start, found.end) } {
+        // SAFETY: a block of that bin.
+        if !unsafe { self.take_out(group, found.block, found.bin) } {
             return None;
         }
         // SAFETY: a block of a bin lies in a frame of this heap.
@@ -250,7 +250,7 @@ impl Heap {
         loop {
             let mut node = bins.first(bin);
             for _ in 0..TRIES {
-                if let Some(found) = place(node.cast(), nr, align) {
+                if let Some(found) = place(node.cast(), bin, nr, align) {
                     return Some(found);
                 }
                 node = bins.next(node);
@@ -268,7 +268,7 @@ impl Heap {
     /// # Safety
     ///
     /// The frame is the caller's own RAM, reached through the direct map, and is given up to the heap.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) unsafe fn alloc_fresh(
         &mut self,
         group: usize,
@@ -383,9 +383,19 @@ impl Heap {
     /// The marks of the frame that `inside` lies in say that it is free.
     #[inline(always)]
     unsafe fn unlink(&mut self, group: usize, inside: *mut u8, start: usize, end: usize) -> bool {
-        let bin = bin_of(end - start);
         // SAFETY: the caller's promise.
-        let intact = unsafe { self.bins(group).remove(at(inside, start).cast(), bin) }.is_ok();
+        unsafe { self.take_out(group, at(inside, start), bin_of(end - start)) }
+    }
+
+    /// The same for the block that begins at `block`, in that bin.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unlink`](Self::unlink); the bin is that of its size.
+    #[inline(always)]
+    unsafe fn take_out(&mut self, group: usize, block: *mut u8, bin: usize) -> bool {
+        // SAFETY: the caller's promise.
+        let intact = unsafe { self.bins(group).remove(block.cast(), bin) }.is_ok();
         if !intact {
             self.abandon(group, bin);
         }
@@ -485,6 +495,7 @@ impl Heap {
 /// A free block that an object fits into.
 struct Found {
     block: *mut u8,
+    bin: usize,
     start: usize,
     end: usize,
     /// Where the object begins.
@@ -493,13 +504,13 @@ struct Found {
 
 /// Where in the free block an object of `nr` granules fits.
 #[inline(always)]
-fn place(block: *mut u8, nr: usize, align: usize) -> Option<Found> {
+fn place(block: *mut u8, bin: usize, nr: usize, align: usize) -> Option<Found> {
     // SAFETY: a node of a bin lies in a frame of the heap.
     let marks = unsafe { marks(block) };
     let start = granule_of(block);
     let end = marks.end(start);
     let granule = position(start, end, nr, align)?;
-    Some(Found { block, start, end, granule })
+    Some(Found { block, bin, start, end, granule })
 }
 
 /// Where between two granules an object of `nr` begins, with no room before it that is too small for a block.
@@ -520,8 +531,9 @@ fn position(start: usize, end: usize, nr: usize, align: usize) -> Option<usize> 
 /// The granule of `object`, if a used block begins there.
 #[inline(always)]
 fn used(marks: &Marks, object: *mut u8) -> Result<usize, Wrong> {
-    let granule = granule_of(object);
-    if granule < FIRST || !object.addr().is_multiple_of(GRANULE) {
+    // What is misaligned becomes a large number.
+    let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
+    if granule.wrapping_sub(FIRST) >= ROOM {
         return Err(Wrong::NoObject);
     }
     if !marks.is_start(granule) {

@@ -332,23 +332,17 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Err(FaultKind::DoubleFree);
             }
             if front.is_full() {
-                let (batch, mut wrong) = (slabs.batch(Way::ToSlabs, inner.capacity), 0);
-                front.take_last(batch, |last| {
-                    // SAFETY: what was pushed to the array has the cache's tag.
-                    if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, last, &mut empty) } {
-                        result = Err(why.into());
-                        wrong += 1;
-                    }
-                });
-                slabs.nr_taken -= batch - wrong;
+                let batch = slabs.batch(Way::ToSlabs, inner.capacity);
+                // SAFETY: what was pushed to the array has the cache's tag.
+                let put = |last: &[*mut u8]| unsafe { slabs.put_all(&inner.cut, inner.keep, last, &mut empty) };
+                result = front.take_top(batch, put).map_err(Refused::from);
             }
             front.push(inside);
             // SAFETY: a free object of this cache, eight bytes at least.
             unsafe { inside.cast::<usize>().write(mark) };
         } else {
             // SAFETY: the tag says that it lies in a slab of this cache.
-            unsafe { slabs.put(&inner.cut, inner.keep, inside, &mut empty) }?;
-            slabs.nr_taken -= 1;
+            unsafe { slabs.put_all(&inner.cut, inner.keep, &[inside], &mut empty) }?;
         }
         drop(slabs);
         self.give_slabs(inner, empty);

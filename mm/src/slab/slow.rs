@@ -149,8 +149,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
         if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
-            let nr = this.quick_size(nr, align);
-            this.online_quick();
+            let nr = if this.quick {
+                this.online_quick();
+                this.quick_size(nr, align)
+            } else {
+                nr
+            };
             let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
