@@ -3,8 +3,8 @@
 //!
 //! An allocation takes the top of this CPU's array ([`front`](super::front)); when that is empty, a handful of objects
 //! comes from the cache's slabs under its lock, and when the array is full, a handful goes back; more of them if that
-//! happens again and again. Caches that are
-//! debugged, have a constructor, or keep their objects' contents have no arrays, nor have those beyond the thirtieth.
+//! happens again and again. Caches that are debugged, have a constructor, or keep their objects' contents have no arrays,
+//! nor have those beyond the thirtieth.
 //!
 //! A free object in an array is marked in its first word, so a second free is seen without a search; once it is back
 //! in its slab, by the slab's bit.
@@ -196,16 +196,9 @@ impl Inner {
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
-        let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0, in_a_row: [0; 2] };
-        Ok(Self {
-            spec,
-            tag,
-            cut,
-            slot,
-            capacity,
-            keep,
-            slabs: IrqSpinLock::new(Rank::SLAB, slabs),
-        })
+        let slabs =
+            Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0, in_a_row: [0; 2] };
+        Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
     }
 
     /// What an allocation asks of the page allocator.

@@ -101,7 +101,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         result.flatten()
     }
 
-    /// Makes a cache. Its descriptor comes from the packed heap; slabs are taken when they are needed.
+    /// Makes a cache. Its descriptor comes from the packed heap; slabs are taken when they are needed. With more than thirty
+    /// at once, kmalloc's included, the rest has no per-CPU arrays: every operation goes to the slabs.
     ///
     /// # Errors
     ///

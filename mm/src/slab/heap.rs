@@ -11,6 +11,8 @@
 //!
 //! *Lock:* the caller holds the heap's. *Invariant:* no two free blocks of a frame touch; each is in the bin of its size.
 
+mod resize;
+
 use core::ptr::NonNull;
 
 use super::bins::{Bins, bin_of};
@@ -407,52 +409,6 @@ impl Heap {
     fn abandon(&mut self, group: usize, bin: usize) {
         self.bins(group).abandon(bin);
         self.nr_abandoned += 1;
-    }
-
-    /// Makes an object `bytes` long where it is: a shorter one gives its end back, a longer one takes from the free
-    /// block behind it. Returns the new size, or `None` if it must move.
-    ///
-    /// # Safety
-    ///
-    /// As for [`free`](Self::free), but that the first `bytes` stay in use.
-    pub(super) unsafe fn resize(
-        &mut self,
-        group: usize,
-        object: *mut u8,
-        bytes: usize,
-    ) -> Result<Option<usize>, Wrong> {
-        // SAFETY: the caller's promise.
-        let marks = unsafe { marks(object) };
-        let start = used(marks, object)?;
-        let end = marks.end(start);
-        let mut stop = start + granules(bytes);
-        let mut limit = end;
-        if end < GRANULES && marks.is_free(end) && (stop > end || end - stop >= LEAST) {
-            limit = marks.end(end);
-        }
-        if stop > limit {
-            return Ok(None);
-        }
-        if limit > end {
-            // SAFETY: its marks say that it is free.
-            if !unsafe { self.unlink(group, object, end, limit) } {
-                return Ok(None);
-            }
-            marks.clear_start(end);
-            marks.set_used(end);
-        }
-        if limit - stop < LEAST {
-            stop = limit;
-        } else {
-            self.set_aside(group, object, marks, stop, limit);
-        }
-        if end - start >= LEAST_NOTED {
-            self.note(group, object, start, None);
-        }
-        if stop - start >= LEAST_NOTED {
-            self.note(group, object, start, Some(stop));
-        }
-        Ok(Some((stop - start) * GRANULE))
     }
 
     /// Takes a kept empty frame out, to be given back.

@@ -9,6 +9,10 @@
 //!
 //! A page is such a size as well, and so are two: arrays of their own hold one or a few of them.
 //!
+//! An array has few places, since there are many sizes, and so it is often empty while its neighbours are not: an allocation
+//! looks into those of the next larger sizes before the heap is asked. Which array an object has stands in the
+//! [notes](super::frame::Notes) of its frame.
+//!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
@@ -29,7 +33,10 @@ pub(super) const NR_QUICK: usize = SIZES.len();
 /// How many sizes above its own an object may come from.
 const LARGER: Tag = 3;
 /// The quick sizes in granules.
-const SIZES: [u16; 39] = [36, 41, 45, 49, 55, 62, 64, 68, 74, 80, 86, 93, 99, 105, 111, 117, 124, 128, 136, 148, 161, 173, 186, 198, 210, 223, 235, 248, 256, 272, 297, 322, 347, 372, 396, 421, 446, 471, 496];
+const SIZES: [u16; 39] = [
+    36, 41, 45, 49, 55, 62, 64, 68, 74, 80, 86, 93, 99, 105, 111, 117, 124, 128, 136, 148, 161, 173, 186, 198, 210,
+    223, 235, 248, 256, 272, 297, 322, 347, 372, 396, 421, 446, 471, 496,
+];
 
 /// The first quick size that holds so many granules.
 static FITTING: [u8; 512] = {
@@ -145,6 +152,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
         fronts.enable(PAIR, capacity(self.settings.array_bytes(), 2 * PAGE_SIZE as usize));
         (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
+    }
+
+    /// Gives this CPU arrays if what was asked for has one and the CPU none.
+    #[inline(always)]
+    pub(super) fn online_quick(&self) {
+        if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
+            self.online();
+        }
     }
 
     /// An object that is at hand in another array than that of its size, for one of `last` bytes and one: two pages, or what

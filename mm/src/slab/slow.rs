@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use super::cache::Inner;
 use super::even::Size;
 use super::fault::{Fault, FaultKind};
-use super::front::Fronts;
+
 use super::heap::{self, Wrong};
 use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
@@ -126,14 +126,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         match object {
             Some(object) => Ok(object),
             None => this.kmalloc_any(bytes, align, gfp, caller),
-        }
-    }
-
-    /// Gives this CPU arrays if what was asked for has one and the CPU none.
-    #[inline(always)]
-    pub(super) fn online_quick(&self) {
-        if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
-            self.online();
         }
     }
 
