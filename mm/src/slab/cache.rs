@@ -190,8 +190,7 @@ impl Inner {
         let slot = Slot::new(debug, spec.size, align);
         let stride = slot.bytes.next_multiple_of(align);
         let cut = Cut::new(stride, slot.lead, align, policy.max_order).ok_or(CacheError::Size(spec.size))?;
-        let bare = tag >= WITHOUT_ARRAY
-            || !slot.is_plain()
+        let bare = !slot.is_plain()
             || spec.ctor.is_some()
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
@@ -199,6 +198,12 @@ impl Inner {
         let slabs =
             Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0, in_a_row: [0; 2] };
         Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
+    }
+
+    /// The same with another tag, which may have no array.
+    pub(super) fn with_tag(self, tag: Tag) -> Self {
+        let capacity = if tag < WITHOUT_ARRAY { self.capacity } else { 0 };
+        Self { tag, capacity, ..self }
     }
 
     /// What an allocation asks of the page allocator.
@@ -225,6 +230,12 @@ impl Inner {
 }
 
 impl Slabs {
+    /// Whether no slab has a free slot.
+    #[inline(always)]
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.partial.first().is_null()
+    }
+
     /// Objects to move between an array of `capacity` places and the slabs now. Few at first, as that is soon done and the
     /// next one may go the other way; twice as many each time that all go the same way.
     #[inline(always)]

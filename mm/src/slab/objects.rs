@@ -173,6 +173,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// Fills an empty array with some objects of the slabs.
     #[inline(always)]
     fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
+        if slabs.is_exhausted() {
+            return;
+        }
         let key = self.key();
         let batch = slabs.batch(Way::ToArray, inner.capacity);
         front.refill(batch, |places| {
