@@ -56,14 +56,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let bytes = last.wrapping_add(1);
         if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
-        } else if last < this.classed && align <= MIN_ALIGN {
-            Self::kmalloc_class(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
             if bytes.is_power_of_two() {
                 return Self::kmalloc_even(bytes, gfp, this, align, caller);
             }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
+        } else if last < this.classed && align <= MIN_ALIGN {
+            Self::kmalloc_class(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
             Self::kmalloc_large(bytes, gfp, this, align, caller)
         } else {
