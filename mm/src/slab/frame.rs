@@ -170,7 +170,7 @@ impl Notes {
     #[inline(always)]
     fn note(&self, granule: usize) -> &AtomicU16 {
         // SAFETY: the index is masked to the array's length.
-        unsafe { self.0.get_unchecked(granule / LEAST_NOTED & (GRANULES / LEAST_NOTED - 1)) }
+        unsafe { self.0.get_unchecked((granule / LEAST_NOTED) & (GRANULES / LEAST_NOTED - 1)) }
     }
 
     /// Notes the number of the array of the object that begins at `granule`.
