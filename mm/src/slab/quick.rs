@@ -31,7 +31,7 @@ use crate::arch::Arch;
 /// How many quick sizes there are.
 pub(super) const NR_QUICK: usize = SIZES.len();
 /// How many sizes above its own an object may come from.
-const LARGER: Tag = 3;
+const LARGER: usize = 4;
 /// The quick sizes in granules.
 const SIZES: [u16; 39] = [
     36, 41, 45, 49, 55, 62, 64, 68, 74, 80, 86, 93, 99, 105, 111, 117, 124, 128, 136, 148, 161, 173, 186, 198, 210,
@@ -118,7 +118,7 @@ pub(super) fn array_of(granules: usize) -> u8 {
 /// that an array is empty or full falls with the number of its places, its cost rises with their size, and the sum is
 /// least where the number follows the root of the size.
 fn capacity(array_bytes: usize, bytes: usize) -> usize {
-    (array_bytes * 4 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+    (array_bytes * 6 / bytes).isqrt().clamp(1, MAX_CAPACITY)
 }
 
 /// The same for the even sizes: frames of them come and go at once, so there is room for whole ones.
@@ -180,13 +180,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(always)]
     fn kept_larger(&self, last: usize) -> Option<NonNull<u8>> {
         NonNull::new(self.with_fronts(|fronts| {
-            let mut tag = fronts.tag_by_size(last >> STEP_SHIFT);
-            for _ in 0..LARGER {
-                tag += 1;
-                if tag > PAGE {
+            let own = usize::from(fronts.tag_by_size(last >> STEP_SHIFT));
+            for more in 1..=LARGER {
+                if own + more > usize::from(PAGE) {
                     break;
                 }
-                let object = Self::pop(fronts.front(tag));
+                let object = Self::pop(fronts.front_at(own + more));
                 if !object.is_null() {
                     return object;
                 }
@@ -381,6 +380,6 @@ mod tests {
     fn few_of_the_large_are_kept() {
         let capacities: Vec<_> = (0..NR_QUICK).map(|index| capacity(4096, size(index) * 8)).collect();
         assert!(capacities.is_sorted_by(|one, next| one >= next));
-        assert_eq!((capacities[0], capacities[NR_QUICK - 1]), (7, 2));
+        assert_eq!((capacities[0], capacities[NR_QUICK - 1]), (9, 2));
     }
 }
