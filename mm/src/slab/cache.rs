@@ -317,11 +317,12 @@ impl Slabs {
         empty: &mut List,
     ) -> Result<(), NotUsed> {
         let mut result = Ok(());
-        self.nr_taken -= objects.len();
+        // Those that are none in use may be more than are taken: counted again below.
+        self.nr_taken = self.nr_taken.wrapping_sub(objects.len());
         for object in objects.iter().rev() {
             // SAFETY: the caller's promise.
             if let Err(why) = unsafe { self.put(cut, keep, *object, empty) } {
-                self.nr_taken += 1;
+                self.nr_taken = self.nr_taken.wrapping_add(1);
                 result = Err(why);
             }
         }

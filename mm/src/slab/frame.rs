@@ -131,7 +131,8 @@ impl Marks {
         index * 64 + self.start_word(index).get().trailing_zeros() as usize
     }
 
-    /// Where the block before the one at `granule` begins; `granule` is not the first.
+    /// Where the block before the one at `granule` begins. Before a frame's first it is one of the granules of the marks
+    /// themselves, which is never free.
     #[inline(always)]
     pub(super) fn before(&self, granule: usize) -> usize {
         let index = granule >> 6;

@@ -27,6 +27,19 @@ fn a_block_ends_where_the_next_begins_wherever_that_is() {
 }
 
 #[test]
+fn nothing_free_lies_before_the_first_block() {
+    for first in [FIRST, FIRST + NOTES] {
+        let marks = Marks::empty(first);
+        (first + 2..GRANULES).step_by(2).for_each(|at| marks.set_start(at));
+        (first..GRANULES).step_by(2).for_each(|at| marks.set_free(at));
+        for at in FIRST..=first {
+            let before = marks.before(at);
+            assert!(before < FIRST && !marks.is_free(before), "{at} {before}");
+        }
+    }
+}
+
+#[test]
 fn free_marks_of_neighbours_two_granules_apart_are_their_own() {
     let marks = Marks::empty(FIRST);
     for at in (FIRST..GRANULES).step_by(2) {

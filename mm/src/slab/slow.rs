@@ -8,7 +8,6 @@ use core::sync::atomic::Ordering;
 use super::cache::Inner;
 use super::even::Size;
 use super::fault::{Fault, FaultKind};
-
 use super::heap::{self, Wrong};
 use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
