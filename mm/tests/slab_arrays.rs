@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::ptr::NonNull;
 
 use mm::gfp::Gfp;
-use mm::slab::{CacheSpec, Fault, FaultKind, Settings};
+use mm::slab::{CacheFlags, CacheSpec, Fault, FaultKind, Settings};
 use support::{HostSlab, Machine};
 
 thread_local! {
@@ -88,6 +88,34 @@ fn what_is_no_object_of_the_heap_is_refused() {
         let expected = [FaultKind::NotAnObject; 4].into_iter().chain([FaultKind::DoubleFree; 2]);
         assert!(FAULTS.take().into_iter().eq(expected));
         free(slab, first);
+    });
+}
+
+#[test]
+fn a_free_that_is_refused_is_not_counted() {
+    with_slab(|slab| {
+        let spec = CacheSpec { flags: CacheFlags::NO_ARRAYS, ..CacheSpec::new("bare", 64) };
+        let cache = slab.cache_create(spec).unwrap();
+        let object = slab.cache_alloc(cache, Gfp::KERNEL).unwrap();
+        for _ in 0..2 {
+            // SAFETY: allocated above; the second free is refused, as nothing else came there.
+            unsafe { slab.cache_free(cache, object) };
+        }
+        assert_eq!(FAULTS.take(), [FaultKind::DoubleFree]);
+        assert_eq!(slab.caches().find(|cache| cache.name == "bare").unwrap().active_objects, 0);
+        // SAFETY: nobody else knows the cache.
+        unsafe { slab.cache_destroy(cache) }.unwrap();
+    });
+}
+
+#[test]
+fn what_the_heap_has_in_use_is_its_objects() {
+    with_slab(|slab| {
+        let before = slab.info().heap_bytes;
+        let objects = [300, 1000, 3000].map(|bytes| alloc(slab, bytes));
+        let sizes: usize = objects.iter().map(|object| size(slab, *object)).sum();
+        assert_eq!(slab.info().heap_bytes, before + sizes);
+        objects.into_iter().for_each(|object| free(slab, object));
     });
 }
 

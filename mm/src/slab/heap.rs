@@ -11,6 +11,7 @@
 //!
 //! *Lock:* the caller holds the heap's. *Invariant:* no two free blocks of a frame touch; each is in the bin of its size.
 
+mod find;
 mod resize;
 
 use core::ptr::NonNull;
@@ -20,14 +21,10 @@ use super::frame::{FIRST, GRANULE, GRANULES, LEAST, LEAST_NOTED, Marks, NOTES, N
 use super::table::{NONE, Tag};
 use super::{GROUP_LARGE, quick};
 use crate::addr::PAGE_SIZE;
+use find::position;
 
 /// The groups of frames that share no objects.
 pub(super) const NR_GROUPS: usize = 3;
-/// How many blocks of a bin are looked at before the next bin is.
-const TRIES: usize = 8;
-/// Objects of this many granules lie at the end of their block, the others at its beginning: that keeps the large ones
-/// and what fills up their frames apart, and frames go back sooner.
-const AT_THE_END: usize = 256;
 
 /// The largest object that may lie in a frame with others.
 pub(super) const LARGEST: usize = ROOM * GRANULE;
@@ -62,6 +59,8 @@ pub(super) struct Heap {
     /// Empty frames that are kept, and at most how many.
     spares: [usize; NR_GROUPS],
     max_spares: usize,
+    /// Granules of all frames together that objects can have.
+    nr_granules: usize,
     /// Frames that it holds.
     pub(super) nr_frames: usize,
     /// Objects in use.
@@ -147,6 +146,7 @@ impl Heap {
             rooms,
             spares: [0; NR_GROUPS],
             max_spares,
+            nr_granules: 0,
             nr_frames: 0,
             nr_objects: 0,
             nr_abandoned: 0,
@@ -244,26 +244,6 @@ impl Heap {
         unsafe { self.bins(group).insert(node, bin_of(end - start)) };
     }
 
-    /// The free block to take and where in it the object begins.
-    #[inline(always)]
-    fn find(&mut self, group: usize, nr: usize, align: usize) -> Option<Found> {
-        let bins = self.bins(group);
-        let mut bin = bins.first_filled(bin_of(nr))?;
-        loop {
-            let mut node = bins.first(bin);
-            for _ in 0..TRIES {
-                if let Some(found) = place(node.cast(), bin, nr, align) {
-                    return Some(found);
-                }
-                node = bins.next(node);
-                if node.is_null() {
-                    break;
-                }
-            }
-            bin = bins.first_filled(bin + 1)?;
-        }
-    }
-
     /// Adds a new frame, which is what `frame` points to the beginning of, and takes an object out of it. `None` if it is
     /// larger than that: then the frame is kept as it is.
     ///
@@ -288,6 +268,7 @@ impl Heap {
         // SAFETY: a frame of this heap.
         let marks = unsafe { marks(frame) };
         self.nr_frames += 1;
+        self.nr_granules += self.room(group);
         let Some(granule) = position(first, GRANULES, nr, align) else {
             *self.spares(group) += 1;
             self.set_aside(group, frame, marks, first, GRANULES);
@@ -370,6 +351,7 @@ impl Heap {
         if end - start == self.room(group) {
             if *self.spares(group) >= self.max_spares {
                 self.nr_frames -= 1;
+                self.nr_granules -= end - start;
                 return Ok(Freed { bytes, frame: NonNull::new(at(object, 0)), corrupt: !intact });
             }
             *self.spares(group) += 1;
@@ -428,6 +410,7 @@ impl Heap {
                     }
                     *self.spares(group) -= 1;
                     self.nr_frames -= 1;
+                    self.nr_granules -= room;
                     return NonNull::new(at(node.cast(), 0));
                 }
                 node = self.bins(group).next(node);
@@ -444,44 +427,8 @@ impl Heap {
             unsafe { marks(block) }.end(granule_of(block)) - granule_of(block)
         };
         let free: usize = self.groups.iter().map(|bins| bins.sum(size)).sum();
-        (self.nr_frames * ROOM).saturating_sub(free) * GRANULE
+        self.nr_granules.saturating_sub(free) * GRANULE
     }
-}
-
-/// A free block that an object fits into.
-struct Found {
-    block: *mut u8,
-    bin: usize,
-    start: usize,
-    end: usize,
-    /// Where the object begins.
-    granule: usize,
-}
-
-/// Where in the free block an object of `nr` granules fits.
-#[inline(always)]
-fn place(block: *mut u8, bin: usize, nr: usize, align: usize) -> Option<Found> {
-    // SAFETY: a node of a bin lies in a frame of the heap.
-    let marks = unsafe { marks(block) };
-    let start = granule_of(block);
-    let end = marks.end(start);
-    let granule = position(start, end, nr, align)?;
-    Some(Found { block, bin, start, end, granule })
-}
-
-/// Where between two granules an object of `nr` begins, with no room before it that is too small for a block.
-#[inline(always)]
-fn position(start: usize, end: usize, nr: usize, align: usize) -> Option<usize> {
-    let mut granule = start;
-    if align > 1 {
-        granule = (start + align - 1) & !(align - 1);
-        if granule > start && granule - start < LEAST {
-            granule += align;
-        }
-    } else if nr >= AT_THE_END && start + nr + LEAST <= end {
-        granule = end - nr;
-    }
-    (granule + nr <= end).then_some(granule)
 }
 
 /// The granule of `object`, if a used block begins there.
