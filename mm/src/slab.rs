@@ -52,6 +52,7 @@ pub mod report;
 mod resize;
 mod settings;
 mod slow;
+mod slow_free;
 mod source;
 mod stats;
 mod table;
@@ -482,37 +483,6 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
         let frames = self.heap.lock(self.arch).nr_frames;
         frames + self.even_pages() + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
-    }
-
-    /// Says that a free was refused.
-    #[cold]
-    fn refuse(&self, kind: Refused, tag: Tag, object: NonNull<u8>, caller: &'static Location<'static>) {
-        let (cache, size) = self.inner(tag).map_or(("kmalloc", 0), |inner| (inner.spec.name, inner.spec.size));
-        let mut fault = Fault::new(kind, cache, object.addr().get(), size);
-        fault.caller = Some(caller);
-        if let Some(inner) = self.inner(tag)
-            && kind == FaultKind::DoubleFree
-        {
-            let inside = self.own(object.as_ptr());
-            // SAFETY: a slot of that cache; only free bytes of it and its metadata are looked at.
-            (fault.allocated, fault.freed) = unsafe { inner.slot.owners(inside) };
-            // SAFETY: as above.
-            fault = unsafe { fault.with_bytes(inside, size) };
-        }
-        self.report(fault);
-    }
-
-    /// Counts a fault and passes it to the user's function. No lock is held.
-    #[cold]
-    fn report(&self, fault: Fault) {
-        self.counters.nr_faults.fetch_add(1, Ordering::Relaxed);
-        (self.settings.report)(&fault);
-    }
-
-    /// Faults found so far.
-    #[must_use]
-    pub fn nr_faults(&self) -> u64 {
-        self.counters.nr_faults.load(Ordering::Relaxed)
     }
 }
 
