@@ -6,7 +6,8 @@
 //! ```text
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
-//!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
+//!       257..=3968   packed heap          packed heap, per-CPU arrays    cache, checked
+//!      3969..=4000   packed heap          whole pages                     cache, checked
 //!    512 1024 2048   frames of their own, cut evenly; per-CPU arrays      cache, checked
 //!     4001..=4 MiB   whole pages          whole pages, arrays of 1, 2    whole pages (above 4 KiB)
 //! ```

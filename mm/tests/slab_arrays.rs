@@ -75,6 +75,41 @@ fn an_object_that_shrank_goes_to_the_array_of_its_new_size() {
 }
 
 #[test]
+fn zeros_are_zeros_where_an_object_has_more_room_than_was_asked_for() {
+    let is_zero = |object: NonNull<u8>, from: usize, to: usize| {
+        // SAFETY: the test's own object, of at least `to` bytes, all written before.
+        (from..to).all(|at| unsafe { object.add(at).read() } == 0)
+    };
+    for (larger, smaller) in [(340, 300), (1024, 950), (1100, 950), (4096, 3900)] {
+        with_slab(|slab| {
+            let dirty = |bytes| {
+                let object = alloc(slab, bytes);
+                // SAFETY: the test's own object.
+                unsafe { object.write_bytes(0xaa, size(slab, object)) };
+                object
+            };
+            free(slab, dirty(larger));
+            let zeroed = slab.kmalloc(smaller, Gfp::KERNEL | Gfp::ZERO).unwrap();
+            assert!(is_zero(zeroed, 0, size(slab, zeroed)));
+            free(slab, dirty(larger));
+            let object = dirty(smaller);
+            assert!(size(slab, object) >= larger);
+            let change = |object, bytes| {
+                // SAFETY: the test's own object.
+                unsafe { slab.krealloc(Some(object), bytes, Gfp::KERNEL | Gfp::ZERO) }.unwrap()
+            };
+            let shorter = change(object, smaller - 100);
+            assert!(is_zero(shorter, smaller - 100, size(slab, shorter)));
+            let longer = change(shorter, larger);
+            assert!(is_zero(longer, smaller - 100, larger) && !is_zero(longer, 0, smaller - 100));
+            free(slab, longer);
+            free(slab, zeroed);
+            assert_eq!(slab.nr_faults(), 0);
+        });
+    }
+}
+
+#[test]
 fn what_is_no_object_of_the_heap_is_refused() {
     with_slab(|slab| {
         let (first, second) = (alloc(slab, 1000), alloc(slab, 1000));

@@ -176,7 +176,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// An object of one of the next larger sizes: better than to cut a new one while that lies unused.
+    /// An object of one of the next larger sizes, the even ones and a page included: better than to cut a new one while that
+    /// lies unused and holds its frame anyway.
     #[inline(always)]
     fn kept_larger(&self, last: usize) -> Option<NonNull<u8>> {
         NonNull::new(self.with_fronts(|fronts| {
