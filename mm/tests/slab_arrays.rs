@@ -78,7 +78,7 @@ fn an_object_that_shrank_goes_to_the_array_of_its_new_size() {
 fn zeros_are_zeros_where_an_object_has_more_room_than_was_asked_for() {
     let is_zero = |object: NonNull<u8>, from: usize, to: usize| {
         // SAFETY: the test's own object, of at least `to` bytes, all written before.
-        (from..to).all(|at| unsafe { object.add(at).read() } == 0)
+        (from..to).all(|at| unsafe { object.as_ptr().wrapping_add(at).read() } == 0)
     };
     for (larger, smaller) in [(340, 300), (1024, 950), (1100, 950), (4096, 3900)] {
         with_slab(|slab| {
