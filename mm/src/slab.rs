@@ -6,7 +6,8 @@
 //! ```text
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
-//!       257..=4000   packed heap          packed heap, per-CPU arrays    cache, checked
+//!       257..=3968   packed heap          packed heap, per-CPU arrays    cache, checked
+//!      3969..=4000   packed heap          whole pages                     cache, checked
 //!    512 1024 2048   frames of their own, cut evenly; per-CPU arrays      cache, checked
 //!     4001..=4 MiB   whole pages          whole pages, arrays of 1, 2    whole pages (above 4 KiB)
 //! ```
@@ -52,6 +53,7 @@ pub mod report;
 mod resize;
 mod settings;
 mod slow;
+mod slow_free;
 mod source;
 mod stats;
 mod table;
@@ -59,7 +61,7 @@ mod typed;
 
 /// Where `frame.rs` and `looking.rs` get their atomics from: their tests under loom have others.
 mod atomic {
-    pub(super) use core::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
+    pub(super) use core::sync::atomic::{AtomicU16, Ordering, fence};
 }
 
 pub use cache::{CacheError, CacheFlags, CacheSpec, LARGEST_OBJECT};
@@ -158,6 +160,10 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
     quick: bool,
+    /// How many sizes above [`SIZED`] are of those; 0 without.
+    quick_span: usize,
+    /// The tag of their frames; 0 without.
+    kept_tag: Tag,
     /// Places of the arrays of even sizes.
     even_capacity: [u8; NR_EVEN],
     /// Allocations need more than to be found memory.
@@ -220,6 +226,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let settings = settings.resolved();
         let spares = usize::from(!settings.is_tiny());
         let largest_class = settings.classes().last().copied().map_or(0, usize::from);
+        let quick = settings.array_bytes() > 0 && largest_class == SIZED;
+        let largest = if quick { heap::LARGEST_NOTED } else { heap::LARGEST };
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
             arch,
@@ -228,18 +236,20 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             span,
             window,
             whole,
-            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
+            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares, quick)),
             even: IrqSpinLock::new(Rank::SLAB, Even::new(settings.secret, window)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, 0),
             looking: Looking::new([const { AtomicU16::new(0) }; MAX_CPUS]),
             classes: settings.classes(),
             largest_class,
-            only_heap: heap::LARGEST.saturating_sub(largest_class),
-            first_large: heap::LARGEST.max(largest_class) + 1,
+            only_heap: largest.saturating_sub(largest_class),
+            first_large: largest.max(largest_class) + 1,
             classed: if largest_class == SIZED { SIZED } else { 0 },
             small: if settings.one_group { 0 } else { SMALL },
-            quick: settings.array_bytes() > 0 && largest_class == SIZED,
+            quick,
+            quick_span: if quick { largest - SIZED } else { 0 },
+            kept_tag: if quick { HEAP + GROUP_LARGE as Tag } else { 0 },
             even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
             careful: settings.init_on_alloc || settings.failslab.is_on(),
             settings,
@@ -474,37 +484,6 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
         let frames = self.heap.lock(self.arch).nr_frames;
         frames + self.even_pages() + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
-    }
-
-    /// Says that a free was refused.
-    #[cold]
-    fn refuse(&self, kind: Refused, tag: Tag, object: NonNull<u8>, caller: &'static Location<'static>) {
-        let (cache, size) = self.inner(tag).map_or(("kmalloc", 0), |inner| (inner.spec.name, inner.spec.size));
-        let mut fault = Fault::new(kind, cache, object.addr().get(), size);
-        fault.caller = Some(caller);
-        if let Some(inner) = self.inner(tag)
-            && kind == FaultKind::DoubleFree
-        {
-            let inside = self.own(object.as_ptr());
-            // SAFETY: a slot of that cache; only free bytes of it and its metadata are looked at.
-            (fault.allocated, fault.freed) = unsafe { inner.slot.owners(inside) };
-            // SAFETY: as above.
-            fault = unsafe { fault.with_bytes(inside, size) };
-        }
-        self.report(fault);
-    }
-
-    /// Counts a fault and passes it to the user's function. No lock is held.
-    #[cold]
-    fn report(&self, fault: Fault) {
-        self.counters.nr_faults.fetch_add(1, Ordering::Relaxed);
-        (self.settings.report)(&fault);
-    }
-
-    /// Faults found so far.
-    #[must_use]
-    pub fn nr_faults(&self) -> u64 {
-        self.counters.nr_faults.load(Ordering::Relaxed)
     }
 }
 

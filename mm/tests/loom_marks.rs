@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one step of a free without a lock that looks at what other CPUs change: how long an object of the packed heap is, from
-//! the marks of its frame. In every interleaving with what happens to its neighbours, and with every value that the memory
-//! model of C11 allows a load to see. The marks are the slab's; around them is what the heap does under its lock.
+//! The one step of a free without a lock that looks at what other CPUs change: which array an object of the packed heap has,
+//! from the notes of its frame. In every interleaving with what happens to its neighbours, and with every value that the
+//! memory model of C11 allows a load to see. The notes are the slab's; around them is what the heap does under its lock.
 #![cfg(not(miri))]
 #![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
@@ -10,7 +10,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU16, Ordering};
 }
 
 /// What `frame.rs` takes from the crate.
@@ -23,63 +23,41 @@ mod addr {
 mod frame;
 
 use atomic::Ordering;
-use frame::{FIRST, GRANULES, LEAST, Marks};
+use frame::{FIRST, GRANULE, NOTES, Notes};
 
-/// A frame of the heap. Blocks that touch the word's end, so that a look at a length needs two words and their summary.
+/// A frame's notes and the heap's lock.
 struct World {
-    marks: Marks,
+    notes: Notes,
     lock: Mutex<()>,
     /// Where an object begins that one CPU hands to another; 0 for none.
     handed: AtomicUsize,
 }
 
-/// An object in use, and one right behind it.
-const MINE: usize = 61;
-const BEHIND: usize = 67;
-const BEHIND_ENDS: usize = 130;
+/// Granules at which objects begin: one in use, and those right before and behind it.
+const BEFORE: usize = FIRST + NOTES;
+const MINE: usize = 60;
+const BEHIND: usize = 96;
+/// Arrays.
+const NONE: u8 = 1;
+const SMALL: u8 = 2;
+const LARGE: u8 = 3;
 
 impl World {
-    /// `[ free | MINE in use | free ]`
     fn new() -> Arc<Self> {
-        let world = Self { marks: Marks::empty(), lock: Mutex::new(()), handed: AtomicUsize::new(0) };
-        world.marks.set_start(MINE);
-        world.marks.set_start(BEHIND);
-        world.marks.set_free(BEHIND);
+        let world = Self { notes: Notes::all(NONE), lock: Mutex::new(()), handed: AtomicUsize::new(0) };
+        world.notes.set(MINE, SMALL);
         Arc::new(world)
     }
 
-    /// Takes the beginning of a free block, as `Heap::alloc` does.
-    fn alloc(&self, start: usize, nr: usize) {
+    /// What `Heap::alloc` and `Heap::free` note.
+    fn note(&self, granule: usize, array: u8) {
         let _held = self.lock.lock().unwrap();
-        let end = self.marks.end(start);
-        assert!(self.marks.is_free(start) && start + nr <= end);
-        self.marks.set_used(start);
-        if end - (start + nr) >= LEAST {
-            self.marks.set_start(start + nr);
-            self.marks.set_free(start + nr);
-        }
+        self.notes.set(granule, array);
     }
 
-    /// Frees a block and merges it with its free neighbours, as `Heap::free` does.
-    fn free(&self, start: usize) {
-        let _held = self.lock.lock().unwrap();
-        let mut start = start;
-        let end = self.marks.end(start);
-        if end < GRANULES && self.marks.is_free(end) {
-            self.marks.clear_start(end);
-            self.marks.set_used(end);
-        }
-        if start > FIRST && self.marks.is_free(self.marks.before(start)) {
-            let before = self.marks.before(start);
-            self.marks.clear_start(start);
-            start = before;
-        }
-        self.marks.set_free(start);
-    }
-
-    /// Granules of an object in use, as `granules_at` finds them.
-    fn length(&self, start: usize) -> Option<usize> {
-        if self.marks.is_free(start) { None } else { self.marks.length(start) }
+    /// What a free finds.
+    fn array(&self, granule: usize) -> Option<u8> {
+        self.notes.get(0x4000_0000 + granule * GRANULE)
     }
 }
 
@@ -89,50 +67,54 @@ fn spawn(world: &Arc<World>, run: impl FnOnce(&World) + 'static) -> thread::Join
 }
 
 #[test]
-fn an_object_in_use_is_as_long_as_it_is_whatever_becomes_of_its_neighbours() {
+fn an_object_in_use_has_its_array_whatever_becomes_of_its_neighbours() {
     loom::model(|| {
         let world = World::new();
         let other = spawn(&world, |world| {
-            world.alloc(BEHIND, BEHIND_ENDS - BEHIND);
-            world.free(BEHIND);
+            for neighbour in [BEFORE, BEHIND] {
+                world.note(neighbour, LARGE);
+                world.note(neighbour, NONE);
+            }
         });
-        assert_eq!(world.length(MINE), Some(BEHIND - MINE));
+        assert_eq!(world.array(MINE), Some(SMALL));
+        assert_eq!((world.array(MINE - 1), world.array(MINE + 1)), (None, None));
         other.join().unwrap();
     });
 }
 
 #[test]
-fn an_object_before_it_comes_and_goes_without_being_seen() {
-    loom::model(|| {
-        let world = World::new();
-        let other = spawn(&world, |world| {
-            world.alloc(FIRST, MINE - FIRST);
-            world.free(FIRST);
-        });
-        assert_eq!(world.length(MINE), Some(BEHIND - MINE));
-        other.join().unwrap();
-    });
-}
-
-#[test]
-fn whoever_is_handed_an_object_knows_its_length_while_others_come() {
+fn whoever_is_handed_an_object_knows_its_array_while_others_come() {
     loom::model(|| {
         let world = World::new();
         let maker = spawn(&world, |world| {
-            world.alloc(BEHIND, BEHIND_ENDS - BEHIND);
-            // Release: what was marked goes with the object.
+            world.note(BEHIND, LARGE);
+            // Release: what was noted goes with the object.
             world.handed.store(BEHIND, Ordering::Release);
         });
-        // Other bits of the same words.
-        let neighbour = spawn(&world, |world| world.alloc(FIRST, 40));
+        let neighbour = spawn(&world, |world| world.note(BEFORE, SMALL));
         if world.handed.load(Ordering::Acquire) == BEHIND {
-            assert_eq!(world.length(BEHIND), Some(BEHIND_ENDS - BEHIND));
-            world.free(BEHIND);
+            assert_eq!(world.array(BEHIND), Some(LARGE));
+            world.note(BEHIND, NONE);
         }
         maker.join().unwrap();
         neighbour.join().unwrap();
-        let expected = if world.marks.is_free(BEHIND) { GRANULES } else { BEHIND_ENDS };
-        assert_eq!(world.marks.end(BEHIND), expected);
-        assert_eq!((world.length(FIRST), world.length(MINE)), (Some(40), Some(BEHIND - MINE)));
+        assert_eq!((world.array(BEFORE), world.array(MINE)), (Some(SMALL), Some(SMALL)));
+    });
+}
+
+#[test]
+fn an_object_that_changes_its_size_changes_its_array() {
+    loom::model(|| {
+        let world = World::new();
+        // The owner changes it, and then hands it on.
+        let owner = spawn(&world, |world| {
+            world.note(MINE, NONE);
+            world.note(MINE, LARGE);
+            world.handed.store(MINE, Ordering::Release);
+        });
+        if world.handed.load(Ordering::Acquire) == MINE {
+            assert_eq!(world.array(MINE), Some(LARGE));
+        }
+        owner.join().unwrap();
     });
 }

@@ -2,8 +2,9 @@
 //! A cache: objects of one size and kind, in slabs of their own.
 //!
 //! An allocation takes the top of this CPU's array ([`front`](super::front)); when that is empty, a handful of objects
-//! comes from the cache's slabs under its lock, and when the array is full, a third of it goes back. Caches that are
-//! debugged, have a constructor, or keep their objects' contents have no arrays.
+//! comes from the cache's slabs under its lock, and when the array is full, a handful goes back; more of them if that
+//! happens again and again. Caches that are debugged, have a constructor, or keep their objects' contents have no arrays,
+//! nor have those beyond the thirtieth.
 //!
 //! A free object in an array is marked in its first word, so a second free is seen without a search; once it is back
 //! in its slab, by the slab's bit.
@@ -16,7 +17,7 @@ use bitflags::bitflags;
 use super::debug::{Debug, Slot};
 use super::front::{Fronts, MAX_CAPACITY};
 use super::page::{Cut, List, NotUsed, Page};
-use super::table::Tag;
+use super::table::{Tag, WITHOUT_ARRAY};
 use crate::addr::Order;
 use crate::gfp::Gfp;
 use crate::sync::{IrqSpinLock, Rank};
@@ -113,6 +114,18 @@ pub(super) struct Slabs {
     nr_empty: usize,
     /// Slots that are taken: objects in use and in the CPUs' arrays.
     pub(super) nr_taken: usize,
+    /// How many times in a row, up to [`MOST_IN_A_ROW`], an array was filled, and emptied.
+    in_a_row: [u32; 2],
+}
+
+/// As often as this, more objects are moved each time.
+const MOST_IN_A_ROW: u32 = 3;
+
+/// Which way objects go between the slabs and an array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    ToArray,
+    ToSlabs,
 }
 
 /// A cache. It lies in memory of the packed heap and moves never.
@@ -123,8 +136,6 @@ pub(super) struct Inner {
     pub(super) slot: Slot,
     /// Objects of a CPU's array; 0 for none.
     pub(super) capacity: usize,
-    /// Objects to move between an array and the slabs at once.
-    pub(super) batch: usize,
     /// Empty slabs to keep.
     pub(super) keep: usize,
     pub(super) slabs: IrqSpinLock<Slabs>,
@@ -184,17 +195,15 @@ impl Inner {
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
-        let slabs = Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0 };
-        Ok(Self {
-            spec,
-            tag,
-            cut,
-            slot,
-            capacity,
-            batch: (capacity / 3).max(1),
-            keep,
-            slabs: IrqSpinLock::new(Rank::SLAB, slabs),
-        })
+        let slabs =
+            Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0, in_a_row: [0; 2] };
+        Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
+    }
+
+    /// The same with another tag, which may have no array.
+    pub(super) fn with_tag(self, tag: Tag) -> Self {
+        let capacity = if tag < WITHOUT_ARRAY { self.capacity } else { 0 };
+        Self { tag, capacity, ..self }
     }
 
     /// What an allocation asks of the page allocator.
@@ -221,6 +230,24 @@ impl Inner {
 }
 
 impl Slabs {
+    /// Whether no slab has a free slot.
+    #[inline(always)]
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.partial.first().is_null()
+    }
+
+    /// Objects to move between an array of `capacity` places and the slabs now. Few at first, as that is soon done and the
+    /// next one may go the other way; twice as many each time that all go the same way.
+    #[inline(always)]
+    pub(super) fn batch(&mut self, way: Way, capacity: usize) -> usize {
+        let [filled, emptied] = &mut self.in_a_row;
+        let (same, other) = if way == Way::ToArray { (filled, emptied) } else { (emptied, filled) };
+        let nr = capacity.div_ceil(8) << *same;
+        *same = (*same + 1).min(MOST_IN_A_ROW);
+        *other = 0;
+        nr.min(capacity - capacity / 4)
+    }
+
     /// Takes free slots, the lowest of the slabs used last, and calls `each` for them. Returns how many.
     #[inline(always)]
     pub(super) fn take(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> usize {
@@ -276,6 +303,33 @@ impl Slabs {
         Ok(())
     }
 
+    /// Puts objects back, the last first. What is none in use stays as it is, and why is returned.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put`](Self::put), each of them.
+    #[inline(always)]
+    pub(super) unsafe fn put_all(
+        &mut self,
+        cut: &Cut,
+        keep: usize,
+        objects: &[*mut u8],
+        empty: &mut List,
+    ) -> Result<(), NotUsed> {
+        let mut result = Ok(());
+        // Those that are none in use may be more than are taken: counted again below.
+        self.nr_taken = self.nr_taken.wrapping_sub(objects.len());
+        for object in objects.iter().rev() {
+            // SAFETY: the caller's promise.
+            if let Err(why) = unsafe { self.put(cut, keep, *object, empty) } {
+                self.nr_taken = self.nr_taken.wrapping_add(1);
+                result = Err(why);
+            }
+        }
+        result
+    }
+
+    #[inline(never)]
     fn emptied(&mut self, keep: usize, page: *mut Page, empty: &mut List) {
         if self.nr_empty < keep {
             self.nr_empty += 1;

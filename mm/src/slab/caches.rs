@@ -101,7 +101,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         result.flatten()
     }
 
-    /// Makes a cache. Its descriptor comes from the packed heap; slabs are taken when they are needed.
+    /// Makes a cache. Its descriptor comes from the packed heap; slabs are taken when they are needed. With more than thirty
+    /// at once, kmalloc's included, the rest has no per-CPU arrays: every operation goes to the slabs.
     ///
     /// # Errors
     ///
@@ -123,7 +124,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { self.give_own(memory.cast()) };
             return Err(CacheError::TooMany);
         };
-        let inner = Inner { tag, ..inner };
+        let inner = inner.with_tag(tag);
         for block in self.fronts.iter().map(|block| block.load(Ordering::Acquire)) {
             // SAFETY: a CPU's block; no CPU uses the array of a tag that no cache has.
             let fronts = unsafe { Fronts::new(block) };

@@ -3,6 +3,12 @@
 
 use core::fmt;
 use core::panic::Location;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::table::Tag;
+use super::{PageSource, Refused, Slab};
+use crate::arch::Arch;
 
 /// How many bytes of an object a report shows.
 const DUMP: usize = 64;
@@ -156,5 +162,38 @@ impl fmt::Display for Fault {
             writeln!(f, "Found in {caller}")?;
         }
         Ok(())
+    }
+}
+
+impl<A: Arch, S: PageSource> Slab<'_, A, S> {
+    /// Says that a free was refused.
+    #[cold]
+    pub(super) fn refuse(&self, kind: Refused, tag: Tag, object: NonNull<u8>, caller: &'static Location<'static>) {
+        let (cache, size) = self.inner(tag).map_or(("kmalloc", 0), |inner| (inner.spec.name, inner.spec.size));
+        let mut fault = Fault::new(kind, cache, object.addr().get(), size);
+        fault.caller = Some(caller);
+        if let Some(inner) = self.inner(tag)
+            && kind == FaultKind::DoubleFree
+        {
+            let inside = self.own(object.as_ptr());
+            // SAFETY: a slot of that cache; only free bytes of it and its metadata are looked at.
+            (fault.allocated, fault.freed) = unsafe { inner.slot.owners(inside) };
+            // SAFETY: as above.
+            fault = unsafe { fault.with_bytes(inside, size) };
+        }
+        self.report(fault);
+    }
+
+    /// Counts a fault and passes it to the user's function. No lock is held.
+    #[cold]
+    pub(super) fn report(&self, fault: Fault) {
+        self.counters.nr_faults.fetch_add(1, Ordering::Relaxed);
+        (self.settings.report)(&fault);
+    }
+
+    /// Faults found so far.
+    #[must_use]
+    pub fn nr_faults(&self) -> u64 {
+        self.counters.nr_faults.load(Ordering::Relaxed)
     }
 }

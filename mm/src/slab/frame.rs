@@ -13,8 +13,13 @@
 //! The first eight bits of `starts`, which no block can begin at, say which of its words have any bit set, so that no
 //! search reads more than two words. There is nothing else: no header before an object, and its size is known from the
 //! marks. A free that does not hit the first byte of a used block is seen at once.
+//!
+//! Frames of objects that CPUs keep at hand have [`Notes`] behind the marks, where a free finds which array is the object's
+//! without the heap's lock.
 
-use super::atomic::{AtomicU64, Ordering};
+use core::cell::Cell;
+
+use super::atomic::{AtomicU16, Ordering};
 use crate::addr::PAGE_SIZE;
 
 /// Bytes of a granule.
@@ -28,22 +33,8 @@ pub(super) const ROOM: usize = GRANULES - FIRST;
 /// The least block.
 pub(super) const LEAST: usize = 2;
 
-/// A word of marks. It is changed under the heap's lock alone; [`granules_at`](super::heap::granules_at) reads without
-/// it.
-#[derive(Default)]
-struct Bits(AtomicU64);
-
-impl Bits {
-    #[inline(always)]
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    #[inline(always)]
-    fn set(&self, bits: u64) {
-        self.0.store(bits, Ordering::Relaxed);
-    }
-}
+/// A word of marks.
+type Bits = Cell<u64>;
 
 /// What stands at the beginning of the frame.
 #[derive(Default)]
@@ -54,11 +45,12 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Those of a frame that is one free block.
-    pub(super) fn empty() -> Self {
+    /// Those of a frame that is one free block from granule `first` on.
+    #[cfg(test)]
+    pub(super) fn empty(first: usize) -> Self {
         let marks = Self { starts: Default::default(), free: Default::default() };
-        marks.set_start(FIRST);
-        marks.set_free(FIRST);
+        marks.set_start(first);
+        marks.set_free(first);
         marks
     }
 
@@ -128,22 +120,6 @@ impl Marks {
         self.start_of_later(index)
     }
 
-    /// Granules of the block that begins at `granule`; `None` if none does. One look at the word, which `is_start` and
-    /// `end` would take two for.
-    #[inline(always)]
-    pub(super) fn length(&self, granule: usize) -> Option<usize> {
-        let index = granule >> 6;
-        let word = self.start_word(index).get() >> (granule & 63);
-        if word & 1 == 0 {
-            return None;
-        }
-        let behind = word >> 1;
-        if behind != 0 {
-            return Some(1 + behind.trailing_zeros() as usize);
-        }
-        Some(self.start_of_later(index) - granule)
-    }
-
     /// The first start in a word behind this one; the frame's end if there is none.
     #[inline(always)]
     fn start_of_later(&self, index: usize) -> usize {
@@ -155,7 +131,8 @@ impl Marks {
         index * 64 + self.start_word(index).get().trailing_zeros() as usize
     }
 
-    /// Where the block before the one at `granule` begins; `granule` is not the first.
+    /// Where the block before the one at `granule` begins. Before a frame's first it is one of the granules of the marks
+    /// themselves, which is never free.
     #[inline(always)]
     pub(super) fn before(&self, granule: usize) -> usize {
         let index = granule >> 6;
@@ -170,7 +147,49 @@ impl Marks {
     }
 }
 
+/// For each 256 bytes of a frame, the array of the object that begins there, if it has one: no two objects that do begin in
+/// the same 256 bytes. A note belongs to its object: it is written under the heap's lock before that is handed out and after
+/// it was freed, and read by whoever has it.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct Notes([AtomicU16; GRANULES / LEAST_NOTED]);
+
+/// Objects of fewer granules have no notes.
+pub(super) const LEAST_NOTED: usize = 32;
+/// Granules of the notes.
+pub(super) const NOTES: usize = size_of::<Notes>() / GRANULE;
+/// Bits of an address within the bytes of a note.
+const WITHIN: u16 = (LEAST_NOTED * GRANULE - 1) as u16;
+
+impl Notes {
+    /// The same array for each.
+    pub(super) fn all(array: u8) -> Self {
+        let note = u16::from(array) << WITHIN.count_ones();
+        Self(core::array::from_fn(|_| AtomicU16::new(note)))
+    }
+
+    #[inline(always)]
+    fn note(&self, granule: usize) -> &AtomicU16 {
+        // SAFETY: the index is masked to the array's length.
+        unsafe { self.0.get_unchecked((granule / LEAST_NOTED) & (GRANULES / LEAST_NOTED - 1)) }
+    }
+
+    /// Notes the number of the array of the object that begins at `granule`.
+    #[inline(always)]
+    pub(super) fn set(&self, granule: usize, array: u8) {
+        let within = (granule * GRANULE) as u16 & WITHIN;
+        self.note(granule).store(u16::from(array) << WITHIN.count_ones() | within, Ordering::Relaxed);
+    }
+
+    /// What was noted last for the 256 bytes around this address, if it was for just this address.
+    #[inline(always)]
+    pub(super) fn get(&self, addr: usize) -> Option<u8> {
+        let note = self.note(addr / GRANULE).load(Ordering::Relaxed);
+        ((note ^ addr as u16) & WITHIN == 0).then_some((note >> WITHIN.count_ones()) as u8)
+    }
+}
+
 /// The bits of the first word of starts that say which words have any.
 const SUMMARY: u64 = 0xff;
 
-const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8);
+const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8 && WITHIN == 0xff);

@@ -17,13 +17,14 @@
 //! top tells "full", and "empty" is the null below the lowest object. Tags below
 //! [`FIRST_CACHE`](super::table::FIRST_CACHE) say that a frame belongs to no cache: their tops are both full and empty, so
 //! that every path that meets one goes the long way (but for those of the [quick sizes](super::quick), of which frames
-//! have only the [even](super::even) ones), and so are those of caches that are not to be cached (debugging). A CPU without a block has [`NOTHING`].
+//! have only the [even](super::even) ones), and so are those of caches that are not to be cached (debugging) and of those
+//! beyond [`WITHOUT_ARRAY`]. A CPU without a block has [`NOTHING`].
 
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use super::table::{FIRST_QUICK, NONE, NR_TAGS, TAG, Tag};
+use super::table::{FIRST_QUICK, NONE, NR_TAGS, TAG, Tag, WITHOUT_ARRAY};
 use crate::addr::PAGE_SHIFT;
 
 /// Sizes that are found by the first halfwords: up to this, in steps of eight.
@@ -43,7 +44,7 @@ pub(super) const MAX_CAPACITY: usize = STRIDE - 1;
 /// The place of the top object of the first array when it is full; null for the tags without an array lies an array before.
 const FIRST_END: usize = (NR_TAGS + HEAD).next_multiple_of(STRIDE) - HEAD + STRIDE;
 /// Words of a block.
-const WORDS: usize = HEAD + FIRST_END + (NR_TAGS - FIRST_QUICK as usize - 1) * STRIDE + 1;
+const WORDS: usize = HEAD + FIRST_END + (WITHOUT_ARRAY - FIRST_QUICK - 1) as usize * STRIDE + 1;
 /// Bytes of a block.
 pub(super) const BYTES: usize = WORDS * 8;
 
@@ -163,7 +164,13 @@ impl Fronts {
     /// The array to take objects of a step of sizes from, below `LARGEST >> STEP_SHIFT`.
     #[inline(always)]
     pub(super) fn by_size(&self, step: usize) -> Front {
-        self.front(self.step(step).get())
+        self.front(self.tag_by_size(step))
+    }
+
+    /// The tag of that array.
+    #[inline(always)]
+    pub(super) fn tag_by_size(&self, step: usize) -> Tag {
+        self.step(step).get()
     }
 
     /// Sets which array serves a step of sizes.
@@ -188,14 +195,15 @@ impl Fronts {
 
     /// Where the top of a tag's full array is, with access to the whole block.
     fn end(&self, tag: Tag) -> *mut *mut u8 {
-        let end = match usize::from(tag).checked_sub(FIRST_QUICK.into()) {
-            Some(index) => FIRST_END + index * STRIDE,
-            None => FIRST_END - STRIDE,
+        let end = if (FIRST_QUICK..WITHOUT_ARRAY).contains(&tag) {
+            FIRST_END + usize::from(tag - FIRST_QUICK) * STRIDE
+        } else {
+            FIRST_END - STRIDE
         };
         self.0.cast::<*mut u8>().wrapping_add(end)
     }
 
-    /// Makes a tag's array, of a quick size or a cache, an empty one for up to `capacity` objects.
+    /// Makes a tag's array, of a quick size or a cache that has one, an empty one for up to `capacity` objects.
     pub(super) fn enable(&self, tag: Tag, capacity: usize) {
         self.begin(tag, self.end(tag).wrapping_sub(capacity.clamp(1, MAX_CAPACITY)));
     }
@@ -347,6 +355,7 @@ impl Front {
 
 const _: () = assert!(NONE as usize * 8 >= NR_STEPS * size_of::<Tag>() && FIRST_QUICK > NONE);
 const _: () = assert!(((FIRST_END + HEAD) * 8).is_multiple_of(FULL) && FIRST_END - STRIDE >= NR_TAGS);
+const _: () = assert!(BYTES <= 5 << PAGE_SHIFT && WITHOUT_ARRAY as usize <= NR_TAGS);
 const _: () = assert!(size_of::<*mut u8>() == 8, "words are 64 bits wide");
 
 #[cfg(test)]
@@ -385,7 +394,7 @@ mod tests {
         let mut memory = Memory([0; BYTES]);
         let fronts = block(&mut memory);
         assert!(fronts.is_some());
-        for tag in [FIRST_QUICK, FIRST_CACHE, NR_TAGS as Tag - 1] {
+        for tag in [FIRST_QUICK, FIRST_CACHE, WITHOUT_ARRAY - 1] {
             for capacity in (1..=MAX_CAPACITY).step_by(if cfg!(miri) { 15 } else { 1 }) {
                 let front = fronts.front(tag);
                 fronts.enable(tag, capacity);

@@ -11,22 +11,25 @@
 //!
 //! *Lock:* the caller holds the heap's. *Invariant:* no two free blocks of a frame touch; each is in the bin of its size.
 
+mod find;
+mod resize;
+
 use core::ptr::NonNull;
 
 use super::bins::{Bins, bin_of};
-use super::frame::{FIRST, GRANULE, GRANULES, LEAST, Marks, ROOM};
+use super::frame::{FIRST, GRANULE, GRANULES, LEAST, LEAST_NOTED, Marks, NOTES, Notes, ROOM};
+use super::table::{NONE, Tag};
+use super::{GROUP_LARGE, quick};
 use crate::addr::PAGE_SIZE;
+use find::position;
 
 /// The groups of frames that share no objects.
 pub(super) const NR_GROUPS: usize = 3;
-/// How many blocks of a bin are looked at before the next bin is.
-const TRIES: usize = 8;
-/// Objects of this many granules lie at the end of their block, the others at its beginning: that keeps the large ones
-/// and what fills up their frames apart, and frames go back sooner.
-const AT_THE_END: usize = 256;
 
 /// The largest object that may lie in a frame with others.
 pub(super) const LARGEST: usize = ROOM * GRANULE;
+/// The same where frames have notes.
+pub(super) const LARGEST_NOTED: usize = (ROOM - NOTES) * GRANULE;
 
 /// What is wrong with a pointer or with free memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,9 +54,13 @@ pub(super) struct Freed {
 /// Free blocks by group and size, and what is in use.
 pub(super) struct Heap {
     groups: [Bins; NR_GROUPS],
+    /// Granules of the block that is an empty frame. Those of large objects may have notes.
+    rooms: [usize; NR_GROUPS],
     /// Empty frames that are kept, and at most how many.
     spares: [usize; NR_GROUPS],
     max_spares: usize,
+    /// Granules of all frames together that objects can have.
+    nr_granules: usize,
     /// Frames that it holds.
     pub(super) nr_frames: usize,
     /// Objects in use.
@@ -103,31 +110,43 @@ fn at(inside: *mut u8, granule: usize) -> *mut u8 {
     inside.map_addr(|addr| (addr & !(PAGE_SIZE as usize - 1)) + granule * GRANULE)
 }
 
-/// Granules of the object in use at `object`; `None` if there is none. The heap's lock is not needed: the marks of an
-/// object in use, where it begins and where the next block does, stay as they are.
+/// The notes of the frame that `inside` lies in.
 ///
 /// # Safety
 ///
-/// `object` lies in a frame of a heap, with access to the whole frame.
+/// `inside` points into a frame with notes, with access to the whole frame.
 #[inline(always)]
-pub(super) unsafe fn granules_at(object: *mut u8) -> Option<usize> {
+unsafe fn notes<'m>(inside: *mut u8) -> &'m Notes {
+    // SAFETY: they stand behind the marks, by the caller's promise; all zeros are valid, and atomics allow aliases.
+    unsafe { &*at(inside, FIRST).cast::<Notes>() }
+}
+
+/// The tag of the array for the object in use at `object`: [`NONE`] if there is none, `None` if no object can begin there.
+/// The heap's lock is not needed.
+///
+/// # Safety
+///
+/// `object` lies in a frame with notes, with access to the whole frame.
+#[inline(always)]
+pub(super) unsafe fn noted(object: *mut u8) -> Option<Tag> {
     // SAFETY: the caller's promise.
-    let marks = unsafe { marks(object) };
-    // What is misaligned becomes a large number.
-    let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
-    if granule.wrapping_sub(FIRST) >= ROOM || marks.is_free(granule) {
-        return None;
-    }
-    marks.length(granule)
+    unsafe { notes(object) }.get(object.addr()).map(Tag::from)
 }
 
 impl Heap {
-    /// An empty heap. `window` is where frames may lie: first address, bytes.
-    pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize) -> Self {
+    /// An empty heap. `window` is where frames may lie: first address, bytes. Frames of large objects have notes if it is
+    /// `noted`.
+    pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize, noted: bool) -> Self {
+        let mut rooms = [ROOM; NR_GROUPS];
+        if noted {
+            rooms[GROUP_LARGE] -= NOTES;
+        }
         Self {
             groups: [const { Bins::new(0, (0, 0)) }; NR_GROUPS],
+            rooms,
             spares: [0; NR_GROUPS],
             max_spares,
+            nr_granules: 0,
             nr_frames: 0,
             nr_objects: 0,
             nr_abandoned: 0,
@@ -161,19 +180,35 @@ impl Heap {
         unsafe { self.spares.get_unchecked_mut(group) }
     }
 
+    #[inline(always)]
+    fn room(&self, group: usize) -> usize {
+        debug_assert!(group < NR_GROUPS);
+        // SAFETY: as for `bins`.
+        unsafe { *self.rooms.get_unchecked(group) }
+    }
+
+    /// Notes which array holds objects from `start` to `stop`, or that there is none any more.
+    #[inline(always)]
+    fn note(&self, group: usize, inside: *mut u8, start: usize, stop: Option<usize>) {
+        if self.room(group) != ROOM {
+            // SAFETY: a frame of this group, which has notes.
+            unsafe { notes(inside) }.set(start, stop.map_or(NONE as u8, |stop| quick::array_of(stop - start)));
+        }
+    }
+
     /// Takes an object of `nr` granules at a multiple of `align` granules, a power of two. `None` if no free block of
     /// the group holds one: then a frame must be added. O(1) for an alignment of one granule, but for the bin's tries.
     #[inline(always)]
     pub(super) fn alloc(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
         let found = self.find(group, nr, align)?;
-        // SAFETY: a block of a bin.
-        if !unsafe { self.unlink(group, found.block, found.start, found.end) } {
+        // SAFETY: a block of that bin.
+        if !unsafe { self.take_out(group, found.block, found.bin) } {
             return None;
         }
         // SAFETY: a block of a bin lies in a frame of this heap.
         let marks = unsafe { marks(found.block) };
         let (start, end, granule) = (found.start, found.end, found.granule);
-        if end - start == ROOM {
+        if end - start == self.room(group) {
             *self.spares(group) -= 1;
         }
         if granule == start {
@@ -182,11 +217,14 @@ impl Heap {
             marks.set_start(granule);
             self.insert(group, found.block, start, granule);
         }
-        let stop = granule + nr;
+        let mut stop = granule + nr;
         if end - stop >= LEAST {
-            marks.set_start(stop);
-            marks.set_free(stop);
-            self.insert(group, found.block, stop, end);
+            self.set_aside(group, found.block, marks, stop, end);
+        } else {
+            stop = end;
+        }
+        if nr >= LEAST_NOTED {
+            self.note(group, found.block, granule, Some(stop));
         }
         self.nr_objects += 1;
         NonNull::new(at(found.block, granule))
@@ -206,37 +244,59 @@ impl Heap {
         unsafe { self.bins(group).insert(node, bin_of(end - start)) };
     }
 
-    /// The free block to take and where in it the object begins.
-    #[inline(always)]
-    fn find(&mut self, group: usize, nr: usize, align: usize) -> Option<Found> {
-        let bins = self.bins(group);
-        let mut bin = bins.first_filled(bin_of(nr))?;
-        loop {
-            let mut node = bins.first(bin);
-            for _ in 0..TRIES {
-                if let Some(found) = place(node.cast(), nr, align) {
-                    return Some(found);
-                }
-                node = bins.next(node);
-                if node.is_null() {
-                    break;
-                }
-            }
-            bin = bins.first_filled(bin + 1)?;
-        }
-    }
-
-    /// Adds an empty frame, which is what `frame` points to the beginning of.
+    /// Adds a new frame, which is what `frame` points to the beginning of, and takes an object out of it. `None` if it is
+    /// larger than that: then the frame is kept as it is.
     ///
     /// # Safety
     ///
     /// The frame is the caller's own RAM, reached through the direct map, and is given up to the heap.
-    pub(super) unsafe fn add_frame(&mut self, group: usize, frame: NonNull<u8>) {
-        // SAFETY: the frame becomes the heap's, and it is longer than its marks.
-        unsafe { frame.cast::<Marks>().write(Marks::empty()) };
-        self.insert(group, frame.as_ptr(), FIRST, GRANULES);
+    #[inline(always)]
+    pub(super) unsafe fn alloc_fresh(
+        &mut self,
+        group: usize,
+        frame: NonNull<u8>,
+        nr: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        let (frame, first) = (frame.as_ptr(), GRANULES - self.room(group));
+        // SAFETY: the frame becomes the heap's, and it is longer than its marks, of which all zeros are valid.
+        unsafe { frame.cast::<[u64; FIRST]>().write([0; FIRST]) };
+        if first > FIRST {
+            // SAFETY: the same, and notes stand behind the marks.
+            unsafe { at(frame, FIRST).cast::<Notes>().write(Notes::all(NONE as u8)) };
+        }
+        // SAFETY: a frame of this heap.
+        let marks = unsafe { marks(frame) };
         self.nr_frames += 1;
-        *self.spares(group) += 1;
+        self.nr_granules += self.room(group);
+        let Some(granule) = position(first, GRANULES, nr, align) else {
+            *self.spares(group) += 1;
+            self.set_aside(group, frame, marks, first, GRANULES);
+            return None;
+        };
+        if granule > first {
+            self.set_aside(group, frame, marks, first, granule);
+        }
+        marks.set_start(granule);
+        let mut stop = granule + nr;
+        if GRANULES - stop >= LEAST {
+            self.set_aside(group, frame, marks, stop, GRANULES);
+        } else {
+            stop = GRANULES;
+        }
+        if nr >= LEAST_NOTED {
+            self.note(group, frame, granule, Some(stop));
+        }
+        self.nr_objects += 1;
+        NonNull::new(at(frame, granule))
+    }
+
+    /// Makes what lies from `start` to `end` a free block of its own.
+    #[inline(always)]
+    fn set_aside(&mut self, group: usize, inside: *mut u8, marks: &Marks, start: usize, end: usize) {
+        marks.set_start(start);
+        marks.set_free(start);
+        self.insert(group, inside, start, end);
     }
 
     /// Bytes of the object at `object`.
@@ -265,6 +325,9 @@ impl Heap {
         let mut start = used(marks, object)?;
         let mut end = marks.end(start);
         let bytes = (end - start) * GRANULE;
+        if end - start >= LEAST_NOTED {
+            self.note(group, object, start, None);
+        }
         self.nr_objects -= 1;
         let mut intact = true;
         if end < GRANULES && marks.is_free(end) {
@@ -285,9 +348,10 @@ impl Heap {
             }
         }
         marks.set_free(start);
-        if end - start == ROOM {
+        if end - start == self.room(group) {
             if *self.spares(group) >= self.max_spares {
                 self.nr_frames -= 1;
+                self.nr_granules -= end - start;
                 return Ok(Freed { bytes, frame: NonNull::new(at(object, 0)), corrupt: !intact });
             }
             *self.spares(group) += 1;
@@ -303,9 +367,19 @@ impl Heap {
     /// The marks of the frame that `inside` lies in say that it is free.
     #[inline(always)]
     unsafe fn unlink(&mut self, group: usize, inside: *mut u8, start: usize, end: usize) -> bool {
-        let bin = bin_of(end - start);
         // SAFETY: the caller's promise.
-        let intact = unsafe { self.bins(group).remove(at(inside, start).cast(), bin) }.is_ok();
+        unsafe { self.take_out(group, at(inside, start), bin_of(end - start)) }
+    }
+
+    /// The same for the block that begins at `block`, in that bin.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unlink`](Self::unlink); the bin is that of its size.
+    #[inline(always)]
+    unsafe fn take_out(&mut self, group: usize, block: *mut u8, bin: usize) -> bool {
+        // SAFETY: the caller's promise.
+        let intact = unsafe { self.bins(group).remove(block.cast(), bin) }.is_ok();
         if !intact {
             self.abandon(group, bin);
         }
@@ -319,64 +393,24 @@ impl Heap {
         self.nr_abandoned += 1;
     }
 
-    /// Makes an object `bytes` long where it is: a shorter one gives its end back, a longer one takes from the free
-    /// block behind it. Returns the new size, or `None` if it must move.
-    ///
-    /// # Safety
-    ///
-    /// As for [`free`](Self::free), but that the first `bytes` stay in use.
-    pub(super) unsafe fn resize(
-        &mut self,
-        group: usize,
-        object: *mut u8,
-        bytes: usize,
-    ) -> Result<Option<usize>, Wrong> {
-        // SAFETY: the caller's promise.
-        let marks = unsafe { marks(object) };
-        let start = used(marks, object)?;
-        let end = marks.end(start);
-        let mut stop = start + granules(bytes);
-        let mut limit = end;
-        if end < GRANULES && marks.is_free(end) && (stop > end || end - stop >= LEAST) {
-            limit = marks.end(end);
-        }
-        if stop > limit {
-            return Ok(None);
-        }
-        if limit > end {
-            // SAFETY: its marks say that it is free.
-            if !unsafe { self.unlink(group, object, end, limit) } {
-                return Ok(None);
-            }
-            marks.clear_start(end);
-            marks.set_used(end);
-        }
-        if limit - stop < LEAST {
-            stop = limit;
-        } else {
-            marks.set_start(stop);
-            marks.set_free(stop);
-            self.insert(group, object, stop, limit);
-        }
-        Ok(Some((stop - start) * GRANULE))
-    }
-
     /// Takes a kept empty frame out, to be given back.
     pub(super) fn take_spare(&mut self) -> Option<NonNull<u8>> {
         for group in 0..NR_GROUPS {
             if *self.spares(group) == 0 {
                 continue;
             }
-            let mut node = self.bins(group).first(bin_of(ROOM));
+            let (room, first) = (self.room(group), GRANULES - self.room(group));
+            let mut node = self.bins(group).first(bin_of(room));
             while !node.is_null() {
                 // SAFETY: a node of a bin lies in a frame of this heap.
-                if unsafe { marks(node.cast()) }.end(FIRST) == GRANULES && granule_of(node.cast()) == FIRST {
+                if unsafe { marks(node.cast()) }.end(first) == GRANULES && granule_of(node.cast()) == first {
                     // SAFETY: its marks say that it is free, as a node of a bin is.
-                    if !unsafe { self.unlink(group, node.cast(), FIRST, GRANULES) } {
+                    if !unsafe { self.unlink(group, node.cast(), first, GRANULES) } {
                         return None;
                     }
                     *self.spares(group) -= 1;
                     self.nr_frames -= 1;
+                    self.nr_granules -= room;
                     return NonNull::new(at(node.cast(), 0));
                 }
                 node = self.bins(group).next(node);
@@ -393,43 +427,16 @@ impl Heap {
             unsafe { marks(block) }.end(granule_of(block)) - granule_of(block)
         };
         let free: usize = self.groups.iter().map(|bins| bins.sum(size)).sum();
-        (self.nr_frames * ROOM).saturating_sub(free) * GRANULE
+        self.nr_granules.saturating_sub(free) * GRANULE
     }
-}
-
-/// A free block that an object fits into.
-struct Found {
-    block: *mut u8,
-    start: usize,
-    end: usize,
-    /// Where the object begins.
-    granule: usize,
-}
-
-/// Where in the free block an object of `nr` granules fits, with no room before it that is too small for a block.
-#[inline(always)]
-fn place(block: *mut u8, nr: usize, align: usize) -> Option<Found> {
-    // SAFETY: a node of a bin lies in a frame of the heap.
-    let marks = unsafe { marks(block) };
-    let start = granule_of(block);
-    let end = marks.end(start);
-    let mut granule = start;
-    if align > 1 {
-        granule = (start + align - 1) & !(align - 1);
-        if granule > start && granule - start < LEAST {
-            granule += align;
-        }
-    } else if nr >= AT_THE_END && start + nr + LEAST <= end {
-        granule = end - nr;
-    }
-    (granule + nr <= end).then_some(Found { block, start, end, granule })
 }
 
 /// The granule of `object`, if a used block begins there.
 #[inline(always)]
 fn used(marks: &Marks, object: *mut u8) -> Result<usize, Wrong> {
-    let granule = granule_of(object);
-    if granule < FIRST || !object.addr().is_multiple_of(GRANULE) {
+    // What is misaligned becomes a large number.
+    let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
+    if granule.wrapping_sub(FIRST) >= ROOM {
         return Err(Wrong::NoObject);
     }
     if !marks.is_start(granule) {

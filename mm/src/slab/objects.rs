@@ -5,7 +5,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::cache::{CacheFlags, Inner, Slabs};
+use super::cache::{CacheFlags, Inner, Slabs, Way};
 use super::caches::CacheRef;
 use super::debug;
 use super::fault::{Fault, FaultKind};
@@ -173,8 +173,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// Fills an empty array with some objects of the slabs.
     #[inline(always)]
     fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
+        if slabs.is_exhausted() {
+            return;
+        }
         let key = self.key();
-        front.refill(inner.batch, |places| {
+        let batch = slabs.batch(Way::ToArray, inner.capacity);
+        front.refill(batch, |places| {
             slabs.take(&inner.cut, places, move |object| {
                 // SAFETY: a free object of this cache, eight bytes at least.
                 unsafe { object.cast::<usize>().write(object.addr() ^ key) };
@@ -216,13 +220,18 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 let mut one = [ptr::null_mut()];
                 let taken = slabs.take(&inner.cut, &mut one, |_| ());
                 if taken > 0 {
-                    drop(slabs);
                     let [object] = one;
                     if inner.capacity > 0 {
                         // SAFETY: a free object of this cache, that may have kept its mark from an array.
                         unsafe { object.cast::<usize>().write(0) };
                     }
-                    return self.hand_out(inner, object, asked, caller);
+                    if !inner.slot.is_plain() {
+                        // With the lock held: whoever validates takes the slot's bit and its zones together.
+                        let fault = self.hand_out(inner, object, asked, caller);
+                        drop(slabs);
+                        fault.inspect(|fault| self.report(*fault));
+                    }
+                    return NonNull::new(object);
                 }
             }
             drop(slabs);
@@ -230,29 +239,26 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// The last step of an allocation from the slabs: the checks of a debugged cache.
-    #[inline]
+    /// The last step of an allocation from the slabs of a debugged cache. Returns what is wrong if something is.
+    #[cold]
+    #[inline(never)]
     fn hand_out(
         &self,
         inner: &Inner,
         object: *mut u8,
         asked: usize,
         caller: &'static Location<'static>,
-    ) -> Option<NonNull<u8>> {
-        if !inner.slot.is_plain() {
-            // SAFETY: a slot of this cache that was just taken; the tracks before are read first.
-            let owners = unsafe { inner.slot.owners(object) };
-            let track = debug::track(caller, self.arch.cpu(), self.tick());
-            // SAFETY: a slot of this cache that was just taken.
-            if let Some(kind) = unsafe { inner.slot.allocate(object, asked, track, inner.keeps_content()) } {
-                let mut fault = Fault::new(kind, inner.spec.name, object.addr(), inner.spec.size);
-                (fault.allocated, fault.freed) = owners;
-                fault.caller = Some(caller);
-                // SAFETY: the object's bytes.
-                self.report(unsafe { fault.with_bytes(object, inner.spec.size) });
-            }
-        }
-        NonNull::new(object)
+    ) -> Option<Fault> {
+        // SAFETY: a slot of this cache that was just taken; the tracks before are read first.
+        let owners = unsafe { inner.slot.owners(object) };
+        let track = debug::track(caller, self.arch.cpu(), self.tick());
+        // SAFETY: a slot of this cache that was just taken.
+        let kind = unsafe { inner.slot.allocate(object, asked, track, inner.keeps_content()) }?;
+        let mut fault = Fault::new(kind, inner.spec.name, object.addr(), inner.spec.size);
+        (fault.allocated, fault.freed) = owners;
+        fault.caller = Some(caller);
+        // SAFETY: the object's bytes.
+        Some(unsafe { fault.with_bytes(object, inner.spec.size) })
     }
 
     fn tick(&self) -> u64 {
@@ -298,7 +304,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         self.give_tagged(page.cast(), nr);
     }
 
-    /// Frees an object to this CPU's array, a third of which goes to the slabs if it is full; or to the slabs.
+    /// Frees an object to this CPU's array, part of which goes to the slabs if it is full; or to the slabs.
     ///
     /// # Safety
     ///
@@ -310,9 +316,13 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<(), Refused> {
         let inside = self.own(object.as_ptr());
-        if !inner.slot.is_plain() || self.settings.init_on_free {
+        if !inner.slot.is_plain() {
             // SAFETY: the caller's promise.
-            unsafe { self.prepare_free(inner, inside, caller) }?;
+            return unsafe { self.free_checked(inner, inside, caller) };
+        }
+        if self.settings.init_on_free {
+            // SAFETY: the caller's promise.
+            unsafe { self.wipe(inner, inside) }?;
         }
         let mut empty = List::new();
         let mut slabs = inner.slabs.lock(self.arch);
@@ -331,23 +341,17 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Err(FaultKind::DoubleFree);
             }
             if front.is_full() {
-                let mut wrong = 0;
-                front.take_last(inner.batch, |last| {
-                    // SAFETY: what was pushed to the array has the cache's tag.
-                    if let Err(why) = unsafe { slabs.put(&inner.cut, inner.keep, last, &mut empty) } {
-                        result = Err(why.into());
-                        wrong += 1;
-                    }
-                });
-                slabs.nr_taken -= inner.batch - wrong;
+                let batch = slabs.batch(Way::ToSlabs, inner.capacity);
+                // SAFETY: what was pushed to the array has the cache's tag.
+                let put = |last: &[*mut u8]| unsafe { slabs.put_all(&inner.cut, inner.keep, last, &mut empty) };
+                result = front.take_top(batch, put).map_err(Refused::from);
             }
             front.push(inside);
             // SAFETY: a free object of this cache, eight bytes at least.
             unsafe { inside.cast::<usize>().write(mark) };
         } else {
             // SAFETY: the tag says that it lies in a slab of this cache.
-            unsafe { slabs.put(&inner.cut, inner.keep, inside, &mut empty) }?;
-            slabs.nr_taken -= 1;
+            unsafe { slabs.put_all(&inner.cut, inner.keep, &[inside], &mut empty) }?;
         }
         drop(slabs);
         self.give_slabs(inner, empty);
@@ -363,23 +367,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// What debugging and `init_on_free` have to do before an object is freed.
+    /// What `init_on_free` has to do before an object is freed.
     ///
     /// # Safety
     ///
     /// As for [`cache_free_slow`](Self::cache_free_slow).
     #[cold]
     #[inline(never)]
-    unsafe fn prepare_free(
-        &self,
-        inner: &Inner,
-        inside: *mut u8,
-        caller: &'static Location<'static>,
-    ) -> Result<(), Refused> {
-        if !inner.slot.is_plain() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.check_free(inner, inside, caller) };
-        }
+    unsafe fn wipe(&self, inner: &Inner, inside: *mut u8) -> Result<(), Refused> {
         if inner.keeps_content() {
             return Ok(());
         }
@@ -394,24 +389,27 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         Ok(())
     }
 
-    /// The checks of a debugged cache before an object is freed; it is poisoned on the way. Damage is reported here
-    /// and does not stop the free; what is no object in use does.
+    /// Frees an object of a debugged cache, which is checked and poisoned on the way. Damage is reported here and does not
+    /// stop the free; what is no object in use does.
     ///
     /// # Safety
     ///
     /// As for [`cache_free_slow`](Self::cache_free_slow).
-    unsafe fn check_free(
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_checked(
         &self,
         inner: &Inner,
         inside: *mut u8,
         caller: &'static Location<'static>,
     ) -> Result<(), Refused> {
-        let slabs = inner.slabs.lock(self.arch);
+        let mut empty = List::new();
+        // Held to the end: whoever validates takes the slot's bit and its zones together.
+        let mut slabs = inner.slabs.lock(self.arch);
         // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
         if unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }? {
             return Err(FaultKind::DoubleFree);
         }
-        drop(slabs);
         let track = debug::track(caller, self.arch.cpu(), self.tick());
         // SAFETY: a slot of this cache in use.
         let owners = unsafe { inner.slot.owners(inside) };
@@ -419,12 +417,17 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         // SAFETY: the object's bytes.
         fault = unsafe { fault.with_bytes(inside, inner.spec.size) };
         // SAFETY: a slot of this cache in use, which the caller gives up.
-        if let Some(kind) = unsafe { inner.slot.release(inside, track, inner.keeps_content()) } {
+        let damage = unsafe { inner.slot.release(inside, track, inner.keeps_content()) };
+        // SAFETY: as above. Debugged caches have no arrays.
+        let result = unsafe { slabs.put_all(&inner.cut, inner.keep, &[inside], &mut empty) };
+        drop(slabs);
+        self.give_slabs(inner, empty);
+        if let Some(kind) = damage {
             fault.kind = kind;
             (fault.allocated, fault.freed) = owners;
             fault.caller = Some(caller);
             self.report(fault);
         }
-        Ok(())
+        result.map_err(Refused::from)
     }
 }

@@ -9,27 +9,33 @@
 //!
 //! A page is such a size as well, and so are two: arrays of their own hold one or a few of them.
 //!
+//! An array has few places, since there are many sizes, and so it is often empty while its neighbours are not: an allocation
+//! looks into those of the next larger sizes before the heap is asked. Which array an object has stands in the
+//! [notes](super::frame::Notes) of its frame.
+//!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
 
 use core::panic::Location;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use super::even::{NR_EVEN, Size};
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
-use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, Settings, Slab};
+use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, SIZED, Settings, Slab, call_not_jump};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
 /// How many quick sizes there are.
 pub(super) const NR_QUICK: usize = SIZES.len();
+/// How many sizes above its own an object may come from.
+const LARGER: usize = 4;
 /// The quick sizes in granules.
 const SIZES: [u16; 39] = [
-    36, 40, 45, 50, 56, 62, 64, 68, 75, 81, 87, 93, 100, 106, 112, 118, 125, 128, 137, 150, 162, 175, 187, 200, 212,
-    225, 237, 250, 256, 275, 300, 325, 350, 375, 400, 425, 450, 475, 500,
+    36, 41, 45, 49, 55, 62, 64, 68, 74, 80, 86, 93, 99, 105, 111, 117, 124, 128, 136, 148, 161, 173, 186, 198, 210,
+    223, 235, 248, 256, 272, 297, 322, 347, 372, 396, 421, 446, 471, 496,
 ];
 
 /// The first quick size that holds so many granules.
@@ -85,10 +91,10 @@ pub(super) fn rounded(granules: usize) -> usize {
     size(fitting(granules))
 }
 
-/// For each number of granules the tag whose array holds objects of the heap of so many, or 0. A granule more does no
+/// For each number of granules the tag whose array holds objects of the heap of so many, or [`NONE`]. A granule more does no
 /// harm: what would have been left of a free block was too small for one.
 static EXACT: [u8; 512] = {
-    let (mut exact, mut index) = ([0; 512], 0);
+    let (mut exact, mut index) = ([NONE as u8; 512], 0);
     while index < NR_QUICK {
         #[expect(clippy::indexing_slicing, reason = "checked while compiling")]
         if !SIZES[index].is_power_of_two() {
@@ -101,19 +107,18 @@ static EXACT: [u8; 512] = {
     exact
 };
 
-/// The tag whose array holds objects of the heap of so many granules.
+/// The tag whose array holds objects of the heap of so many granules, or [`NONE`].
 #[inline(always)]
-fn tag_of(granules: usize) -> Option<Tag> {
+pub(super) fn array_of(granules: usize) -> u8 {
     // SAFETY: the index is masked to the table's length.
-    let tag = *unsafe { EXACT.get_unchecked(granules & 511) };
-    (tag != 0).then_some(tag.into())
+    *unsafe { EXACT.get_unchecked(granules & 511) }
 }
 
 /// Objects of a size that an array holds, if it may hold about so many bytes of small ones. Few of the large: the chance
 /// that an array is empty or full falls with the number of its places, its cost rises with their size, and the sum is
 /// least where the number follows the root of the size.
 fn capacity(array_bytes: usize, bytes: usize) -> usize {
-    (array_bytes * 4 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+    (array_bytes * 6 / bytes).isqrt().clamp(1, MAX_CAPACITY)
 }
 
 /// The same for the even sizes: frames of them come and go at once, so there is room for whole ones.
@@ -149,14 +154,45 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
     }
 
-    /// Two pages that are at hand.
+    /// Gives this CPU arrays if what was asked for has one and the CPU none.
     #[inline(always)]
-    pub(super) fn kept_pair(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        let is_pair = bytes.wrapping_sub(PAGE_SIZE as usize + 1) < PAGE_SIZE as usize;
-        if !self.quick || !is_pair || align > 2 * PAGE_SIZE as usize {
-            return None;
+    pub(super) fn online_quick(&self) {
+        if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
+            self.online();
         }
-        NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.front(PAIR))))
+    }
+
+    /// An object that is at hand in another array than that of its size, for one of `last` bytes and one: two pages, or what
+    /// the heap would else cut.
+    #[inline(always)]
+    pub(super) fn kept_elsewhere(&self, last: usize, align: usize) -> Option<NonNull<u8>> {
+        if last.wrapping_sub(SIZED) < self.quick_span {
+            // A power of two is aligned to itself.
+            if align > MIN_ALIGN || (last + 1).is_power_of_two() { None } else { self.kept_larger(last) }
+        } else if self.quick && last / PAGE_SIZE as usize == 1 && align <= 2 * PAGE_SIZE as usize {
+            NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.front(PAIR))))
+        } else {
+            None
+        }
+    }
+
+    /// An object of one of the next larger sizes, the even ones and a page included: better than to cut a new one while that
+    /// lies unused and holds its frame anyway.
+    #[inline(always)]
+    fn kept_larger(&self, last: usize) -> Option<NonNull<u8>> {
+        NonNull::new(self.with_fronts(|fronts| {
+            let own = usize::from(fronts.tag_by_size(last >> STEP_SHIFT));
+            for more in 1..=LARGER {
+                if own + more > usize::from(PAGE) {
+                    break;
+                }
+                let object = Self::pop(fronts.front_at(own + more));
+                if !object.is_null() {
+                    return object;
+                }
+            }
+            ptr::null_mut()
+        }))
     }
 
     /// Granules for an object of the group of large ones, at a multiple of `align` granules.
@@ -173,35 +209,28 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// As for [`kfree`](Slab::kfree); the tag is that of the object's frame.
     #[inline(never)]
     pub(super) unsafe fn kfree_else(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
-        if tag == HEAP + GROUP_LARGE as Tag {
-            // SAFETY: the caller's promise.
-            if !unsafe { this.keep(object) } {
-                // SAFETY: the same.
-                unsafe { this.kfree_heap(object, tag, caller) };
-            }
-        } else if let Some(inner) = this.inner(tag) {
-            // SAFETY: the same.
-            unsafe { this.kfree_cache(object, inner, caller) };
-        } else if tag.wrapping_sub(LARGE) < 2 {
-            // SAFETY: the same.
-            if !unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) } {
-                // SAFETY: the same.
-                unsafe { this.kfree_large(object, tag, caller) };
-            }
+        let kept = if tag == this.kept_tag {
+            // SAFETY: the caller's promise; frames of this tag have notes.
+            unsafe { this.keep(object) }
         } else {
-            // SAFETY: the same.
-            unsafe { Self::kfree_other(object, tag, this, caller) };
+            // SAFETY: the caller's promise.
+            tag.wrapping_sub(LARGE) < 2 && unsafe { this.keep_pages(object, PAGE + (tag - LARGE)) }
+        };
+        if kept {
+            return;
         }
+        // SAFETY: the caller's promise.
+        unsafe { Self::kfree_more(object, tag, this, caller) };
+        call_not_jump();
     }
 
-    /// Frees an object that is neither large and of the heap, nor of a cache, nor a page or two; or whose tag is not known
-    /// yet.
+    /// Frees an object that no array took; or whose tag is not known yet.
     ///
     /// # Safety
     ///
     /// As for [`kfree_else`](Self::kfree_else).
     #[inline(never)]
-    unsafe fn kfree_other(object: NonNull<u8>, mut tag: Tag, this: &Self, caller: &'static Location<'static>) {
+    unsafe fn kfree_more(object: NonNull<u8>, mut tag: Tag, this: &Self, caller: &'static Location<'static>) {
         if tag == NONE {
             // A CPU without arrays has no table at hand.
             tag = this.table.get(object.addr().get());
@@ -209,6 +238,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
             unsafe { this.kfree_heap(object, tag, caller) };
+        } else if let Some(inner) = this.inner(tag) {
+            // SAFETY: the same.
+            unsafe { this.kfree_cache(object, inner, caller) };
         } else if (LARGE..=ODD).contains(&tag) {
             // SAFETY: the same.
             unsafe { this.kfree_large(object, tag, caller) };
@@ -226,13 +258,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap.
+    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap with notes.
     #[inline(always)]
     unsafe fn keep(&self, object: NonNull<u8>) -> bool {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
-        let Some(granules) = (unsafe { heap::granules_at(inside) }) else { return false };
-        let Some(tag) = tag_of(granules) else { return false };
+        let Some(tag) = (unsafe { heap::noted(inside) }) else { return false };
         self.with_fronts(|fronts| {
             if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
@@ -284,10 +315,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap, at `inside`.
+    /// As for [`kfree`](Slab::kfree); the object lies in a frame of that group of the heap, at `inside`.
     #[inline(always)]
-    pub(super) unsafe fn check_kept(&self, inside: *mut u8) -> Result<(), Refused> {
-        if !self.quick {
+    pub(super) unsafe fn check_kept(&self, group: usize, inside: *mut u8) -> Result<(), Refused> {
+        if !self.quick || group != GROUP_LARGE {
             return Ok(());
         }
         let marked = if cfg!(miri) {
@@ -300,8 +331,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         } else {
             false
         };
-        // SAFETY: the caller's promise.
-        if marked && unsafe { heap::granules_at(inside) }.and_then(tag_of).is_some() {
+        // SAFETY: the caller's promise; frames of large objects have notes.
+        if marked && unsafe { heap::noted(inside) }.is_some_and(|tag| tag != NONE) {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())
@@ -336,10 +367,10 @@ mod tests {
 
     #[test]
     fn every_size_above_the_caches_has_a_quick_one_that_wastes_a_tenth_at_most() {
-        for granules in 33..=500 {
+        for granules in 33..=496 {
             let rounded = rounded(granules);
             assert!(rounded >= granules && (rounded - granules) * 10 <= rounded, "{granules}: {rounded}");
-            let held = tag_of(granules).map(|tag| size(usize::from(tag - FIRST_QUICK)));
+            let held = usize::from(array_of(granules)).checked_sub(FIRST_QUICK.into()).map(size);
             assert!(held.is_none_or(|held| held == granules || held + 1 == granules));
             assert_eq!(held == Some(granules), rounded == granules);
         }
@@ -350,6 +381,6 @@ mod tests {
     fn few_of_the_large_are_kept() {
         let capacities: Vec<_> = (0..NR_QUICK).map(|index| capacity(4096, size(index) * 8)).collect();
         assert!(capacities.is_sorted_by(|one, next| one >= next));
-        assert_eq!((capacities[0], capacities[NR_QUICK - 1]), (7, 2));
+        assert_eq!((capacities[0], capacities[NR_QUICK - 1]), (9, 2));
     }
 }

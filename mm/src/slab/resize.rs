@@ -79,18 +79,23 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 if bytes > inner.spec.size {
                     return false;
                 }
+                // Whoever validates looks at the zones under the lock. What is not debugged has none.
+                let slabs = (!inner.slot.is_plain()).then(|| inner.slabs.lock(self.arch));
                 // SAFETY: an object of this cache in use.
                 let old = unsafe { inner.slot.asked(inside) };
                 // SAFETY: the same.
-                if let Some(kind) = unsafe { inner.slot.check_used(inside, inner.keeps_content()) } {
+                let damage = unsafe { inner.slot.check_used(inside, inner.keeps_content()) };
+                // SAFETY: the same.
+                let owners = unsafe { inner.slot.owners(inside) };
+                // SAFETY: the same.
+                unsafe { inner.slot.resize(inside, bytes) };
+                drop(slabs);
+                if let Some(kind) = damage {
                     let mut fault = Fault::new(kind, inner.spec.name, object.addr().get(), inner.spec.size);
-                    // SAFETY: the same.
-                    (fault.allocated, fault.freed) = unsafe { inner.slot.owners(inside) };
+                    (fault.allocated, fault.freed) = owners;
                     fault.caller = Some(caller);
                     self.report(fault);
                 }
-                // SAFETY: the same.
-                unsafe { inner.slot.resize(inside, bytes) };
                 // Behind what was asked for is a red zone, or spare room.
                 let end = if inner.slot.is_plain() { inner.spec.size } else { bytes };
                 (if inner.slot.is_plain() { bytes } else { old.min(bytes) }, end)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the arrays do not serve: allocations and frees by way of the packed heap, the caches' slabs and whole pages.
+//! What the arrays do not serve: allocations by way of the packed heap, the caches' slabs and whole pages.
 
 use core::panic::Location;
 use core::ptr::NonNull;
@@ -7,16 +7,15 @@ use core::sync::atomic::Ordering;
 
 use super::cache::Inner;
 use super::even::Size;
-use super::fault::{Fault, FaultKind};
-use super::front::Fronts;
+use super::fault::FaultKind;
 use super::heap::{self, Wrong};
 use super::settings::CLASS_OF;
-use super::table::{FIRST_CACHE, HEAP, LARGE, NONE, TAIL, Tag};
+use super::table::{FIRST_CACHE, HEAP, NONE, Tag};
 use super::{
-    GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, Refused, SPECIAL, Slab,
-    ZERO_SIZE, frame,
+    GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, SPECIAL, Slab, ZERO_SIZE,
+    call_not_jump_with, frame,
 };
-use crate::addr::{MAX_ORDER, NR_ORDERS, Order, PAGE_SIZE, Pfn, PhysAddr};
+use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, Pfn, PhysAddr};
 use crate::arch::Arch;
 use crate::buddy::PageBlock;
 use crate::gfp::Gfp;
@@ -25,10 +24,28 @@ use crate::gfp::Gfp;
 const LARGEST_ALLOC: usize = (PAGE_SIZE as usize) << MAX_ORDER;
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
-    /// The way of an allocation that the arrays do not serve, of `last` bytes and one. The arguments stand where those of
-    /// [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of them.
+    /// The way of an allocation that its own array does not serve, of `last` bytes and one: another array may. The arguments
+    /// stand where those of [`kmalloc`](Self::kmalloc) in a function of a user's do, so that the fast path moves none of
+    /// them.
     #[inline(never)]
     pub(super) fn kmalloc_slow(
+        align: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        if !gfp.intersects(SPECIAL)
+            && let Some(object) = this.kept_elsewhere(last, align)
+        {
+            return Ok(object);
+        }
+        call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller))
+    }
+
+    /// The way of an allocation that no array serves.
+    #[inline(never)]
+    fn kmalloc_new(
         align: usize,
         gfp: Gfp,
         this: &Self,
@@ -44,13 +61,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
+        } else if last < this.classed && align <= MIN_ALIGN {
+            Self::kmalloc_class(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
-            match this.kept_pair(bytes, align) {
-                Some(pair) => Ok(pair),
-                None => Self::kmalloc_large(bytes, gfp, this, align, caller),
-            }
+            Self::kmalloc_large(bytes, gfp, this, align, caller)
         } else {
-            Self::kmalloc_more(bytes, gfp, this, align, caller)
+            this.kmalloc_any(bytes, align, gfp, caller)
         }
     }
 
@@ -92,35 +108,23 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Of a class, or a size that there is not.
+    /// Of a class, up to the largest.
     #[inline(never)]
-    fn kmalloc_more(
+    fn kmalloc_class(
         bytes: usize,
         gfp: Gfp,
         this: &Self,
         align: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        let step = bytes.wrapping_sub(1);
-        let object = if step < this.classed && align <= MIN_ALIGN {
-            // SAFETY: the index is masked to the table's length.
-            let class = *unsafe { CLASS_OF.get_unchecked(step >> 3 & (CLASS_OF.len() - 1)) };
-            this.inner(FIRST_CACHE + Tag::from(class))
-                .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)))
-        } else {
-            None
-        };
+        // SAFETY: the index is masked to the table's length.
+        let class = *unsafe { CLASS_OF.get_unchecked((bytes - 1) >> 3 & (CLASS_OF.len() - 1)) };
+        let object = this
+            .inner(FIRST_CACHE + Tag::from(class))
+            .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)));
         match object {
             Some(object) => Ok(object),
             None => this.kmalloc_any(bytes, align, gfp, caller),
-        }
-    }
-
-    /// Gives this CPU arrays if what was asked for has one and the CPU none.
-    #[inline(always)]
-    pub(super) fn online_quick(&self) {
-        if self.quick && self.block_of_this_cpu() == Fronts::nothing() {
-            self.online();
         }
     }
 
@@ -136,8 +140,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
         if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
-            let nr = this.quick_size(nr, align);
-            this.online_quick();
+            let nr = if this.quick {
+                this.online_quick();
+                this.quick_size(nr, align)
+            } else {
+                nr
+            };
             let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
@@ -219,7 +227,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if !dma && let Some(inner) = self.class(rounded) {
             return self.cache_alloc_slow(inner, gfp, bytes, caller);
         }
-        if heap::fits(bytes, align) {
+        if heap::fits(bytes, align) && (dma || bytes < self.first_large) {
             let group = if dma { GROUP_DMA } else { self.group(bytes) };
             return self.heap_alloc(group, bytes, align, gfp);
         }
@@ -291,150 +299,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
         let mut heap = self.heap.lock(self.arch);
         // SAFETY: a frame of the page allocator's, the slab's alone.
-        unsafe { heap.add_frame(group, frame) };
-        heap.alloc_apart(group, nr, align)
-    }
-
-    /// Gives memory back that the slab took for itself.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); it came from the heap or is whole pages.
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn give_own(&self, object: NonNull<u8>) {
-        let tag = self.table.get(object.addr().get());
-        if tag < LARGE {
-            // SAFETY: the caller's promise.
-            unsafe { self.kfree_heap(object, tag, Location::caller()) };
-        } else if let Some(size) = Size::of_tag(tag) {
-            // SAFETY: the same.
-            if let Err(kind) = unsafe { self.even_put(size, object) } {
-                self.refuse(kind, tag, object, Location::caller());
-            }
-        } else {
-            // SAFETY: the same.
-            unsafe { self.kfree_large(object, tag, Location::caller()) };
-        }
-    }
-
-    /// Frees an object of the packed heap.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of the heap.
-    #[inline(never)]
-    pub(super) unsafe fn kfree_heap(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
-        // SAFETY: the caller's promise.
-        if let Err(kind) = unsafe { self.heap_free(usize::from(tag - HEAP), object) } {
-            self.refuse(kind, tag, object, caller);
-        }
-    }
-
-    /// Frees an object of whole pages.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of a large block.
-    #[inline(never)]
-    pub(super) unsafe fn kfree_large(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
-        // SAFETY: the caller's promise.
-        if let Err(kind) = unsafe { self.large_free(object) } {
-            self.refuse(kind, tag, object, caller);
-        }
-    }
-
-    /// Frees an object of a cache.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); the object's frame has the cache's tag.
-    #[inline(never)]
-    pub(super) unsafe fn kfree_cache(&self, object: NonNull<u8>, inner: &Inner, caller: &'static Location<'static>) {
-        // SAFETY: the caller's promise.
-        if let Err(kind) = unsafe { self.cache_free_slow(inner, object, caller) } {
-            self.refuse(kind, inner.tag, object, caller);
-        }
-    }
-
-    /// Frees an object that is neither of the heap nor of whole pages.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
-    #[inline(never)]
-    pub(super) unsafe fn kfree_tagged(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
-        // SAFETY: the caller's promise.
-        if let Err(kind) = unsafe { self.free_tagged(tag, object, caller) } {
-            self.refuse(kind, tag, object, caller);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame.
-    #[inline(always)]
-    unsafe fn free_tagged(
-        &self,
-        tag: Tag,
-        object: NonNull<u8>,
-        caller: &'static Location<'static>,
-    ) -> Result<(), Refused> {
-        match tag {
-            NONE if object == ZERO_SIZE => Ok(()),
-            TAIL => Err(FaultKind::NotAnObject),
-            _ => match self.inner(tag) {
-                // SAFETY: the caller's promise.
-                Some(inner) => unsafe { self.cache_free_slow(inner, object, caller) },
-                None if self.is_in_large(object) => Err(FaultKind::NotAnObject),
-                None => Err(FaultKind::NotSlab),
-            },
-        }
-    }
-
-    /// Whether a frame without a tag is part of a large block.
-    #[cold]
-    fn is_in_large(&self, object: NonNull<u8>) -> bool {
-        let addr = object.addr().get();
-        let pfn = self.phys(addr).pfn().as_raw();
-        (1..NR_ORDERS as Tag).any(|order| {
-            let frames = (pfn % (1 << order)) as usize;
-            self.table.get(addr.wrapping_sub(frames * PAGE_SIZE as usize)) == LARGE + order
-        })
-    }
-
-    /// # Safety
-    ///
-    /// As for [`kfree`](Self::kfree); the object lies in a frame of that group.
-    #[inline(always)]
-    pub(super) unsafe fn heap_free(&self, group: usize, object: NonNull<u8>) -> Result<(), Refused> {
-        let inside = self.own(object.as_ptr());
-        let mut heap = self.heap.lock(self.arch);
-        if self.settings.init_on_free {
-            // SAFETY: the tag says that it lies in a frame of the heap.
-            let bytes = unsafe { heap.size(inside) }.map_err(Refused::from)?;
-            // SAFETY: the object's own bytes, which nothing uses any more.
-            unsafe { inside.write_bytes(0, bytes) };
-        }
-        // SAFETY: the tag says that it lies in a frame of the heap, of that group.
-        unsafe { self.check_kept(inside) }?;
-        // SAFETY: the same.
-        let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
-        drop(heap);
-        if let Some(frame) = freed.frame {
-            self.give_tagged(frame.as_ptr(), 1);
-        }
-        if freed.corrupt {
-            self.report_links(object.addr().get(), freed.bytes);
-        }
-        Ok(())
-    }
-
-    /// Says that links of free memory were found overwritten.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn report_links(&self, object: usize, bytes: usize) {
-        self.report(Fault::new(FaultKind::HeapLinks, "kmalloc", object, bytes));
+        unsafe { heap.alloc_fresh(group, frame, nr, align) }
     }
 
     /// The same address, with access to the whole frame whatever the user's pointer was narrowed to.

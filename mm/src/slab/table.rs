@@ -35,6 +35,8 @@ pub(super) const FIRST_CACHE: Tag = PAIR + 1;
 
 /// Caches that a slab can have.
 pub(super) const NR_CACHES: usize = 62;
+/// The first tag that has no array in a CPU's block: those of caches beyond the thirtieth. As many as five pages hold.
+pub(super) const WITHOUT_ARRAY: Tag = FIRST_CACHE + 30;
 /// Tags that there can be, from 0 up.
 pub(super) const NR_TAGS: usize = FIRST_CACHE as usize + NR_CACHES;
 /// The part of an entry that is the tag.
