@@ -198,7 +198,7 @@ impl Marks {
 
     /// Which words are marked in the stripe of a word and not before it, if that is of the lane.
     #[inline(always)]
-    pub(super) fn rest(&self, kind: Marked, lane: usize, at: usize) -> Option<u64> {
+    fn rest(&self, kind: Marked, lane: usize, at: usize) -> Option<u64> {
         let words = if self.lane_of(at / 64) == lane { self.stripe(kind, at / 64) & u64::MAX << (at % 64) } else { 0 };
         if words == 0 { None } else { Some(words) }
     }

@@ -66,9 +66,9 @@ impl<A: Arch> Pages<'_, A> {
         None
     }
 
-    /// A word of the list and lane that waits, of this CPU's node, with so many blocks at least; none, if [`MOST_POOR`] of
-    /// those that are met have fewer. One that is free as a whole only if there is no other, for it may merge; if many wait,
-    /// it goes back.
+    /// A word of the list and lane that waits, of this CPU's node, with so many blocks at least; none, if [`PATIENCE`] ends
+    /// before one is met. One that is free as a whole only if there is no other, for it may merge; if many wait, it goes
+    /// back.
     #[inline(always)]
     fn find_waiting(&self, hoard: &Hoard, list: List, lane: Lane, worth: u32) -> Option<Place> {
         let (cursor, kind) = (hoard.cursor(list), Marked::Waiting(list.order()));
@@ -87,6 +87,7 @@ impl<A: Arch> Pages<'_, A> {
                             patience = 0;
                             // Where many wait, the first of two goes back.
                             if whole.stripe() == place.stripe()
+                                && whole != place
                                 && self.map.nr_marked_near(place, kind) as usize * MANY > hoard.limit()
                             {
                                 self.release(whole);

@@ -48,11 +48,11 @@ impl Around<'_> {
         } else {
             (self.first, self.words) = self.map.next_far(kind, self.first, lane, self.slots)?;
         }
-        Some(if self.words == 0 {
-            Stripe::Empty
-        } else if self.first == self.begin {
+        Some(if self.first == self.begin {
             self.words &= self.before;
             Stripe::Last
+        } else if self.words == 0 {
+            Stripe::Empty
         } else {
             Stripe::Other
         })
