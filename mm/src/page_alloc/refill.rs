@@ -24,6 +24,9 @@ const WORD: Order = match Order::new(WORD_ORDER) {
     Some(order) => order,
     None => Order::ZERO,
 };
+/// The smallest free block that a word is hoarded for: what the long way costs is shared by so many frames at least.
+const LEAST: usize = 3;
+
 impl<A: Arch> Pages<'_, A> {
     /// The hoard of the CPU that runs this, or ran it a moment ago.
     pub(super) fn hoard(&self) -> &Hoard {
@@ -48,12 +51,12 @@ impl<A: Arch> Pages<'_, A> {
         self.take_any_waiting(hoard, list, Lane::ONLY)
     }
 
-    /// Hoards a word with half of so many free frames (64 at most) in one piece, and takes a block of it: what the long
-    /// way costs is shared by them.
+    /// Hoards a word with half of so many free frames (64 at most) in one piece, [`LEAST`] at least, and takes a block of it.
     #[inline(never)]
     pub(super) fn hoard_new(&self, hoard: &Hoard, gfp: Gfp, order: Order, frames: u32) -> Option<PageBlock> {
         let list = List::of(gfp, order);
-        let least = Order::new((frames | 1).ilog2().saturating_sub(1) as usize)?.max(order);
+        let half = (frames | 1).ilog2().saturating_sub(1) as usize;
+        let least = Order::new(half.max(LEAST))?.max(order);
         let pfn = self.take_from_zones(self.home(), gfp, WORD, Mark::Low, |_, zone| {
             self.hoard_from(zone, list, mobility(gfp), hoard.lane(), least)
         })?;

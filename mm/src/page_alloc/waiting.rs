@@ -29,8 +29,9 @@ const MOST_TRIED: usize = 4;
 /// Words that are looked at to find one for a list.
 const PATIENCE: i32 = 16;
 /// Frames that make a word worth the way that it costs to find it. With more, fewer calls come here; with less, fewer
-/// words hold what is in use, and more large blocks stay whole.
-pub(super) const WORTH: u32 = 16;
+/// words hold what is in use, and more large blocks stay whole. Blocks of order 9 left by the host's mixed benchmark of
+/// 1 GiB, and its instructions: 234 for 59 with 16, 243 for 67 with 12, 243 for 69 with 10, 246 for 71 with 8.
+pub(super) const WORTH: u32 = 12;
 /// What a word with less than that costs of the patience, besides itself: four of them end the search.
 const POOR: i32 = 3;
 
