@@ -99,6 +99,8 @@ impl Parameters {
 pub(crate) struct Context<'a> {
     pub(crate) machine: &'static Machine,
     pub(crate) parameters: Parameters,
+    /// Whether the counter counts instructions.
+    is_exact: bool,
     session: &'a mut Session,
 }
 
@@ -109,12 +111,17 @@ impl Context<'_> {
         Ok(buffer.ok_or(NO_ROOM)?)
     }
 
-    /// Reports a figure, given as a sum over `operations`; to a hundredth.
+    /// Reports a figure, given as a sum over `operations`; to a hundredth. What is said to be instructions is reported as
+    /// what the counter counts.
     pub(crate) fn report(&mut self, name: fmt::Arguments<'_>, sum: u64, operations: u64, unit: &str) -> fmt::Result {
         let hundredths = (u128::from(sum) * 100 + u128::from(operations) / 2).checked_div(u128::from(operations));
         let hundredths = hundredths.unwrap_or(0);
         let (whole, rest) = (hundredths / 100, hundredths % 100);
-        writeln!(self.session, "{{\"bench\":\"{name}\",\"value\":{whole}.{rest:02},\"unit\":\"{unit}\"}}")
+        let (what, of) = match unit.strip_prefix("instructions") {
+            Some(of) if !self.is_exact => ("cycles", of),
+            _ => ("", unit),
+        };
+        writeln!(self.session, "{{\"bench\":\"{name}\",\"value\":{whole}.{rest:02},\"unit\":\"{what}{of}\"}}")
     }
 
     /// Says something that is no figure.
@@ -172,6 +179,7 @@ pub(crate) fn run(session: &mut Session, arguments: &str) -> Result<(), Failure>
     if !counter::start() {
         return Err(Failure::Because("this CPU has no cycle counter"));
     }
+    let is_exact = counter::counts_instructions();
     let asked = if name == "all" { "" } else { name };
     let all = || SUITES.iter().copied().flatten().flat_map(|bench| (0..bench.variants).map(move |at| (bench, at)));
     let exactly = all().any(|(bench, variant)| bench.is_meant(variant, asked, true));
@@ -179,7 +187,7 @@ pub(crate) fn run(session: &mut Session, arguments: &str) -> Result<(), Failure>
     for (bench, variant) in all().filter(|(bench, variant)| bench.is_meant(*variant, asked, exactly)) {
         let pages = session.machine().memory.pages;
         let _pieces = parameters.frag.then(|| fragmented::Fragmented::new(pages));
-        let result = (bench.run)(&mut Context { machine: session.machine(), parameters, session }, variant);
+        let result = (bench.run)(&mut Context { machine: session.machine(), parameters, is_exact, session }, variant);
         let why = match result {
             Err(Failure::Because(why)) => why,
             closed @ Err(Failure::Closed) => return closed,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The cycle counter of the PMU (Arm ARM D13): instructions under QEMU's `-icount shift=0`.
+//! The cycle counter of the PMU (Arm ARM D13): instructions under QEMU's `-icount shift=0`, and otherwise not.
 
 use core::arch::asm;
 
@@ -36,6 +36,30 @@ pub(super) fn now() -> u64 {
     // SAFETY: reads a counter. Without `nomem`, no access moves across it.
     unsafe { asm!("isb", "mrs {}, pmccntr_el0", out(reg) count, options(nostack, preserves_flags)) };
     count
+}
+
+/// Whether it counts instructions: so it is in QEMU with `-icount shift=0`. Boards count cycles, and QEMU otherwise
+/// nanoseconds.
+pub(super) fn counts_instructions() -> bool {
+    const ROUNDS: u64 = 1000;
+    let overhead = overhead();
+    let loops = || {
+        // SAFETY: five instructions a round that change a register and the flags.
+        unsafe {
+            asm!(
+                "2: add {other}, {other}, {rounds}",
+                "eor {other}, {other}, {rounds}",
+                "add {other}, {other}, {rounds}",
+                "subs {rounds}, {rounds}, #1",
+                "b.ne 2b",
+                rounds = inout(reg) ROUNDS => _,
+                other = inout(reg) 0u64 => _,
+                options(nomem, nostack),
+            );
+        }
+    };
+    // A few more set the registers up.
+    (5 * ROUNDS..5 * ROUNDS + 8).contains(&count(overhead, loops))
 }
 
 /// What two reads count with nothing between them.
