@@ -24,10 +24,8 @@ impl<A: Arch> Pages<'_, A> {
             done += taken;
             if taken == 0 {
                 // One by the long way, which also brings a word that has as many as that.
-                let block = match is_plain {
-                    true => self.alloc_waiting(gfp, Order::ZERO, frames),
-                    false => self.alloc(gfp, Order::ZERO),
-                };
+                let block =
+                    if is_plain { self.alloc_waiting(gfp, Order::ZERO, frames) } else { self.alloc(gfp, Order::ZERO) };
                 let (Ok(block), Some(first)) = (block, rest.first_mut()) else { break };
                 *first = block.pfn();
                 done += 1;

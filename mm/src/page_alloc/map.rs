@@ -447,11 +447,11 @@ impl<'a> WordMap<'a> {
         span.marks.is_marked(Self::offset(span, place), kind)
     }
 
-    /// Marks a word, or no longer. Whether it was marked. Under its lane's lock.
+    /// Marks a word, or no longer. Under its lane's lock.
     #[inline]
-    pub(super) fn mark(&self, place: Place, kind: Marked, is_marked: bool) -> bool {
+    pub(super) fn mark(&self, place: Place, kind: Marked, is_marked: bool) {
         let span = self.span(place.slot());
-        span.marks.mark(Self::offset(span, place), kind, is_marked)
+        span.marks.mark(Self::offset(span, place), kind, is_marked);
     }
 
     /// All words, with the first frame that is in the word's span.

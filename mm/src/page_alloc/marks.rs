@@ -115,8 +115,8 @@ impl Marks {
     pub(super) fn sum_up(&self, at: usize, kind: Marked) {
         let stripe = at / 64;
         let Some(words) = self.words(kind, stripe) else { return };
-        let (lane, nth) = self.place(stripe);
-        let summary = self.summary(kind, lane, nth / 64);
+        let (lane, nth) = (self.lane_of(stripe), self.nth(stripe));
+        let summary = self.summary(kind, lane, nth as usize / 64);
         // SAFETY: as in `words`; the stripe is one of those that the summary is made for.
         let summary = unsafe { &*summary };
         let (bit, all) = (1 << (nth % 64), summary.load(Relaxed));
@@ -132,12 +132,6 @@ impl Marks {
         // SAFETY: made by `new` from metadata that has a line for each stripe, which is only ever seen as atomics, and
         // lives as long as the map of words that this is part of.
         (stripe < self.stripes as usize).then(|| unsafe { &*words })
-    }
-
-    /// The lane of a stripe, and which of the lane's it is.
-    #[inline(always)]
-    const fn place(&self, stripe: usize) -> (usize, usize) {
-        (self.lane_of(stripe), (stripe + self.first_lane as usize) >> self.lanes)
     }
 
     /// 64 stripes of a lane.
