@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Words that are hoarded while some of their frames are out, words that wait on another node, the lanes of CPUs, and what
+//! Frames that are out beside words that are hoarded, words that wait on another node, the lanes of CPUs, and what
 //! all of it costs.
 #![expect(clippy::unwrap_used, reason = "a test helper may fail loudly")]
 
@@ -43,28 +43,19 @@ fn with_ranges(ranges: &[PhysRange], test: impl FnOnce(&Allocator<'_>)) {
     assert_eq!(pages.free_pages(), before);
 }
 
-/// Whether both are among the same 64 frames.
-fn share_a_word(one: &PageBlock, other: &PageBlock) -> bool {
-    one.pfn().as_raw() / 64 == other.pfn().as_raw() / 64
-}
-
 #[test]
-fn what_was_out_before_its_word_was_hoarded_goes_back_as_what_it_is_alone() {
+fn what_comes_straight_from_a_zone_goes_back_as_what_it_is_alone() {
     for out in 3..6 {
         with_ranges(&[frames(0, 2048)], |pages| {
-            // Straight from the zone: the word is hoarded only for what comes next, around this block.
             let outside = pages.alloc_on(0, Gfp::KERNEL, order(out)).unwrap();
             let single = pages.alloc(Gfp::KERNEL, Order::ZERO).unwrap();
-            assert!(share_a_word(&outside, &single));
             let free = || pages.free_pages() + pages.hoarded_pages();
             let before = free();
             let wrong = |pfn, at: usize| pages.free(PageBlock::from_raw(pfn, order(at)));
-            // Larger than they are, which takes in frames that are free; and at no place of that order.
-            for at in out + 1..=10 {
-                assert!(wrong(outside.pfn(), at).is_err(), "order {at} instead of {out}");
-            }
-            for at in 1..=10 {
-                assert!(wrong(single.pfn(), at).is_err(), "order {at} instead of 0");
+            for (block, own) in [(&outside, out), (&single, 0)] {
+                for at in (0..=10).filter(|at| *at != own) {
+                    assert!(wrong(block.pfn(), at).is_err(), "order {at} instead of {own}");
+                }
             }
             assert_eq!(free(), before);
             assert_eq!(pages.validate(), Ok(()));
@@ -75,6 +66,18 @@ fn what_was_out_before_its_word_was_hoarded_goes_back_as_what_it_is_alone() {
             assert!(wrong(single_pfn, 0).is_err(), "twice");
         });
     }
+}
+
+#[test]
+fn a_range_that_was_out_before_its_word_was_hoarded_goes_back() {
+    with_ranges(&[frames(0, 2048)], |pages| {
+        let range = pages.alloc_contig_range(Gfp::KERNEL, frames(8, 16)).unwrap();
+        let single = pages.alloc(Gfp::KERNEL, Order::ZERO).unwrap();
+        // The word is hoarded around the range.
+        assert!(single.pfn().as_raw() < 64);
+        pages.free_contig_range(range).unwrap();
+        pages.free(single).unwrap();
+    });
 }
 
 #[test]

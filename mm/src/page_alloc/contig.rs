@@ -285,7 +285,7 @@ impl<'a, A: Arch> Pages<'a, A> {
     fn give_up_borders(&self, zone: &mut Zone<'_>, range: PhysRange) {
         let last = Pfn::known(range.end().pfn().as_raw().saturating_sub(1));
         for place in [range.start().pfn(), last].into_iter().filter_map(|pfn| self.map.find_frame(pfn)) {
-            if self.map.is_marked(place, Marked::Adopted) {
+            if self.map.is_marked(place, Marked::Mixed) {
                 self.release_locked(zone, place);
             }
         }
@@ -368,7 +368,12 @@ impl<'a, A: Arch> Pages<'a, A> {
     fn evacuate(&self, cell: &ZoneCell<'a>, part: PhysRange, mobility: Mobility) -> Result<(), ContigError> {
         let (mut stuck, mut tries) = (None, 0);
         loop {
-            let taken = cell.zone.lock(self.arch).buddy_mut().take_range(part, mobility);
+            let mut zone = cell.zone.lock(self.arch);
+            let taken = zone.buddy_mut().take_range(part, mobility);
+            if taken.is_ok() {
+                self.mix(part);
+            }
+            drop(zone);
             let pfn = match taken {
                 Ok(()) => return Ok(()),
                 Err(RangeError::Busy(pfn) | RangeError::Isolated(pfn) | RangeError::Foreign(pfn)) => pfn,
@@ -382,6 +387,16 @@ impl<'a, A: Arch> Pages<'a, A> {
                     return Err(ContigError { fault: ContigFault::Busy, pfn });
                 }
                 Moved::Refused | Moved::NoOwner => self.flush_kept(),
+            }
+        }
+    }
+
+    /// Notes that frames of these words, whose zone is locked, are out as no blocks of any order.
+    fn mix(&self, range: PhysRange) {
+        let (first, end) = (range.start().pfn().as_raw(), range.end().pfn().as_raw());
+        for word in first >> WORD_ORDER..end.div_ceil(1 << WORD_ORDER) {
+            if let Some(place) = self.map.find_frame(Pfn::known((word << WORD_ORDER).max(first))) {
+                self.lock_lane(place).set_mixed(place, true);
             }
         }
     }

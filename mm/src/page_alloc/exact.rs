@@ -4,7 +4,7 @@
 //! Frames that are handed out here are *plain*: no word is hoarded over them, and each can be freed on its own.
 #![forbid(unsafe_code)]
 
-use super::map::Tag;
+use super::map::{Tag, WORD_ORDER};
 use super::{BadFree, OutOfMemory, Pages};
 use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::arch::Arch;
@@ -44,17 +44,18 @@ impl<A: Arch> Pages<'_, A> {
     /// to order 5. Returns the first frame.
     pub fn split(&self, block: PageBlock) -> Pfn {
         let first = block.pfn();
-        if let Some(place) = self.map.find(&block) {
-            let word = self.map.word(place);
-            if word.tag().is_plain() {
-                return first;
+        let Some(place) = self.map.find(&block) else { return first };
+        let words = block.order().pages() >> WORD_ORDER;
+        if words > 0 {
+            // All of them are out, so they are this call's alone.
+            for word in 0..words as u32 {
+                self.map.word(place.plus(word)).set_tag(Tag::FRESH);
             }
-            if word.tag().order() > super::MAX_HOARD_ORDER {
-                word.set_tag(Tag::FRESH);
-            } else {
-                // The blocks beside it become plain too: they are freed by the long way.
-                self.release(place.with(word.tag().last_list()));
-            }
+        } else if let Some(cell) = self.zones.get(self.map.zone(place)) {
+            let mut zone = cell.zone.lock(self.arch);
+            // The blocks beside it become plain too: they are freed by the long way.
+            self.release_locked(&mut zone, place);
+            self.lock_lane(place).set_mixed(place, true);
         }
         first
     }

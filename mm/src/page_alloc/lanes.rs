@@ -47,9 +47,9 @@ impl<A: Arch> LaneGuard<'_, A> {
         self.map.sum_up(place, Marked::Waiting(order));
     }
 
-    /// Says of a word of the lane that is about to be hoarded whether frames of it are out.
-    pub(super) fn set_adopted(&self, place: Place, is_adopted: bool) {
-        self.map.mark(place, Marked::Adopted, is_adopted);
+    /// Says of a word of the lane, whose zone is locked too, whether blocks of another order than its tag's may be out.
+    pub(super) fn set_mixed(&self, place: Place, is_mixed: bool) {
+        self.map.mark(place, Marked::Mixed, is_mixed);
     }
 }
 

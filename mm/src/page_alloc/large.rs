@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::hoard::{Hoard, List, mobility};
 use super::map::{Place, Tag};
-use super::slow::Mark;
+use super::slow::{Mark, nr_busy};
 use super::zone_cell::ZoneCell;
 use super::{BadFree, Fault, OutOfMemory, Pages, word};
 use crate::addr::{Order, Pfn};
@@ -105,14 +105,22 @@ impl<A: Arch> Pages<'_, A> {
     #[cold]
     #[inline(never)]
     fn complain(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
+        let tag = self.map.word(place).tag();
         let fault = if !block.is_aligned() {
             Fault::Misaligned
-        } else if self.map.word(place).tag().is_plain() {
+        } else if tag.is_plain() && (tag.last_list().order() == block.order_index() || !self.is_out(block.pfn(), place))
+        {
             Fault::AlreadyFree
         } else {
             Fault::WrongOrder
         };
         Err(BadFree::new(fault, &block))
+    }
+
+    /// Whether a frame of a word that is not hoarded is not free.
+    fn is_out(&self, pfn: Pfn, place: Place) -> bool {
+        let frame = PageBlock::from_raw(pfn, Order::ZERO);
+        self.zones.get(self.map.zone(place)).is_some_and(|cell| nr_busy(&cell.zone.lock(self.arch), &frame) != 0)
     }
 
     /// Notes a block's kind, so that it can be freed only as what it is, and once.

@@ -15,11 +15,11 @@ use super::claim;
 use super::hoard::MAX_HOARD_ORDER;
 use crate::words;
 
-/// What else there is to know of a hoarded word. Words are marked under the lock of their lane.
+/// What else there is to know of a word. Words are marked under the lock of their lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Marked {
-    /// It was hoarded while some of its frames were out, in blocks of whatever order.
-    Adopted,
+    /// Blocks of another order than its tag's may be out. So it is with every word that is fresh, whatever this says.
+    Mixed,
     /// It has blocks of this order, and waits for a CPU that needs some.
     Waiting(usize),
 }
@@ -29,7 +29,7 @@ impl Marked {
     #[inline(always)]
     const fn index(self) -> usize {
         match self {
-            Self::Adopted => LINE - 1,
+            Self::Mixed => LINE - 1,
             Self::Waiting(order) => order % LINE,
         }
     }
@@ -289,6 +289,6 @@ mod tests {
     fn too_little_metadata_is_refused() {
         let mut metadata = vec![0; Marks::metadata_words(2, 1) - 1];
         assert!(Marks::new(&mut metadata, 0, 2, 1).is_none());
-        assert_eq!(Marks::NONE.next(Marked::Adopted, 0, 0), None);
+        assert_eq!(Marks::NONE.next(Marked::Mixed, 0, 0), None);
     }
 }

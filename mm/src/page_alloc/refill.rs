@@ -20,7 +20,7 @@ use crate::gfp::Gfp;
 use crate::zone::Zone;
 
 /// A word, as a block.
-const WORD: Order = match Order::new(WORD_ORDER) {
+pub(super) const WORD: Order = match Order::new(WORD_ORDER) {
     Some(order) => order,
     None => Order::ZERO,
 };
@@ -97,8 +97,9 @@ impl<A: Arch> Pages<'_, A> {
 
     /// Hoards these frames of a word, but the block at `first`. The lock of its zone is held.
     fn hoard_word(&self, place: Place, list: List, frames: u64, first: u64) {
+        let is_mixed = frames != u64::MAX && !self.is_uniform(place);
         let (word, lane) = (self.map.word(place), self.lock_lane(place));
-        lane.set_adopted(place, frames != u64::MAX);
+        lane.set_mixed(place, is_mixed);
         word.set_tag(Tag::hoarded(list));
         word::fill(word.free, frames & list.blocks() & !(1 << first));
     }

@@ -13,13 +13,14 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::hoard::{List, MAX_HOARD_ORDER};
-use super::map::{Tag, WORD_ORDER};
+use super::map::{Place, Tag, WORD_ORDER};
 use super::marks::Marked;
+use super::refill::WORD;
 use super::reserve::take_block;
 use super::watermark::Watermarks;
 use super::zone_cell::{ZoneCell, count};
 use super::{BadFree, Fault, OutOfMemory, Pages, Shrinker, word};
-use crate::addr::{MAX_ORDER, Order, Pfn};
+use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, Pfn};
 use crate::arch::Arch;
 use crate::buddy::{Mobility, PageBlock};
 use crate::gfp::Gfp;
@@ -101,7 +102,11 @@ impl<'a, A: Arch> Pages<'a, A> {
     /// Takes a block from the zones, however hard the request may try.
     fn alloc_from_zones(&self, home: usize, gfp: Gfp, order: Order) -> Result<PageBlock, OutOfMemory> {
         let take = |mark| {
-            let take = |cell: &ZoneCell<'_>, zone: &mut Zone<'_>| take_block(cell, zone, gfp, order, mark);
+            let take = |cell: &ZoneCell<'_>, zone: &mut Zone<'_>| {
+                let pfn = take_block(cell, zone, gfp, order, mark)?;
+                self.note_order(zone, pfn, List::of(gfp, order));
+                Some(pfn)
+            };
             let mut block = PageBlock::from_raw(self.take_from_zones(home, gfp, order, mark, take)?, order);
             // What was written to while it was free is left alone from now on.
             while self.watch.fill.poison && !self.is_unspoilt(&block) {
@@ -247,10 +252,14 @@ impl<'a, A: Arch> Pages<'a, A> {
                 Some(_) => return refuse(Fault::WrongOrder),
                 None => {}
             }
+            if tag.last_list().order() != order.as_usize() && self.is_uniform(place) {
+                let is_out = nr_busy(&zone, &PageBlock::from_raw(pfn, Order::ZERO)) != 0;
+                return refuse(if is_out { Fault::WrongOrder } else { Fault::AlreadyFree });
+            }
             return Ok(zone.put(pfn, order)?);
         }
         if tag.order() != order.as_usize() {
-            if !self.map.is_marked(place, Marked::Adopted) {
+            if self.is_uniform(place) {
                 return refuse(Fault::WrongOrder);
             }
             // It was out when the word was hoarded. The word is given up for it, whose frames it may overlap.
@@ -269,6 +278,29 @@ impl<'a, A: Arch> Pages<'a, A> {
         Ok(())
     }
 
+    /// Whether all blocks of a word that are out are of its tag's order.
+    pub(super) fn is_uniform(&self, place: Place) -> bool {
+        !self.map.word(place).tag().is_fresh() && !self.map.is_marked(place, Marked::Mixed)
+    }
+
+    /// Notes that a block which was just taken from the zone is out, so that it can be freed only as one of its order: as
+    /// long as no block of another order is out in its word.
+    fn note_order(&self, zone: &Zone<'_>, pfn: Pfn, list: List) {
+        // With poison the words say which frames are poisoned, and have no tag.
+        if list.order() >= WORD_ORDER || self.watch.fill.poison {
+            return;
+        }
+        let Some(place) = self.map.find_frame(pfn) else { return };
+        let (word, around) = (self.map.word(place), PageBlock::from_raw(place.pfn(0), WORD));
+        if nr_busy(zone, &around) == 1 << list.order() {
+            self.lock_lane(place).set_mixed(place, false);
+            word::fill(word.free, 0);
+            word.set_tag(Tag::hoarded(list).plain());
+        } else if word.tag().last_list().order() != list.order() {
+            self.lock_lane(place).set_mixed(place, true);
+        }
+    }
+
     /// The tag of the block of a word or more, out or kept, that a frame is part of.
     pub(super) fn large_around(&self, pfn: Pfn) -> Option<Tag> {
         (WORD_ORDER..=MAX_ORDER).find_map(|order| {
@@ -283,4 +315,9 @@ impl<'a, A: Arch> Pages<'a, A> {
         // SAFETY: the frames are RAM of a zone, so the direct map has them, and the block is ours alone.
         unsafe { self.arch.fill(block.pfn().addr(), block.order().bytes(), byte) };
     }
+}
+
+/// Frames of a block that are not free, RAM or not.
+pub(super) fn nr_busy(zone: &Zone<'_>, block: &PageBlock) -> u64 {
+    zone.buddy().busy(block.range()).map(|run| run.size() / PAGE_SIZE).sum()
 }
