@@ -323,5 +323,10 @@ pub fn write_counts(w: &mut impl fmt::Write) -> fmt::Result {
         let masked = if registration.is_masked.load(Ordering::Relaxed) { " (masked)" } else { "" };
         writeln!(w, "  {}{masked}", registration.name)?;
     }
-    smp::write_signal_counts(w)
+    smp::write_signal_counts(w)?;
+    write!(w, " rseq:")?;
+    for cpu in smp::online() {
+        write!(w, " {:>10}", cpu.restarts())?;
+    }
+    writeln!(w, "  slab's sequences begun again")
 }
