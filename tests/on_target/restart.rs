@@ -239,6 +239,9 @@ mod on_target {
         mut once: impl FnMut(usize) -> (bool, bool),
     ) -> Result<(), &'static str> {
         let slab = slab().ok_or("there is no slab")?;
+        if slab.is_tiny() {
+            return Ok(());
+        }
         CACHE.try_call_once(|| slab.cache_create(CacheSpec::new("stepped", 72))).map_err(|_| "no cache")?;
         for path in 0..PATHS {
             PATH.store(path, Ordering::Relaxed);
@@ -263,9 +266,6 @@ mod on_target {
                 let restarts = RESTARTS.load(Ordering::Relaxed);
                 if act == acts.start {
                     println!("{:>5} bytes: {nr} instructions, begun again at {restarts}", bytes());
-                }
-                if slab.is_tiny() {
-                    continue;
                 }
                 check(restarts >= least, "sequences did not begin again")?;
             }
@@ -345,18 +345,22 @@ mod on_target {
     }
 
     /// What is interrupted: pairs of the fast paths, of the sizes that the interrupts have too.
+    fn pairs(from: usize, nr: usize) {
+        let Some(slab) = slab() else { return };
+        for step in from..from + nr {
+            if let Ok(object) = slab.kmalloc(size_at(step * 13 % HANDED.len()), Gfp::KERNEL) {
+                // SAFETY: allocated above.
+                unsafe { slab.kfree(object) };
+            }
+        }
+    }
+
     fn loops(cpu: usize) {
         let mut step = cpu * 57;
         while IS_STORMY.load(Ordering::Relaxed) {
-            for _ in 0..50 {
-                step += 13;
-                let Some(slab) = slab() else { return };
-                if let Ok(object) = slab.kmalloc(size_at(step % HANDED.len()), Gfp::KERNEL) {
-                    // SAFETY: allocated above.
-                    unsafe { slab.kfree(object) };
-                }
-            }
+            pairs(step, 50);
             exchange(step);
+            step += 13;
         }
     }
 
@@ -390,9 +394,8 @@ mod on_target {
             calls += 1;
             smp::call(CpuSet::others(), &|cpu| (0..4).for_each(|step| exchange(calls * 5 + step + cpu)));
             // Alone, a CPU has its ticks.
-            for _ in 0..if CpuSet::others().is_empty() { 1000 } else { 1 } {
-                exchange(calls * 11);
-            }
+            pairs(calls, if CpuSet::others().is_empty() { 1000 } else { 1 });
+            exchange(calls * 11);
         }
         IS_STORMY.store(false, Ordering::Relaxed);
         handles.into_iter().flatten().for_each(thread::JoinHandle::join);

@@ -78,10 +78,9 @@ impl AArch64 {
     ///
     /// # Safety
     ///
-    /// 1. On every CPU that uses it, TPIDR_EL1 points to [`CpuWords`] of that CPU alone, at EL1 as the only level that
-    ///    allocates.
+    /// 1. On every CPU that uses it, TPIDR_EL1 points to [`CpuWords`] of that CPU alone.
     /// 2. One slab at a time is made with it; where there was another before, the CPUs' words are as new.
-    /// 3. **The exception entry takes part**: code that an exception has interrupted at ELR_EL1 goes on at
+    /// 3. **The exception entry takes part**: code that an exception has interrupted at ELR_EL1 (or ELR_EL2) goes on at
     ///    [`restart::resume_at`] of that, if between the two the slab may have been used on this CPU, or the interrupted
     ///    code may go on on another one. That is each IRQ, and each FIQ that is used; a synchronous exception whose handler
     ///    frees, allocates or changes threads before the instruction is tried again; and whatever looks like one
