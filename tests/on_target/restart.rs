@@ -189,7 +189,7 @@ mod on_target {
     fn owned(object: *mut u8) -> *mut u8 {
         for word in 0..if object.is_null() { 0 } else { bytes() / 8 } {
             // SAFETY: inside the object.
-            unsafe { object.cast::<usize>().add(word).write_volatile(object.addr() + word) };
+            unsafe { object.cast::<usize>().wrapping_add(word).write_volatile(object.addr() + word) };
         }
         object
     }
@@ -197,9 +197,8 @@ mod on_target {
     /// Whether it is still so; and it is not from now on.
     fn disown(object: *mut u8) {
         for word in 0..if object.is_null() { 0 } else { bytes() / 8 } {
+            let place = object.cast::<usize>().wrapping_add(word);
             // SAFETY: inside the object.
-            let place = unsafe { object.cast::<usize>().add(word) };
-            // SAFETY: as above.
             if unsafe { place.read_volatile() } != object.addr() + word {
                 BROKEN.store(true, Ordering::Relaxed);
             }
@@ -215,7 +214,7 @@ mod on_target {
         for (index, object) in objects.into_iter().enumerate() {
             match index {
                 0..2 => free(object),
-                _ => SPARE.iter().nth(index).map_or((), |place| place.store(object, Ordering::Relaxed)),
+                _ => SPARE.get(index).map_or((), |place| place.store(object, Ordering::Relaxed)),
             }
         }
     }
@@ -327,7 +326,7 @@ mod on_target {
 
     /// Puts a new object into a place and frees what was there, whoever put it.
     fn exchange(index: usize) {
-        let (Some(slab), Some(place)) = (slab(), HANDED.iter().nth(index % HANDED.len())) else { return };
+        let (Some(slab), Some(place)) = (slab(), HANDED.get(index % HANDED.len())) else { return };
         let bytes = size_at(index % HANDED.len());
         let Ok(object) = slab.kmalloc(bytes, Gfp::ATOMIC) else { return };
         // SAFETY: a new object of that size.

@@ -22,9 +22,47 @@
 //! A sequence is a dozen instructions, up to two dozen; it ends unless interrupts leave no time for so few.
 
 use core::arch::asm;
+use core::sync::atomic::AtomicPtr;
 
-use super::CpuWords;
+use crate::slab::NO_ARRAYS;
 use crate::slab::front::layout::{FIRST_FRAME, FRAME_SHIFT, FULL, NONE, PLACE, TAG_SHIFT, TAGS, TOP_SHIFT};
+
+/// What TPIDR_EL1 points to begins so, for [`Restarting`](super::Restarting).
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuWords {
+    number: u64,
+    /// What [`Arch::local`](crate::arch::Arch::local) returns.
+    arrays: AtomicPtr<u8>,
+}
+
+impl CpuWords {
+    /// Of CPU `number`, which is below [`MAX_CPUS`](crate::arch::MAX_CPUS).
+    #[must_use]
+    pub const fn new(number: usize) -> Self {
+        Self { number: number as u64, arrays: AtomicPtr::new(NO_ARRAYS.cast_mut()) }
+    }
+
+    /// The CPU's number.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.number as usize
+    }
+
+    #[inline(always)]
+    pub(super) const fn arrays(&self) -> &AtomicPtr<u8> {
+        &self.arrays
+    }
+
+    /// Where the CPU's own are.
+    #[inline(always)]
+    pub(super) fn of_this_cpu() -> *const Self {
+        let words: *const Self;
+        // SAFETY: reads a register. Not `pure`: a thread may go on elsewhere.
+        unsafe { asm!("mrs {}, tpidr_el1", out(reg) words, options(nomem, nostack, preserves_flags)) };
+        words
+    }
+}
 
 /// Where [`CpuWords`] has the block.
 const ARRAYS: usize = core::mem::offset_of!(CpuWords, arrays);
