@@ -171,8 +171,8 @@ macro_rules! push {
     };
 }
 
-/// Looks the object's frame up: its entry of the table, which begins at `mark`.
-macro_rules! entry_of_frame {
+/// Looks the tag of the object's frame up: its byte of the table, which begins at `mark`.
+macro_rules! tag_of_frame {
     ($outside:literal) => {
         concat!(
             "ldp {frame}, {left}, [{block}, #{FIRST_FRAME}]\n",
@@ -183,7 +183,7 @@ macro_rules! entry_of_frame {
             $outside,
             "\n",
             "ldr {mark}, [{block}, #{TAGS}]\n",
-            "ldrh {frame:w}, [{mark}, {frame}, lsl #{TAG_SHIFT}]",
+            "ldrb {frame:w}, [{mark}, {frame}]",
         )
     };
 }
@@ -320,8 +320,8 @@ pub(super) unsafe fn push_checked(object: *mut u8, tag: u32) -> bool {
     unsafe {
         asm!(
             block!(),
-            entry_of_frame!("{refused}"),
-            "cmp {tag:w}, {frame:w}, uxtb",
+            tag_of_frame!("{refused}"),
+            "cmp {tag:w}, {frame:w}",
             "b.ne {refused}",
             push!("{tag:w}, uxtw #{TOP_SHIFT}", "{refused}"),
             object = in(reg) object,
@@ -336,7 +336,6 @@ pub(super) unsafe fn push_checked(object: *mut u8, tag: u32) -> bool {
             FIRST_FRAME = const FIRST_FRAME,
             FRAME_SHIFT = const FRAME_SHIFT,
             TAGS = const TAGS,
-            TAG_SHIFT = const TAG_SHIFT,
             TOP_SHIFT = const TOP_SHIFT,
             FULL = const FULL,
             PLACE = const PLACE,
@@ -358,8 +357,7 @@ pub(super) unsafe fn push_by_frame(object: *mut u8) -> Result<(), u16> {
     unsafe {
         asm!(
             block!(),
-            entry_of_frame!("6f"),
-            "and {frame}, {frame}, #0xff",
+            tag_of_frame!("6f"),
             push!("{frame}, lsl #{TOP_SHIFT}", "4f"),
             ".subsection 1",
             "6: mov {left}, xzr",
@@ -376,7 +374,6 @@ pub(super) unsafe fn push_by_frame(object: *mut u8) -> Result<(), u16> {
             FIRST_FRAME = const FIRST_FRAME,
             FRAME_SHIFT = const FRAME_SHIFT,
             TAGS = const TAGS,
-            TAG_SHIFT = const TAG_SHIFT,
             TOP_SHIFT = const TOP_SHIFT,
             FULL = const FULL,
             PLACE = const PLACE,
