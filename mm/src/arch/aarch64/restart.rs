@@ -89,23 +89,16 @@ impl Sequence {
 
 /// Notes the instructions from one label to another, and where to go on instead. The section is kept by the linker, which
 /// finds no reference to it (`R`).
+#[rustfmt::skip]
 macro_rules! note {
     ($start:literal, $end:literal, $resume:literal) => {
         concat!(
             ".pushsection mm_restart, \"aR\", %progbits\n",
             ".p2align 2\n",
-            ".word ",
-            $start,
-            " - .\n",
-            ".word ",
-            $end,
-            " - ",
-            $start,
-            "\n",
-            ".word ",
-            $resume,
-            " - .\n",
-            ".popsection",
+            ".word ", $start, " - .\n",
+            ".word ", $end, " - ", $start, "\n",
+            ".word ", $resume, " - .\n",
+            ".popsection\n",
         )
     };
 }
@@ -117,18 +110,15 @@ macro_rules! block {
     };
 }
 
-/// The end of a pop whose array's top is at an index of the block, and its note.
+/// The end of a pop whose array's top is at an index of the block.
+#[rustfmt::skip]
 macro_rules! pop {
     ($index:literal) => {
         concat!(
-            "ldr {top}, [{block}, ",
-            $index,
-            "]\n",
+            "ldr {top}, [{block}, ", $index, "]\n",
             "ldr {object}, [{top}], #-{PLACE}\n",
             "cbz {object}, 4f\n",
-            "str {top}, [{block}, ",
-            $index,
-            "]\n",
+            "str {top}, [{block}, ", $index, "]\n",
             "3: str xzr, [{object}]\n",
             "4:\n",
             note!("2b", "3b", "2b"),
@@ -136,54 +126,44 @@ macro_rules! pop {
     };
 }
 
-/// The end of a push, as above, where `left` is 0 if the object cannot be put there.
+/// The end of a push, as above; `mark` is what an address is marked with. What is refused leaves 0 in `left`.
+#[rustfmt::skip]
 macro_rules! push {
     ($index:literal, $refused:literal) => {
         concat!(
-            "ldr {top}, [{block}, ",
-            $index,
-            "]\n",
+            "ldr {top}, [{block}, ", $index, "]\n",
             "ands {left}, {top}, #{FULL}\n",
-            "b.eq ",
-            $refused,
-            "\n",
+            "b.eq ", $refused, "\n",
             "ldr {left}, [{object}]\n",
             "eor {mark}, {mark}, {object}\n",
             "subs {left}, {left}, {mark}\n",
-            "b.eq ",
-            $refused,
-            "\n",
+            "b.eq ", $refused, "\n",
             "str {object}, [{top}, #{PLACE}]!\n",
             "str {mark}, [{object}]\n",
-            "3: str {top}, [{block}, ",
-            $index,
-            "]\n",
+            "3: str {top}, [{block}, ", $index, "]\n",
             "4:\n",
             note!("2b", "3b", "2b"),
-            "\n",
             note!("3b", "4b", "5f"),
-            "\n",
             ".subsection 1\n",
             "5: str xzr, [{object}]\n",
             "b 2b\n",
-            ".subsection 0",
+            ".subsection 0\n",
         )
     };
 }
 
 /// Looks the tag of the object's frame up: its byte of the table, which begins at `mark`.
+#[rustfmt::skip]
 macro_rules! tag_of_frame {
     ($outside:literal) => {
         concat!(
-            "ldp {frame}, {left}, [{block}, #{FIRST_FRAME}]\n",
-            "sub {frame}, {object}, {frame}\n",
-            "lsr {frame}, {frame}, #{FRAME_SHIFT}\n",
-            "cmp {frame}, {left}\n",
-            "b.hs ",
-            $outside,
-            "\n",
+            "ldp {tag}, {left}, [{block}, #{FIRST_FRAME}]\n",
+            "sub {tag}, {object}, {tag}\n",
+            "lsr {tag}, {tag}, #{FRAME_SHIFT}\n",
+            "cmp {tag}, {left}\n",
+            "b.hs ", $outside, "\n",
             "ldr {mark}, [{block}, #{TAGS}]\n",
-            "ldrb {frame:w}, [{mark}, {frame}]",
+            "ldrb {tag:w}, [{mark}, {tag}]\n",
         )
     };
 }
@@ -321,12 +301,12 @@ pub(super) unsafe fn push_checked(object: *mut u8, tag: u32) -> bool {
         asm!(
             block!(),
             tag_of_frame!("{refused}"),
-            "cmp {tag:w}, {frame:w}",
+            "cmp {tag:w}, {wanted:w}",
             "b.ne {refused}",
-            push!("{tag:w}, uxtw #{TOP_SHIFT}", "{refused}"),
+            push!("{tag}, lsl #{TOP_SHIFT}", "{refused}"),
             object = in(reg) object,
-            tag = in(reg) tag,
-            frame = out(reg) _,
+            wanted = in(reg) tag,
+            tag = out(reg) _,
             block = out(reg) _,
             top = out(reg) _,
             left = out(reg) _,
@@ -358,14 +338,14 @@ pub(super) unsafe fn push_by_frame(object: *mut u8) -> Result<(), u16> {
         asm!(
             block!(),
             tag_of_frame!("6f"),
-            push!("{frame}, lsl #{TOP_SHIFT}", "4f"),
+            push!("{tag}, lsl #{TOP_SHIFT}", "4f"),
             ".subsection 1",
             "6: mov {left}, xzr",
-            "mov {frame}, #{NONE}",
+            "mov {tag}, #{NONE}",
             "b 4b",
             ".subsection 0",
             object = in(reg) object,
-            frame = out(reg) tag,
+            tag = out(reg) tag,
             block = out(reg) _,
             top = out(reg) _,
             left = out(reg) left,
