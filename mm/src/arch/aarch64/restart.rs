@@ -385,7 +385,7 @@ fn sequences() -> &'static [Sequence] {
 }
 
 /// Where code that was interrupted at `elr` goes on: there, or where the sequence that it was in begins again. To be asked
-/// on the CPU that was interrupted, before anything else uses the slab there. O(log of their number), about a hundred
+/// on the CPU that was interrupted, before anything else uses the slab there. O(log of their number), about eighty
 /// instructions.
 #[must_use]
 pub fn resume_at(elr: u64) -> u64 {
