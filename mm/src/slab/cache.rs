@@ -245,7 +245,7 @@ impl Slabs {
         let nr = capacity.div_ceil(8) << *same;
         *same = (*same + 1).min(MOST_IN_A_ROW);
         *other = 0;
-        nr.min(capacity - capacity / 4)
+        nr.min(capacity - capacity / 8)
     }
 
     /// Takes free slots, the lowest of the slabs used last, and calls `each` for them. Returns how many.
@@ -258,13 +258,13 @@ impl Slabs {
                 break;
             }
             // SAFETY: a slab of this cache, whose lock is held: `self` is what the lock protects.
-            let head = unsafe { Page::head(page) };
-            if head.nr_free.get() == cut.nr {
+            if unsafe { Page::is_empty(page, cut) } {
                 self.nr_empty -= 1;
             }
             // SAFETY: as above.
-            taken += unsafe { Page::take(page, cut, rest, each) };
-            if head.nr_free.get() == 0 {
+            let (more, is_full) = unsafe { Page::take(page, cut, rest, each) };
+            taken += more;
+            if is_full {
                 // SAFETY: it is the first of the list.
                 unsafe { self.partial.remove(page) };
                 // SAFETY: it is in no list now.
@@ -281,7 +281,7 @@ impl Slabs {
     ///
     /// The object lies in a frame with this cache's tag, with access to the whole slab.
     #[inline(always)]
-    pub(super) unsafe fn put(
+    unsafe fn put<const ONE_WORD: bool>(
         &mut self,
         cut: &Cut,
         keep: usize,
@@ -290,20 +290,20 @@ impl Slabs {
     ) -> Result<(), NotUsed> {
         let page = cut.page_of(object);
         // SAFETY: the tag says that it is a slab of this cache, whose lock is held.
-        let before = unsafe { Page::put(page, cut, object) }?;
-        if before == 0 {
+        let put = unsafe { Page::put::<ONE_WORD>(page, cut, object) }?;
+        if put.is_first {
             // SAFETY: a slab without free slots is in the list of full ones.
             unsafe { self.full.remove(page) };
             // SAFETY: it is in no list now.
             unsafe { self.partial.push(page) };
         }
-        if before + 1 == cut.nr {
+        if put.is_last {
             self.emptied(keep, page, empty);
         }
         Ok(())
     }
 
-    /// Puts objects back, the last first. What is none in use stays as it is, and why is returned.
+    /// Puts objects back, the last first. Those that are none in use stay as they are, and why is returned of one of them.
     ///
     /// # Safety
     ///
@@ -316,12 +316,32 @@ impl Slabs {
         objects: &[*mut u8],
         empty: &mut List,
     ) -> Result<(), NotUsed> {
+        if cut.is_one_word() {
+            // SAFETY: the caller's promise.
+            unsafe { self.put_each::<true>(cut, keep, objects, empty) }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.put_each::<false>(cut, keep, objects, empty) }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`put_all`](Self::put_all).
+    #[inline(always)]
+    unsafe fn put_each<const ONE_WORD: bool>(
+        &mut self,
+        cut: &Cut,
+        keep: usize,
+        objects: &[*mut u8],
+        empty: &mut List,
+    ) -> Result<(), NotUsed> {
         let mut result = Ok(());
         // Those that are none in use may be more than are taken: counted again below.
         self.nr_taken = self.nr_taken.wrapping_sub(objects.len());
         for object in objects.iter().rev() {
             // SAFETY: the caller's promise.
-            if let Err(why) = unsafe { self.put(cut, keep, *object, empty) } {
+            if let Err(why) = unsafe { self.put::<ONE_WORD>(cut, keep, *object, empty) } {
                 self.nr_taken = self.nr_taken.wrapping_add(1);
                 result = Err(why);
             }
@@ -362,7 +382,7 @@ impl Slabs {
         // SAFETY: the lock is held, and the list is not changed while it is walked.
         let page = unsafe { self.partial.iter() }
             // SAFETY: a slab of this cache.
-            .find(|page| unsafe { Page::head(*page) }.nr_free.get() == cut.nr)?;
+            .find(|page| unsafe { Page::is_empty(*page, cut) })?;
         // SAFETY: it is in this list.
         unsafe { self.partial.remove(page) };
         self.nr_empty -= 1;

@@ -43,7 +43,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         let inner = this.inner(cache.tag()).filter(|_| !gfp.intersects(SPECIAL) && !this.careful);
-        match inner.and_then(|inner| this.refill(inner)) {
+        match inner.and_then(|inner| this.refill(inner, gfp)) {
             Some(object) => Ok(object),
             None => this.cache_alloc_by(cache, gfp, caller),
         }
@@ -155,15 +155,35 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Fills this CPU's array of a cache up from the slabs that there are, and takes an object of it. `None` if there is no
-    /// array, or no slab with free slots.
-    #[inline(never)]
-    pub(super) fn refill(&self, inner: &Inner) -> Option<NonNull<u8>> {
+    /// Fills this CPU's array of a cache up from the slabs, a new one if there are no free slots, and takes an object of it.
+    /// `None` if there is no array, or no memory.
+    #[inline(always)]
+    pub(super) fn refill(&self, inner: &Inner, gfp: Gfp) -> Option<NonNull<u8>> {
         let mut slabs = inner.slabs.lock(self.arch);
         // SAFETY: the lock masks interrupts.
         let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
         let front = inner.front(fronts);
         // Without an array it is full and empty; an interrupt may have freed into it.
+        if !front.is_full() && front.is_empty() {
+            if slabs.is_exhausted() {
+                drop(slabs);
+                return self.refill_new(inner, gfp);
+            }
+            self.fill(inner, &mut slabs, front);
+        }
+        NonNull::new(Self::pop(front))
+    }
+
+    /// The same with a new slab.
+    #[inline(never)]
+    fn refill_new(&self, inner: &Inner, gfp: Gfp) -> Option<NonNull<u8>> {
+        let page = self.new_slab(inner, gfp)?;
+        let mut slabs = inner.slabs.lock(self.arch);
+        // SAFETY: made above for this cache.
+        unsafe { slabs.add(page) };
+        // SAFETY: the lock masks interrupts.
+        let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
+        let front = inner.front(fronts);
         if !front.is_full() && front.is_empty() {
             self.fill(inner, &mut slabs, front);
         }
@@ -272,7 +292,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let memory = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
         let (_, order) = block.into_raw();
         // SAFETY: a block of the page allocator's, the slab's alone.
-        let page = unsafe { Page::init(memory, cut, inner.tag) };
+        let page = unsafe { Page::init(memory, cut) };
         let is_bare = inner.slot.is_plain() && inner.spec.ctor.is_none();
         for index in 0..if is_bare { 0 } else { cut.nr as usize } {
             let object = cut.object(page, index);
