@@ -13,9 +13,8 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use aarch64_cpu::registers::TPIDR_EL1;
 use bsp::irq::Target;
 use mm::addr::{PhysAddr, VirtAddr};
-use mm::arch::aarch64::AArch64;
-use mm::arch::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
-use mm::slab::NO_ARRAYS;
+use mm::arch::aarch64::{AArch64, CpuWords, Restarting};
+use mm::arch::{Arch, Arrays, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
 use mm::sync::LockId;
 use spin::Once;
 use tock_registers::interfaces::Readable;
@@ -32,16 +31,14 @@ use crate::tick::Clock;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct PerCpu {
-    /// The number; `mm` reads it here.
-    number: u64,
+    /// The number, and the slab's arrays: here `mm` finds them.
+    words: CpuWords,
     /// Top of the stack that exceptions are taken on (SP_EL1): `exception/vectors.S`.
     fault_stack: AtomicPtr<u8>,
     /// Top of the stack that interrupt handlers run on: `irq/entry.S`.
     irq_stack: AtomicU64,
     /// Top of the stack that the CPU comes in on, if it was started: `boot/entry.S`.
     first_stack: AtomicU64,
-    /// The slab's arrays of this CPU: here the fast paths of `kmalloc` and `kfree` find them without its number.
-    slab_arrays: AtomicPtr<u8>,
     /// Affinity fields of MPIDR_EL1.
     mpidr: AtomicU64,
     node: AtomicU32,
@@ -55,6 +52,8 @@ pub struct PerCpu {
     pub(crate) id: Id,
     /// The locks it holds.
     pub(crate) watch: Watch,
+    /// Sequences of the slab that interrupts made begin again.
+    pub(crate) restarts: AtomicU32,
     pub(crate) lines: [LineCounts; irq::MAX_LINES],
     pub(crate) signals: SignalCounts,
     pub(crate) mailbox: Mailbox,
@@ -73,11 +72,10 @@ impl PerCpu {
     /// Data of CPU `number`, which is below [`MAX_CPUS`].
     pub(crate) const fn new(number: usize, fault_stack: *mut u8) -> Self {
         Self {
-            number: number as u64,
+            words: CpuWords::new(number),
             fault_stack: AtomicPtr::new(fault_stack),
             irq_stack: AtomicU64::new(0),
             first_stack: AtomicU64::new(0),
-            slab_arrays: AtomicPtr::new(NO_ARRAYS.cast_mut()),
             mpidr: AtomicU64::new(0),
             node: AtomicU32::new(0),
             in_interrupt: AtomicBool::new(false),
@@ -86,6 +84,7 @@ impl PerCpu {
             start: StartState::new(),
             id: Id::new(),
             watch: Watch::new(),
+            restarts: AtomicU32::new(0),
             lines: [const { LineCounts::new() }; irq::MAX_LINES],
             signals: [const { AtomicU32::new(0) }; bsp::irq::NR_SIGNALS as usize],
             mailbox: Mailbox::new(),
@@ -97,7 +96,7 @@ impl PerCpu {
     /// The CPU's number, below [`MAX_CPUS`].
     #[must_use]
     pub const fn number(&self) -> usize {
-        self.number as usize
+        self.words.number()
     }
 
     /// The affinity fields of its MPIDR_EL1.
@@ -122,6 +121,12 @@ impl PerCpu {
     #[must_use]
     pub fn ticks(&self) -> u64 {
         self.clock.ticks()
+    }
+
+    /// Sequences of the slab that its interrupts made begin again.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Whether it runs an interrupt handler.
@@ -213,11 +218,13 @@ pub fn cache_type() -> u64 {
 
 /// The CPU and the direct map, as the memory manager uses them.
 #[derive(Debug)]
-pub struct Hardware(AArch64);
+pub struct Hardware(Restarting);
 
 // SAFETY: the direct map shows all RAM that is handed out once `memory::start` is through, and nobody touches RAM
 // by this value before; `entry.S` sets TPIDR_EL1.
-static HARDWARE: Hardware = Hardware(unsafe { AArch64::new(DIRECT_MAP) });
+// SAFETY: that is a `PerCpu`, which begins with its words; the machine's slab is the only one; `irq/entry.S` has sequences
+// begin again, other exceptions that return use no slab, and `irq::start` ends the machine if the order is wrong.
+static HARDWARE: Hardware = Hardware(unsafe { AArch64::new(DIRECT_MAP).restarting() });
 
 /// The hardware.
 #[must_use]
@@ -229,7 +236,7 @@ pub fn hardware() -> &'static Hardware {
 impl Hardware {
     /// The same for translation tables that nobody else uses.
     #[must_use]
-    pub const fn table_arch(&self) -> AArch64 {
+    pub const fn table_arch(&self) -> Restarting {
         self.0
     }
 }
@@ -242,12 +249,48 @@ unsafe impl Arch for Hardware {
     }
 
     #[inline(always)]
-    fn local(&self, _: &[AtomicPtr<u8>; MAX_CPUS]) -> *mut u8 {
-        this().slab_arrays.load(Ordering::Relaxed)
+    fn local(&self, arrays: &Arrays) -> *mut u8 {
+        self.0.local(arrays)
     }
 
     fn set_local(&self, arrays: *mut u8) {
-        this().slab_arrays.store(arrays, Ordering::Relaxed);
+        self.0.set_local(arrays);
+    }
+
+    #[inline(always)]
+    unsafe fn pop(&self, arrays: &Arrays, tag: u32) -> *mut u8 {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.pop(arrays, tag) }
+    }
+
+    #[inline(always)]
+    unsafe fn pop_sized(&self, arrays: &Arrays, step: usize) -> *mut u8 {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.pop_sized(arrays, step) }
+    }
+
+    #[inline(always)]
+    unsafe fn push(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.push(arrays, object, tag) }
+    }
+
+    #[inline(always)]
+    unsafe fn push_sized(&self, arrays: &Arrays, object: *mut u8, step: usize) -> bool {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.push_sized(arrays, object, step) }
+    }
+
+    #[inline(always)]
+    unsafe fn push_checked(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.push_checked(arrays, object, tag) }
+    }
+
+    #[inline(always)]
+    unsafe fn push_by_frame(&self, arrays: &Arrays, object: *mut u8) -> Result<(), u16> {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.push_by_frame(arrays, object) }
     }
 
     #[inline(always)]

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bsp::info::Interrupt;
 pub use bsp::irq::Line;
 use bsp::irq::{Controller, CpuInterface, Event, Irq, IrqError, Target};
+use mm::arch::aarch64::restart;
 use spin::Once;
 
 use crate::boot::Machine;
@@ -94,6 +95,10 @@ static NR_MASKED: AtomicU32 = AtomicU32::new(0);
 ///
 /// [`IrqError`]; the machine then runs without interrupts, and on one CPU.
 pub(crate) fn start(machine: &'static Machine) -> Result<(), IrqError> {
+    #[expect(clippy::panic, reason = "with the first interrupt, memory would be handed out twice")]
+    if !restart::is_linked_in_order() {
+        panic!("irq: the image was linked with functions moved around");
+    }
     let map = |range| machine.memory.map_device(range).ok().map(|virt| virt.as_raw() as usize);
     // SAFETY: (1) the tree is the truth about the board, and this is the only driver; (2) devices stay mapped.
     let (controller, interface) = unsafe { Controller::new(machine.info, map) }?;
@@ -215,12 +220,17 @@ fn find(irq: Irq) -> Option<(usize, &'static Registration)> {
     registered.into_iter().find(|(_, registration)| registration.line.irq == irq)
 }
 
-/// From `irq/entry.S`, on the interrupt stack.
+/// From `irq/entry.S`, on the interrupt stack. `elr` is where the interrupted code goes on.
 #[unsafe(no_mangle)]
-extern "C" fn irq_taken() {
+extern "C" fn irq_taken(elr: &mut u64) {
     let Some(interface) = INTERFACE.get() else { return };
     let cpu = cpu::this();
     cpu.set_in_interrupt(true);
+    let resumed = restart::resume_at(*elr);
+    if resumed != *elr {
+        *elr = resumed;
+        add(&cpu.restarts, 1);
+    }
     while let Some(acknowledged) = interface.acknowledge(cpu.mpidr()) {
         let event = acknowledged.event;
         match event {
@@ -313,5 +323,10 @@ pub fn write_counts(w: &mut impl fmt::Write) -> fmt::Result {
         let masked = if registration.is_masked.load(Ordering::Relaxed) { " (masked)" } else { "" };
         writeln!(w, "  {}{masked}", registration.name)?;
     }
-    smp::write_signal_counts(w)
+    smp::write_signal_counts(w)?;
+    write!(w, " rseq:")?;
+    for cpu in smp::online() {
+        write!(w, " {:>10}", cpu.restarts())?;
+    }
+    writeln!(w, "  slab's sequences begun again")
 }

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::page_alloc::word;
+use crate::slab::fast;
 use crate::sync::LockId;
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]
@@ -24,6 +25,9 @@ pub use ops::{CacheOp, Dsb, MmuFeatures, Tlbi};
 /// Most CPUs that the memory manager keeps data for: numbers from 0 to this less one. A table of pointers for them, and
 /// what comes right behind it, is in reach of the offset of a load of a pair (504 bytes).
 pub const MAX_CPUS: usize = 56;
+
+/// A slab's arrays of each CPU, by its number: see [`Arch::local`].
+pub type Arrays = [AtomicPtr<u8>; MAX_CPUS];
 
 /// The interrupt mask of a CPU as it was: what [`Arch::restore_interrupts`] brings back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +50,8 @@ pub struct IrqState(
 /// 4. [`cpu`](Arch::cpu) is below [`MAX_CPUS`]; between [`mask_interrupts`](Arch::mask_interrupts) and the
 ///    matching restore it does not change, and no other context has the same number.
 /// 5. [`direct_map`](Arch::direct_map) gives a pointer that is valid for reads and writes of all of that RAM.
+/// 6. What it has in place of the bodies here does the same; [`pop`](Arch::pop), [`push`](Arch::push) and those named after
+///    them undivided for all that runs on the CPU.
 pub unsafe trait Arch: Sync {
     /// The number of the CPU that runs this, from 0 up. While interrupts are not masked the caller may be
     /// elsewhere by the time it looks: then it is a hint.
@@ -57,13 +63,86 @@ pub unsafe trait Arch: Sync {
     /// [`NO_ARRAYS`](crate::slab::NO_ARRAYS) and is what [`set_local`](Arch::set_local) stored last. Such a back end
     /// serves one slab.
     #[inline(always)]
-    fn local(&self, table: &[AtomicPtr<u8>; MAX_CPUS]) -> *mut u8 {
+    fn local(&self, table: &Arrays) -> *mut u8 {
         // SAFETY: `cpu` is below MAX_CPUS.
         unsafe { table.get_unchecked(self.cpu()) }.load(Ordering::Relaxed)
     }
 
     /// Keeps what [`local`](Arch::local) is to return on this CPU, which is in the table as well. Interrupts are masked.
     fn set_local(&self, _arrays: *mut u8) {}
+
+    /// Takes the top object of this CPU's array of `tag` and clears its first word; null if the array is empty. For this and
+    /// the next five, which are the slab's fast paths, a back end may know a way without masking interrupts.
+    ///
+    /// # Safety
+    ///
+    /// `arrays` are a slab's, and the tag is one of its.
+    #[inline(always)]
+    unsafe fn pop(&self, arrays: &Arrays, tag: u32) -> *mut u8 {
+        fast::pop(self, arrays, tag)
+    }
+
+    /// The same from the array for sizes of `step`: so many steps of eight bytes and one, up to 4096 bytes.
+    ///
+    /// # Safety
+    ///
+    /// `arrays` are a slab's, and `step` is below 512.
+    #[inline(always)]
+    unsafe fn pop_sized(&self, arrays: &Arrays, step: usize) -> *mut u8 {
+        fast::pop_sized(self, arrays, step)
+    }
+
+    /// Puts an object into this CPU's array of `tag` and marks it in its first word. False, and nothing is changed, if the
+    /// array is full or the object is marked already.
+    ///
+    /// # Safety
+    ///
+    /// 1. `arrays` are a slab's, and the tag is one of its.
+    /// 2. `object` can be read and written, and if it is an object of that array, nothing uses it from now on.
+    #[inline(always)]
+    unsafe fn push(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { fast::push(self, arrays, object, tag) }
+    }
+
+    /// The same for the array for sizes of `step`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Arch::push) and [`pop_sized`](Arch::pop_sized).
+    #[inline(always)]
+    unsafe fn push_sized(&self, arrays: &Arrays, object: *mut u8, step: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { fast::push_sized(self, arrays, object, step) }
+    }
+
+    /// The same for the array of `tag`, and false if that is not the tag of the object's frame.
+    ///
+    /// # Safety
+    ///
+    /// 1. `arrays` are a slab's, and the tag is one of its.
+    /// 2. If `object` is an object of that array, nothing uses it from now on.
+    #[inline(always)]
+    unsafe fn push_checked(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { fast::push_checked(self, arrays, object, tag) }
+    }
+
+    /// The same for the array whose tag the object's frame has.
+    ///
+    /// # Errors
+    ///
+    /// That tag; that of a frame which is not the slab's for what lies outside its span.
+    ///
+    /// # Safety
+    ///
+    /// 1. `arrays` are a slab's.
+    /// 2. If `object` is one of the slab, nothing uses it from now on.
+    #[inline(always)]
+    unsafe fn push_by_frame(&self, arrays: &Arrays, object: *mut u8) -> Result<(), u16> {
+        // SAFETY: the caller's promise.
+        unsafe { fast::push_by_frame(self, arrays, object) }
+    }
 
     /// Masks interrupts on this CPU. Nests: each call is undone by its own restore, the latest first.
     fn mask_interrupts(&self) -> IrqState;

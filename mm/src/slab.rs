@@ -28,7 +28,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysRange};
-use crate::arch::{Arch, MAX_CPUS};
+use crate::arch::{Arch, Arrays, MAX_CPUS};
 use crate::gfp::Gfp;
 use crate::sync::{IrqSpinLock, Rank};
 
@@ -37,11 +37,12 @@ mod cache;
 mod caches;
 mod debug;
 mod even;
+pub(crate) mod fast;
 mod fault;
 mod frame;
 #[cfg(test)]
 mod frame_tests;
-mod front;
+pub(crate) mod front;
 mod heap;
 mod inspect;
 mod large;
@@ -76,10 +77,10 @@ pub use typed::Cache;
 
 use cache::Inner;
 use even::{Even, NR_EVEN, Size};
-use front::{Front, Fronts, STEP_SHIFT};
+use front::{Fronts, STEP_SHIFT};
 use heap::Heap;
 use looking::Looking;
-use table::{FIRST_CACHE, HEAP, LARGE, NONE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
+use table::{FIRST_CACHE, HEAP, LARGE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
 
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
@@ -130,7 +131,7 @@ type Refused = FaultKind;
 /// The allocator of objects: see the [module](self).
 pub struct Slab<'a, A: Arch, S: PageSource> {
     /// Each CPU's arrays, or [`Fronts::nothing`].
-    fronts: [AtomicPtr<u8>; MAX_CPUS],
+    fronts: Arrays,
     arch: &'a A,
     source: S,
     table: Table<'a>,
@@ -282,15 +283,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         self.settings.is_tiny()
     }
 
-    /// What the fast paths do with this CPU's arrays, interrupts masked.
+    /// Does something with this CPU's arrays, interrupts masked.
     #[inline(always)]
     fn with_fronts<R>(&self, run: impl FnOnce(Fronts) -> R) -> R {
-        let state = self.arch.mask_interrupts();
-        // SAFETY: interrupts are masked, and the block is this CPU's.
-        let result = run(unsafe { Fronts::new(self.block_of_this_cpu()) });
-        // SAFETY: the state was taken above.
-        unsafe { self.arch.restore_interrupts(state) };
-        result
+        fast::with_fronts(self.arch, &self.fronts, run)
     }
 
     #[inline(always)]
@@ -302,39 +298,6 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline(always)]
     fn key(&self) -> usize {
         self.table.raw().key()
-    }
-
-    /// Takes the top of an array and wipes the mark that it was free.
-    #[inline(always)]
-    fn pop(front: Front) -> *mut u8 {
-        let object = front.pop();
-        if !object.is_null() {
-            // SAFETY: a free object of eight bytes at least, aligned to eight.
-            unsafe { object.cast::<usize>().write(0) };
-        }
-        object
-    }
-
-    /// Puts a free object into its array and marks it; false if the array is full, or if the object is marked already.
-    ///
-    /// # Safety
-    ///
-    /// `object` can be read and written, and if it is an object of that array's cache, nothing uses it from now on.
-    #[inline(always)]
-    unsafe fn push(front: Front, object: *mut u8, key: usize) -> bool {
-        if front.is_full() {
-            return false;
-        }
-        let mark = object.addr() ^ key;
-        // Miri knows uninitialised memory, which this may read.
-        // SAFETY: the caller's promise.
-        if !cfg!(miri) && unsafe { object.cast::<usize>().read() } == mark {
-            return false;
-        }
-        front.push(object);
-        // SAFETY: the caller's promise.
-        unsafe { object.cast::<usize>().write(mark) };
-        true
     }
 
     /// Takes an object of at least `bytes` bytes, aligned to [`MIN_ALIGN`] and, if `bytes` is a power of two, to that.
@@ -377,7 +340,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         if step >= front::LARGEST >> STEP_SHIFT || gfp.intersects(SPECIAL) {
             return None;
         }
-        NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.by_size(step))))
+        // SAFETY: this slab's arrays, and the step is below.
+        NonNull::new(unsafe { self.arch.pop_sized(&self.fronts, step) })
     }
 
     /// Frees an object of any size. O(1) while this CPU's array has room.
@@ -390,13 +354,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub unsafe fn kfree(&self, object: NonNull<u8>) {
-        let left = self.with_fronts(|fronts| {
-            let table = fronts.table();
-            let Some(tag) = table.tag(object.addr().get()) else { return Some(NONE) };
-            // SAFETY: it lies in RAM, and if it is no object of the cache, that is the caller's fault.
-            (!unsafe { Self::push(fronts.front(tag), object.as_ptr(), table.key()) }).then_some(tag)
-        });
-        if let Some(tag) = left {
+        // SAFETY: this slab's arrays, and the caller's promise.
+        if let Err(tag) = unsafe { self.arch.push_by_frame(&self.fronts, object.as_ptr()) } {
             // SAFETY: the caller's promise.
             unsafe { Self::kfree_else(object, tag, self, Location::caller()) };
             call_not_jump();
@@ -416,11 +375,8 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     pub unsafe fn kfree_sized(&self, object: NonNull<u8>, bytes: usize, align: usize) {
         let step = rounded_up(bytes, align).wrapping_sub(1) >> STEP_SHIFT;
         if step < SIZED >> STEP_SHIFT {
-            let done = self.with_fronts(|fronts| {
-                // SAFETY: the caller's promise.
-                unsafe { Self::push(fronts.by_size(step), object.as_ptr(), fronts.table().key()) }
-            });
-            if done {
+            // SAFETY: this slab's arrays, the step is one of a class, and the caller's promise.
+            if unsafe { self.arch.push_sized(&self.fronts, object.as_ptr(), step) } {
                 return;
             }
         } else {

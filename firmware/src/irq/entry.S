@@ -26,10 +26,11 @@ irq_entry:
     mrs     x1, elr_el1
     stp     x29, x1, [sp, #176]
     add     x29, sp, #176
-    mrs     x0, tpidr_el1
-    ldr     x0, [x0, #{IRQ_STACK}]      // of PerCpu (cpu.rs)
+    add     x0, sp, #184                // where it goes on: irq_taken may change that
+    mrs     x1, tpidr_el1
+    ldr     x1, [x1, #{IRQ_STACK}]      // of PerCpu (cpu.rs)
     msr     spsel, #0
-    mov     sp, x0
+    mov     sp, x1
     bl      irq_taken
     msr     spsel, #1
     ldp     x0, x1, [sp, #160]

@@ -1,25 +1,63 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The real CPU: tables are reached at a constant offset from their physical address.
 
-use core::sync::atomic::AtomicU64;
+pub mod restart;
+
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1};
 use tock_registers::interfaces::Readable;
 
-use super::{Arch, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
+use super::{Arch, Arrays, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::slab::{NO_ARRAYS, fast};
 
 /// AArch64 at EL1, or at EL2 for trees of [`Regime::El2`](crate::pgtable::Regime::El2), with a linear map of (at least) the
-/// tables.
+/// tables. The slab's fast paths mask interrupts, or are [sequences that are restarted](restart) if `RESTARTS`.
 #[derive(Clone, Copy, Debug)]
-pub struct AArch64 {
+pub struct AArch64<const RESTARTS: bool = false> {
     offset: u64,
     stop_others: Option<StopOthers>,
 }
 
+/// [`AArch64`] with fast paths of the slab that do not mask interrupts.
+pub type Restarting = AArch64<true>;
+
 /// Runs its argument while every other CPU waits as [`Arch::with_others_stopped`] says.
 pub type StopOthers = fn(&mut dyn FnMut());
+
+/// What TPIDR_EL1 points to begins so, for [`Restarting`].
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuWords {
+    number: u64,
+    /// What [`Arch::local`] returns.
+    arrays: AtomicPtr<u8>,
+}
+
+impl CpuWords {
+    /// Of CPU `number`, which is below [`MAX_CPUS`].
+    #[must_use]
+    pub const fn new(number: usize) -> Self {
+        Self { number: number as u64, arrays: AtomicPtr::new(NO_ARRAYS.cast_mut()) }
+    }
+
+    /// The CPU's number.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.number as usize
+    }
+
+    /// Where the CPU's own are.
+    #[inline(always)]
+    fn of_this_cpu() -> *const Self {
+        let words: *const Self;
+        // SAFETY: reads a register. Not `pure`: a thread may go on elsewhere.
+        unsafe { core::arch::asm!("mrs {}, tpidr_el1", out(reg) words, options(nomem, nostack, preserves_flags)) };
+        words
+    }
+}
 
 impl AArch64 {
     /// A CPU that sees physical address `pa` at virtual address `pa + offset`, modulo 2^64.
@@ -35,6 +73,28 @@ impl AArch64 {
         Self { offset, stop_others: None }
     }
 
+    /// The same with fast paths that do not mask interrupts: `kmalloc` and `kfree` of what a CPU has at hand take three
+    /// instructions less, and those are the slow ones.
+    ///
+    /// # Safety
+    ///
+    /// 1. On every CPU that uses it, TPIDR_EL1 points to [`CpuWords`] of that CPU alone, at EL1 as the only level that
+    ///    allocates.
+    /// 2. One slab at a time is made with it; where there was another before, the CPUs' words are as new.
+    /// 3. **The exception entry takes part**: code that an exception has interrupted at ELR_EL1 goes on at
+    ///    [`restart::resume_at`] of that, if between the two the slab may have been used on this CPU, or the interrupted
+    ///    code may go on on another one. That is each IRQ, and each FIQ that is used; a synchronous exception whose handler
+    ///    frees, allocates or changes threads before the instruction is tried again; and whatever looks like one
+    ///    (a debugger's stub). Without that, objects are handed out twice.
+    /// 4. [`restart::is_linked_in_order`] is true, and code runs where it was linked to.
+    #[must_use]
+    pub const unsafe fn restarting(self) -> Restarting {
+        let Self { offset, stop_others } = self;
+        AArch64 { offset, stop_others }
+    }
+}
+
+impl<const RESTARTS: bool> AArch64<RESTARTS> {
     /// The same on a machine with more than one CPU.
     ///
     /// # Safety
@@ -59,8 +119,8 @@ impl AArch64 {
 // SAFETY: (1) `entry` names eight aligned bytes inside the table, and volatile accesses of a u64 are single
 // LDR/STR instructions; (2) the loop below stays inside one frame; (3) the barriers are those of the contract;
 // (4) `new` was promised what TPIDR_EL1 says, and only the CPU itself runs while its interrupts are masked;
-// (5) `new` was promised the mapping.
-unsafe impl Arch for AArch64 {
+// (5) `new` was promised the mapping; (6) `restarting` was promised that a sequence that was interrupted begins again.
+unsafe impl<const RESTARTS: bool> Arch for AArch64<RESTARTS> {
     #[inline(always)]
     fn cpu(&self) -> usize {
         let number: u64;
@@ -72,6 +132,63 @@ unsafe impl Arch for AArch64 {
         // SAFETY: below MAX_CPUS by `new`; saves every user a bounds check.
         unsafe { core::hint::assert_unchecked(number < MAX_CPUS as u64) };
         number as usize
+    }
+
+    #[inline(always)]
+    fn local(&self, table: &Arrays) -> *mut u8 {
+        if RESTARTS {
+            // SAFETY: by `restarting`.
+            return unsafe { &(*CpuWords::of_this_cpu()).arrays }.load(Ordering::Relaxed);
+        }
+        // SAFETY: `cpu` is below MAX_CPUS.
+        unsafe { table.get_unchecked(self.cpu()) }.load(Ordering::Relaxed)
+    }
+
+    fn set_local(&self, arrays: *mut u8) {
+        if RESTARTS {
+            // SAFETY: by `restarting`.
+            unsafe { &(*CpuWords::of_this_cpu()).arrays }.store(arrays, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pop(&self, arrays: &Arrays, tag: u32) -> *mut u8 {
+        // SAFETY: by `restarting`, and the caller's promise.
+        if RESTARTS { unsafe { restart::pop(tag) } } else { fast::pop(self, arrays, tag) }
+    }
+
+    #[inline(always)]
+    unsafe fn pop_sized(&self, arrays: &Arrays, step: usize) -> *mut u8 {
+        // SAFETY: by `restarting`, and the caller's promise.
+        if RESTARTS { unsafe { restart::pop_sized(step) } } else { fast::pop_sized(self, arrays, step) }
+    }
+
+    #[inline(always)]
+    unsafe fn push(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
+        // SAFETY: by `restarting`, and the caller's promise.
+        unsafe { if RESTARTS { restart::push(object, tag) } else { fast::push(self, arrays, object, tag) } }
+    }
+
+    #[inline(always)]
+    unsafe fn push_sized(&self, arrays: &Arrays, object: *mut u8, step: usize) -> bool {
+        // SAFETY: by `restarting`, and the caller's promise.
+        unsafe {
+            if RESTARTS { restart::push_sized(object, step) } else { fast::push_sized(self, arrays, object, step) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn push_checked(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
+        // SAFETY: by `restarting`, and the caller's promise.
+        unsafe {
+            if RESTARTS { restart::push_checked(object, tag) } else { fast::push_checked(self, arrays, object, tag) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn push_by_frame(&self, arrays: &Arrays, object: *mut u8) -> Result<(), u16> {
+        // SAFETY: by `restarting`, and the caller's promise.
+        unsafe { if RESTARTS { restart::push_by_frame(object) } else { fast::push_by_frame(self, arrays, object) } }
     }
 
     #[inline(always)]

@@ -30,8 +30,8 @@ impl CacheRef {
 
     /// The tag as it is kept, which needs no widening.
     #[inline(always)]
-    pub(super) const fn index(self) -> usize {
-        self.tag as usize
+    pub(super) const fn index(self) -> u32 {
+        self.tag
     }
 }
 

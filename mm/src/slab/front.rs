@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a CPU keeps at hand: for each cache a short array of free objects, last in, first out.
 //!
-//! Only the CPU itself touches its arrays, with interrupts masked: no atomics, and an object that another CPU
-//! allocated is freed as cheaply as one's own. All arrays of a CPU lie in one block of words, laid out so that the
-//! paths through it need the fewest instructions:
+//! Only the CPU itself touches its arrays, with interrupts masked or in a sequence that an interrupt makes begin again
+//! (the fast paths of [`Arch`](crate::arch::Arch)): no atomics, and an object that another CPU allocated is freed as
+//! cheaply as one's own. All arrays of a CPU lie in one block of words, laid out so that the paths through it need the
+//! fewest instructions:
 //!
 //! ```text
 //!   words -8..0          the frame table: tags, address of the first frame, number of frames
@@ -35,6 +36,10 @@ pub(super) const STEP_SHIFT: usize = 3;
 const NR_STEPS: usize = LARGEST >> STEP_SHIFT;
 /// Words before the block's address.
 const HEAD: usize = 8;
+/// Of them, so many words before it: the table's tags, the address of the first frame, the number of frames.
+const TAGS: usize = 3;
+const FIRST_FRAME: usize = 2;
+const NR_FRAMES: usize = 1;
 /// Words of an array.
 const STRIDE: usize = 32;
 /// What the address of a full array's top is a multiple of.
@@ -47,6 +52,29 @@ const FIRST_END: usize = (NR_TAGS + HEAD).next_multiple_of(STRIDE) - HEAD + STRI
 const WORDS: usize = HEAD + FIRST_END + (WITHOUT_ARRAY - FIRST_QUICK - 1) as usize * STRIDE + 1;
 /// Bytes of a block.
 pub(super) const BYTES: usize = WORDS * 8;
+
+/// The layout, for back ends with fast paths of their own: bytes from the block's address, and what addresses and entries
+/// are looked at with.
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "for a target's back end"))]
+pub(crate) mod layout {
+    pub(crate) const TAGS: isize = -8 * super::TAGS as isize;
+    /// The number of frames follows.
+    pub(crate) const FIRST_FRAME: isize = -8 * super::FIRST_FRAME as isize;
+    pub(crate) const FRAME_SHIFT: u32 = super::PAGE_SHIFT;
+    /// log2 of the bytes of a tag: in the frame table, and by sizes.
+    pub(crate) const TAG_SHIFT: u32 = size_of::<super::Tag>().ilog2();
+    /// log2 of the bytes of a top.
+    pub(crate) const TOP_SHIFT: u32 = size_of::<super::Word>().ilog2();
+    /// The bits of a top that are all clear if the array is full.
+    pub(crate) const FULL: usize = super::FULL - 1;
+    /// The tag of what lies in no frame of the table.
+    pub(crate) const NONE: u16 = super::NONE;
+    /// Bytes of a place.
+    pub(crate) const PLACE: isize = 8;
+
+    const _: () = assert!(super::FIRST_FRAME == super::NR_FRAMES + 1, "they are loaded as a pair");
+    const _: () = assert!(super::TAG == 0xff, "the tag is an entry's lowest byte");
+}
 
 /// A word of a block: a pointer, or a number in the shape of one.
 type Word = Cell<*mut u8>;
@@ -132,9 +160,9 @@ impl Fronts {
             block.disable(tag);
         }
         (0..NR_STEPS).for_each(|step| block.set_by_size(step, NONE));
-        block.head(3).set(table.tags.cast_mut().cast());
-        block.head(2).set(ptr::without_provenance_mut(table.base));
-        block.head(1).set(ptr::without_provenance_mut(table.len));
+        block.head(TAGS).set(table.tags.cast_mut().cast());
+        block.head(FIRST_FRAME).set(ptr::without_provenance_mut(table.base));
+        block.head(NR_FRAMES).set(ptr::without_provenance_mut(table.len));
         block
     }
 
@@ -223,7 +251,7 @@ impl Fronts {
     /// The frame table.
     #[inline(always)]
     pub(super) fn table(&self) -> RawTable {
-        let [tags, base, len] = [3, 2, 1].map(|before| self.head(before).get());
+        let [tags, base, len] = [TAGS, FIRST_FRAME, NR_FRAMES].map(|before| self.head(before).get());
         RawTable { tags: tags.cast_const().cast(), base: base.addr(), len: len.addr() }
     }
 }

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::cache::{CacheFlags, Inner, Slabs, Way};
 use super::caches::CacheRef;
 use super::debug;
+use super::fast::pop_from;
 use super::fault::{Fault, FaultKind};
 use super::front::{Front, Fronts};
 use super::page::{List, Page};
@@ -26,8 +27,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[track_caller]
     pub fn cache_alloc(&self, cache: CacheRef, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
         if !gfp.intersects(SPECIAL) {
-            let object = self.with_fronts(|fronts| Self::pop(fronts.front_at(cache.index())));
-            if let Some(object) = NonNull::new(object) {
+            // SAFETY: this slab's arrays, and a handle's tag.
+            if let Some(object) = NonNull::new(unsafe { self.arch.pop(&self.fronts, cache.index()) }) {
                 return Ok(object);
             }
         }
@@ -109,13 +110,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline]
     #[track_caller]
     pub unsafe fn cache_free(&self, cache: CacheRef, object: NonNull<u8>) {
-        let done = self.with_fronts(|fronts| {
-            let table = fronts.table();
-            let mine = table.tag(object.addr().get()).map(usize::from) == Some(cache.index());
-            // SAFETY: the caller's promise.
-            mine && unsafe { Self::push(fronts.front_at(cache.index()), object.as_ptr(), table.key()) }
-        });
-        if !done {
+        // SAFETY: this slab's arrays, and the caller's promise.
+        if !unsafe { self.arch.push_checked(&self.fronts, object.as_ptr(), cache.index()) } {
             // SAFETY: the caller's promise.
             unsafe { Self::cache_free_long(cache, object, self, Location::caller()) };
             call_not_jump();
@@ -187,7 +183,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if !front.is_full() && front.is_empty() {
             self.fill(inner, &mut slabs, front);
         }
-        NonNull::new(Self::pop(front))
+        NonNull::new(pop_from(front))
     }
 
     /// Fills an empty array with some objects of the slabs.
@@ -228,10 +224,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             if inner.capacity > 0 && fronts.is_some() {
                 let front = inner.front(fronts);
-                let mut object = Self::pop(front);
+                let mut object = pop_from(front);
                 if object.is_null() {
                     self.fill(inner, &mut slabs, front);
-                    object = Self::pop(front);
+                    object = pop_from(front);
                 }
                 if let Some(object) = NonNull::new(object) {
                     return Some(object);

@@ -20,6 +20,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 
 use super::even::{NR_EVEN, Size};
+use super::fast::pop_from;
 use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
@@ -170,7 +171,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // A power of two is aligned to itself.
             if align > MIN_ALIGN || (last + 1).is_power_of_two() { None } else { self.kept_larger(last) }
         } else if self.quick && last / PAGE_SIZE as usize == 1 && align <= 2 * PAGE_SIZE as usize {
-            NonNull::new(self.with_fronts(|fronts| Self::pop(fronts.front(PAIR))))
+            // SAFETY: this slab's arrays, and a tag.
+            NonNull::new(unsafe { self.arch.pop(&self.fronts, PAIR.into()) })
         } else {
             None
         }
@@ -186,7 +188,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 if own + more > usize::from(PAGE) {
                     break;
                 }
-                let object = Self::pop(fronts.front_at(own + more));
+                let object = pop_from(fronts.front_at(own + more));
                 if !object.is_null() {
                     return object;
                 }
@@ -264,15 +266,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
         let Some(tag) = (unsafe { heap::noted(inside) }) else { return false };
-        self.with_fronts(|fronts| {
-            if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
-                return false;
-            }
-            let key = fronts.table().key();
-            // SAFETY: an object of that size, which nothing uses from now on. Where there are no quick sizes, the arrays
-            // are always full.
-            unsafe { Self::push(fronts.front(tag), inside, key) }
-        })
+        let held =
+            |fronts: Fronts| (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside));
+        if cfg!(miri) && self.with_fronts(held) {
+            return false;
+        }
+        // SAFETY: this slab's arrays; an object of that size, which nothing uses from now on. Where there are no quick sizes,
+        // the arrays are always full.
+        unsafe { self.arch.push(&self.fronts, inside, tag.into()) }
     }
 
     /// Keeps an object of one page or two at hand, in the array of that tag. False if it does not begin there, there is no
@@ -284,14 +285,15 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(always)]
     unsafe fn keep_pages(&self, object: NonNull<u8>, tag: Tag) -> bool {
         let inside = self.own(object.as_ptr());
-        inside.addr().is_multiple_of(PAGE_SIZE as usize)
-            && self.with_fronts(|fronts| {
-                if cfg!(miri) && fronts.front(tag).objects().any(|held| held == inside) {
-                    return false;
-                }
-                // SAFETY: pages that nothing uses from now on. Where there are no quick sizes, the array is always full.
-                unsafe { Self::push(fronts.front(tag), inside, fronts.table().key()) }
-            })
+        if !inside.addr().is_multiple_of(PAGE_SIZE as usize) {
+            return false;
+        }
+        if cfg!(miri) && self.with_fronts(|fronts| fronts.front(tag).objects().any(|held| held == inside)) {
+            return false;
+        }
+        // SAFETY: this slab's arrays; pages that nothing uses from now on. Where there are no quick sizes, the array is always
+        // full.
+        unsafe { self.arch.push(&self.fronts, inside, tag.into()) }
     }
 
     /// Says whether an object of one page or two lies in an array, before it goes back: one that is marked does.
@@ -350,7 +352,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         for tag in FIRST_QUICK..FIRST_CACHE {
             // SAFETY: the caller's promise.
             let front = unsafe { Fronts::new(block) }.front(tag);
-            while let Some(object) = NonNull::new(Self::pop(front)) {
+            while let Some(object) = NonNull::new(pop_from(front)) {
                 // SAFETY: what lies in the array is an object of the heap, or a page, that nobody uses.
                 unsafe { self.give_own(object) };
             }

@@ -21,15 +21,18 @@ use crate::frames::{Frames, SharedFrames};
 use crate::objects::{Objects, SharedObjects};
 
 #[cfg(target_os = "none")]
-type Cpu = mm::arch::aarch64::AArch64;
+type Cpu = mm::arch::aarch64::Restarting;
 #[cfg(not(target_os = "none"))]
 type Cpu = mm::arch::host::Host<'static>;
 
 /// The CPUs, which see the bytes at `base` at the physical address of the same number.
 #[cfg(target_os = "none")]
 fn cpu(_base: *mut u8, _bytes: usize) -> Cpu {
-    // SAFETY: physical addresses are what the CPU sees; the image has set TPIDR_EL1 up.
-    unsafe { Cpu::new(0) }
+    // SAFETY: physical addresses are what the CPU sees; the image has set TPIDR_EL1 up; there are no exceptions.
+    let cpu = unsafe { mm::arch::aarch64::AArch64::new(0).restarting() };
+    // The allocator before this one is not used any more.
+    mm::arch::Arch::set_local(&cpu, mm::slab::NO_ARRAYS.cast_mut());
+    cpu
 }
 
 /// The CPUs, which see the bytes at `base` at the physical address of the same number.
