@@ -10,7 +10,7 @@
 //! in its slab, by the slab's bit.
 
 use core::fmt;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use bitflags::bitflags;
 
@@ -245,34 +245,71 @@ impl Slabs {
         let nr = capacity.div_ceil(8) << *same;
         *same = (*same + 1).min(MOST_IN_A_ROW);
         *other = 0;
-        nr.min(capacity - capacity / 8)
+        nr.min(capacity)
     }
 
-    /// Takes free slots, the lowest of the slabs used last, and calls `each` for them. Returns how many.
+    /// Takes a free slot, the lowest of the slab used last, and up to `out.len()` more, for which it calls `each`. Returns the
+    /// first, null if there is none, and how many more.
     #[inline(always)]
-    pub(super) fn take(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> usize {
-        let mut taken = 0;
-        while let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) {
-            let page = self.partial.first();
-            if page.is_null() {
-                break;
-            }
-            // SAFETY: a slab of this cache, whose lock is held: `self` is what the lock protects.
-            if unsafe { Page::is_empty(page, cut) } {
-                self.nr_empty -= 1;
-            }
-            // SAFETY: as above.
-            let (more, is_full) = unsafe { Page::take(page, cut, rest, each) };
-            taken += more;
-            if is_full {
-                // SAFETY: it is the first of the list.
-                unsafe { self.partial.remove(page) };
-                // SAFETY: it is in no list now.
-                unsafe { self.full.push(page) };
-            }
+    pub(super) fn take(
+        &mut self,
+        cut: &Cut,
+        out: &mut [*mut u8],
+        each: impl Fn(*mut u8) + Copy,
+    ) -> (*mut u8, usize) {
+        if self.is_exhausted() {
+            return (ptr::null_mut(), 0);
         }
-        self.nr_taken += taken;
+        let (first, mut more) = self.take_of_one(cut, out, each);
+        if more < out.len() && !self.is_exhausted() {
+            more = self.take_more(cut, out, more, each);
+        }
+        self.nr_taken += 1 + more;
+        (first, more)
+    }
+
+    /// Goes on with other slabs where `out` has `taken`. Returns how many it has then.
+    #[inline(never)]
+    fn take_more(
+        &mut self,
+        cut: &Cut,
+        out: &mut [*mut u8],
+        mut taken: usize,
+        each: impl Fn(*mut u8) + Copy,
+    ) -> usize {
+        while !self.is_exhausted()
+            && let Some([slot, rest @ ..]) = out.get_mut(taken..)
+        {
+            let (object, more) = self.take_of_one(cut, rest, each);
+            *slot = object;
+            each(object);
+            taken += 1 + more;
+        }
         taken
+    }
+
+    /// The same of one slab, which there is.
+    #[inline(always)]
+    fn take_of_one(
+        &mut self,
+        cut: &Cut,
+        out: &mut [*mut u8],
+        each: impl Fn(*mut u8) + Copy,
+    ) -> (*mut u8, usize) {
+        let page = self.partial.first();
+        // SAFETY: a slab of this cache, whose lock is held: `self` is what the lock protects.
+        if unsafe { Page::is_empty(page, cut) } {
+            self.nr_empty -= 1;
+        }
+        // SAFETY: as above, with a free slot.
+        let (first, more, is_full) = unsafe { Page::take(page, cut, out, each) };
+        if is_full {
+            // SAFETY: it is the first of the list.
+            unsafe { self.partial.remove(page) };
+            // SAFETY: it is in no list now.
+            unsafe { self.full.push(page) };
+        }
+        (first, more)
     }
 
     /// Puts an object back; the caller counts it off `nr_taken`. A slab that is to go back to the page allocator now is pushed to `empty`.

@@ -184,12 +184,15 @@ impl Page {
         };
         // SAFETY: the caller's own memory, and page aligned.
         unsafe { page.write(head) };
-        for word in 0..cut.words() {
-            let slots = cut.nr as usize - word * 64;
-            let bits = if slots >= 64 { u64::MAX } else { (1 << slots) - 1 };
-            let at = page.wrapping_add(1).cast::<u64>().wrapping_add(word);
-            // SAFETY: inside the head that `Cut` left room for.
-            unsafe { at.write(bits) };
+        if cut.is_one_word() {
+            // SAFETY: the slab's only word.
+            unsafe { Self::word(page, 0) }.set(cut.all);
+        } else {
+            for index in 0..cut.words() {
+                let slots = cut.nr as usize - index * 64;
+                // SAFETY: inside the head that `Cut` left room for.
+                unsafe { Self::word(page, index) }.set(if slots >= 64 { u64::MAX } else { (1 << slots) - 1 });
+            }
         }
         page
     }
@@ -230,8 +233,8 @@ impl Page {
         }
     }
 
-    /// Takes up to `out.len()` free slots, at least one, the lowest first, and calls `each` for them. Returns how many, and
-    /// whether none is left.
+    /// Takes a free slot, the lowest, of which there is one, and up to `out.len()` more, for which it calls `each`. Returns
+    /// the first, how many more, and whether none is left.
     ///
     /// # Safety
     ///
@@ -242,12 +245,12 @@ impl Page {
         cut: &Cut,
         out: &mut [*mut u8],
         each: impl Fn(*mut u8) + Copy,
-    ) -> (usize, bool) {
+    ) -> (*mut u8, usize, bool) {
         if cut.is_one_word() {
             // SAFETY: the caller's promise.
             let word = unsafe { Self::word(page, 0) };
-            let taken = take_of(word, cut.object(page, 0), cut.stride as usize, out, each);
-            return (taken, word.get() == 0);
+            let (first, more) = take_of(word, cut.object(page, 0), cut.stride as usize, out, each);
+            return (first, more, word.get() == 0);
         }
         // SAFETY: the caller's promise.
         unsafe { Self::take_of_many(page, cut, out, each) }
@@ -264,21 +267,31 @@ impl Page {
         cut: &Cut,
         out: &mut [*mut u8],
         each: impl Fn(*mut u8) + Copy,
-    ) -> (usize, bool) {
-        // SAFETY: the caller's promise.
-        let head = unsafe { Self::head(page) };
-        let mut taken = 0;
+    ) -> (*mut u8, usize, bool) {
+        let (mut first, mut more) = (ptr::null_mut::<u8>(), 0);
         for index in 0..cut.words() {
-            let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) else { break };
             // SAFETY: the caller's promise.
             let word = unsafe { Self::word(page, index) };
-            if word.get() != 0 {
-                taken += take_of(word, cut.object(page, index * 64), cut.stride as usize, rest, each);
+            if word.get() == 0 {
+                continue;
+            }
+            let (begin, stride) = (cut.object(page, index * 64), cut.stride as usize);
+            let rest = out.get_mut(more..).unwrap_or_default();
+            if first.is_null() {
+                (first, more) = take_of(word, begin, stride, rest, each);
+            } else if let [slot, rest @ ..] = rest {
+                let (object, nr) = take_of(word, begin, stride, rest, each);
+                *slot = object;
+                each(object);
+                more += 1 + nr;
+            } else {
+                break;
             }
         }
-        let nr_free = head.nr_free.get() - taken;
-        head.nr_free.set(nr_free);
-        (taken, nr_free == 0)
+        // SAFETY: the caller's promise.
+        let nr_free = &unsafe { Self::head(page) }.nr_free;
+        nr_free.set(nr_free.get() - 1 - more);
+        (first, more, nr_free.get() == 0)
     }
 
     /// Marks an object's slot free. `ONE_WORD` says whether the cut's free bits are.
@@ -323,26 +336,34 @@ impl Page {
     }
 }
 
-/// Takes the lowest slots of a word that has some, the first of whose slots lies at `begin`.
+/// Takes the lowest slot of a word that has some, and up to `out.len()` more, for which it calls `each`. The word's first
+/// slot lies at `begin`.
 #[inline(always)]
-fn take_of(word: &Cell<u64>, begin: *mut u8, stride: usize, out: &mut [*mut u8], each: impl Fn(*mut u8)) -> usize {
+fn take_of(
+    word: &Cell<u64>,
+    begin: *mut u8,
+    stride: usize,
+    out: &mut [*mut u8],
+    each: impl Fn(*mut u8),
+) -> (*mut u8, usize) {
     let bits = word.get();
     let low = bits.trailing_zeros() as usize;
-    let run = ((bits >> low).trailing_ones() as usize).min(out.len());
-    let rest = bits & !(u64::MAX >> (64 - run) << low);
+    let first = begin.wrapping_add(low * stride);
     // The common case is a run of neighbours.
-    if run == out.len() || rest == 0 {
+    let run = ((bits >> low).trailing_ones() as usize).min(out.len() + 1);
+    let rest = bits & !(u64::MAX >> (64 - run) << low);
+    if run > out.len() || rest == 0 {
         word.set(rest);
-        let mut object = begin.wrapping_add(low * stride);
-        let Some(out) = out.get_mut(..run) else { return 0 };
+        let mut object = first;
+        let Some(out) = out.get_mut(..run - 1) else { return (first, 0) };
         for slot in out {
+            object = object.wrapping_add(stride);
             *slot = object;
             each(object);
-            object = object.wrapping_add(stride);
         }
-        return run;
+        return (first, run - 1);
     }
-    let (mut bits, wanted) = (bits, out.len());
+    let (mut bits, wanted) = (bits & (bits - 1), out.len());
     let mut slots = out.iter_mut();
     while bits != 0 {
         let Some(slot) = slots.next() else { break };
@@ -352,7 +373,7 @@ fn take_of(word: &Cell<u64>, begin: *mut u8, stride: usize, out: &mut [*mut u8],
         bits &= bits - 1;
     }
     word.set(bits);
-    wanted - slots.len()
+    (first, wanted - slots.len())
 }
 
 /// A list of slabs through their heads.
