@@ -251,12 +251,7 @@ impl Slabs {
     /// Takes a free slot, the lowest of the slab used last, and up to `out.len()` more, for which it calls `each`. Returns the
     /// first, null if there is none, and how many more.
     #[inline(always)]
-    pub(super) fn take(
-        &mut self,
-        cut: &Cut,
-        out: &mut [*mut u8],
-        each: impl Fn(*mut u8) + Copy,
-    ) -> (*mut u8, usize) {
+    pub(super) fn take(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> (*mut u8, usize) {
         if self.is_exhausted() {
             return (ptr::null_mut(), 0);
         }
@@ -270,13 +265,7 @@ impl Slabs {
 
     /// Goes on with other slabs where `out` has `taken`. Returns how many it has then.
     #[inline(never)]
-    fn take_more(
-        &mut self,
-        cut: &Cut,
-        out: &mut [*mut u8],
-        mut taken: usize,
-        each: impl Fn(*mut u8) + Copy,
-    ) -> usize {
+    fn take_more(&mut self, cut: &Cut, out: &mut [*mut u8], mut taken: usize, each: impl Fn(*mut u8) + Copy) -> usize {
         while !self.is_exhausted()
             && let Some([slot, rest @ ..]) = out.get_mut(taken..)
         {
@@ -290,12 +279,7 @@ impl Slabs {
 
     /// The same of one slab, which there is.
     #[inline(always)]
-    fn take_of_one(
-        &mut self,
-        cut: &Cut,
-        out: &mut [*mut u8],
-        each: impl Fn(*mut u8) + Copy,
-    ) -> (*mut u8, usize) {
+    fn take_of_one(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> (*mut u8, usize) {
         let page = self.partial.first();
         // SAFETY: a slab of this cache, whose lock is held: `self` is what the lock protects.
         if unsafe { Page::is_empty(page, cut) } {

@@ -478,9 +478,7 @@ mod tests {
                     assert!(object.addr().is_multiple_of(align), "{stride} {align}");
                     assert!(object.addr() + stride <= (1 << 20) + cut.order.bytes() as usize);
                     assert_eq!(cut.slot(object), Some(slot));
-                    assert!(
-                        [1, 4, 8].iter().all(|by| stride == 8 || cut.slot(object.wrapping_add(*by)).is_none())
-                    );
+                    assert!([1, 4, 8].iter().all(|by| stride == 8 || cut.slot(object.wrapping_add(*by)).is_none()));
                     assert_eq!(cut.slot(object.wrapping_sub(1)), None);
                     assert_eq!(cut.page_of(object), page);
                 }
