@@ -220,11 +220,14 @@ pub fn cache_type() -> u64 {
 #[derive(Debug)]
 pub struct Hardware(Restarting);
 
-// SAFETY: the direct map shows all RAM that is handed out once `memory::start` is through, and nobody touches RAM
-// by this value before; `entry.S` sets TPIDR_EL1.
-// SAFETY: that is a `PerCpu`, which begins with its words; the machine's slab is the only one; `irq/entry.S` has sequences
-// begin again, other exceptions that return use no slab, and `irq::start` ends the machine if the order is wrong.
-static HARDWARE: Hardware = Hardware(unsafe { AArch64::new(DIRECT_MAP).restarting() });
+static HARDWARE: Hardware = Hardware({
+    // SAFETY: the direct map shows all RAM that is handed out once `memory::start` is through, and nobody touches RAM
+    // by this value before; `entry.S` sets TPIDR_EL1.
+    let masking = unsafe { AArch64::new(DIRECT_MAP) };
+    // SAFETY: TPIDR_EL1 points to a `PerCpu`, which begins with its words; the machine's slab is the only one; `irq/entry.S`
+    // has sequences begin again, other exceptions that return use no slab, and `irq::start` looks at the order.
+    unsafe { masking.restarting() }
+});
 
 /// The hardware.
 #[must_use]

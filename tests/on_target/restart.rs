@@ -189,7 +189,7 @@ mod on_target {
     fn owned(object: *mut u8) -> *mut u8 {
         for word in 0..if object.is_null() { 0 } else { bytes() / 8 } {
             // SAFETY: inside the object.
-            unsafe { object.cast::<usize>().add(word).write_volatile(object.addr() + word) };
+            unsafe { object.cast::<usize>().wrapping_add(word).write_volatile(object.addr() + word) };
         }
         object
     }
@@ -197,9 +197,8 @@ mod on_target {
     /// Whether it is still so; and it is not from now on.
     fn disown(object: *mut u8) {
         for word in 0..if object.is_null() { 0 } else { bytes() / 8 } {
+            let place = object.cast::<usize>().wrapping_add(word);
             // SAFETY: inside the object.
-            let place = unsafe { object.cast::<usize>().add(word) };
-            // SAFETY: as above.
             if unsafe { place.read_volatile() } != object.addr() + word {
                 BROKEN.store(true, Ordering::Relaxed);
             }
@@ -215,7 +214,7 @@ mod on_target {
         for (index, object) in objects.into_iter().enumerate() {
             match index {
                 0..2 => free(object),
-                _ => SPARE.iter().nth(index).map_or((), |place| place.store(object, Ordering::Relaxed)),
+                _ => SPARE.get(index).map_or((), |place| place.store(object, Ordering::Relaxed)),
             }
         }
     }
@@ -239,6 +238,9 @@ mod on_target {
         mut once: impl FnMut(usize) -> (bool, bool),
     ) -> Result<(), &'static str> {
         let slab = slab().ok_or("there is no slab")?;
+        if slab.is_tiny() {
+            return Ok(());
+        }
         CACHE.try_call_once(|| slab.cache_create(CacheSpec::new("stepped", 72))).map_err(|_| "no cache")?;
         for path in 0..PATHS {
             PATH.store(path, Ordering::Relaxed);
@@ -263,9 +265,6 @@ mod on_target {
                 let restarts = RESTARTS.load(Ordering::Relaxed);
                 if act == acts.start {
                     println!("{:>5} bytes: {nr} instructions, begun again at {restarts}", bytes());
-                }
-                if slab.is_tiny() {
-                    continue;
                 }
                 check(restarts >= least, "sequences did not begin again")?;
             }
@@ -327,7 +326,7 @@ mod on_target {
 
     /// Puts a new object into a place and frees what was there, whoever put it.
     fn exchange(index: usize) {
-        let (Some(slab), Some(place)) = (slab(), HANDED.iter().nth(index % HANDED.len())) else { return };
+        let (Some(slab), Some(place)) = (slab(), HANDED.get(index % HANDED.len())) else { return };
         let bytes = size_at(index % HANDED.len());
         let Ok(object) = slab.kmalloc(bytes, Gfp::ATOMIC) else { return };
         // SAFETY: a new object of that size.
@@ -345,18 +344,22 @@ mod on_target {
     }
 
     /// What is interrupted: pairs of the fast paths, of the sizes that the interrupts have too.
+    fn pairs(from: usize, nr: usize) {
+        let Some(slab) = slab() else { return };
+        for step in from..from + nr {
+            if let Ok(object) = slab.kmalloc(size_at(step * 13 % HANDED.len()), Gfp::KERNEL) {
+                // SAFETY: allocated above.
+                unsafe { slab.kfree(object) };
+            }
+        }
+    }
+
     fn loops(cpu: usize) {
         let mut step = cpu * 57;
         while IS_STORMY.load(Ordering::Relaxed) {
-            for _ in 0..50 {
-                step += 13;
-                let Some(slab) = slab() else { return };
-                if let Ok(object) = slab.kmalloc(size_at(step % HANDED.len()), Gfp::KERNEL) {
-                    // SAFETY: allocated above.
-                    unsafe { slab.kfree(object) };
-                }
-            }
+            pairs(step, 50);
             exchange(step);
+            step += 13;
         }
     }
 
@@ -390,9 +393,8 @@ mod on_target {
             calls += 1;
             smp::call(CpuSet::others(), &|cpu| (0..4).for_each(|step| exchange(calls * 5 + step + cpu)));
             // Alone, a CPU has its ticks.
-            for _ in 0..if CpuSet::others().is_empty() { 1000 } else { 1 } {
-                exchange(calls * 11);
-            }
+            pairs(calls, if CpuSet::others().is_empty() { 1000 } else { 1 });
+            exchange(calls * 11);
         }
         IS_STORMY.store(false, Ordering::Relaxed);
         handles.into_iter().flatten().for_each(thread::JoinHandle::join);

@@ -3,15 +3,16 @@
 
 pub mod restart;
 
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1};
 use tock_registers::interfaces::Readable;
 
+pub use self::restart::CpuWords;
 use super::{Arch, Arrays, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-use crate::slab::{NO_ARRAYS, fast};
+use crate::slab::fast;
 
 /// AArch64 at EL1, or at EL2 for trees of [`Regime::El2`](crate::pgtable::Regime::El2), with a linear map of (at least) the
 /// tables. The slab's fast paths mask interrupts, or are [sequences that are restarted](restart) if `RESTARTS`.
@@ -26,38 +27,6 @@ pub type Restarting = AArch64<true>;
 
 /// Runs its argument while every other CPU waits as [`Arch::with_others_stopped`] says.
 pub type StopOthers = fn(&mut dyn FnMut());
-
-/// What TPIDR_EL1 points to begins so, for [`Restarting`].
-#[derive(Debug)]
-#[repr(C)]
-pub struct CpuWords {
-    number: u64,
-    /// What [`Arch::local`] returns.
-    arrays: AtomicPtr<u8>,
-}
-
-impl CpuWords {
-    /// Of CPU `number`, which is below [`MAX_CPUS`].
-    #[must_use]
-    pub const fn new(number: usize) -> Self {
-        Self { number: number as u64, arrays: AtomicPtr::new(NO_ARRAYS.cast_mut()) }
-    }
-
-    /// The CPU's number.
-    #[must_use]
-    pub const fn number(&self) -> usize {
-        self.number as usize
-    }
-
-    /// Where the CPU's own are.
-    #[inline(always)]
-    fn of_this_cpu() -> *const Self {
-        let words: *const Self;
-        // SAFETY: reads a register. Not `pure`: a thread may go on elsewhere.
-        unsafe { core::arch::asm!("mrs {}, tpidr_el1", out(reg) words, options(nomem, nostack, preserves_flags)) };
-        words
-    }
-}
 
 impl AArch64 {
     /// A CPU that sees physical address `pa` at virtual address `pa + offset`, modulo 2^64.
@@ -78,10 +47,9 @@ impl AArch64 {
     ///
     /// # Safety
     ///
-    /// 1. On every CPU that uses it, TPIDR_EL1 points to [`CpuWords`] of that CPU alone, at EL1 as the only level that
-    ///    allocates.
+    /// 1. On every CPU that uses it, TPIDR_EL1 points to [`CpuWords`] of that CPU alone.
     /// 2. One slab at a time is made with it; where there was another before, the CPUs' words are as new.
-    /// 3. **The exception entry takes part**: code that an exception has interrupted at ELR_EL1 goes on at
+    /// 3. **The exception entry takes part**: code that an exception has interrupted at ELR_EL1 (or ELR_EL2) goes on at
     ///    [`restart::resume_at`] of that, if between the two the slab may have been used on this CPU, or the interrupted
     ///    code may go on on another one. That is each IRQ, and each FIQ that is used; a synchronous exception whose handler
     ///    frees, allocates or changes threads before the instruction is tried again; and whatever looks like one
@@ -138,7 +106,7 @@ unsafe impl<const RESTARTS: bool> Arch for AArch64<RESTARTS> {
     fn local(&self, table: &Arrays) -> *mut u8 {
         if RESTARTS {
             // SAFETY: by `restarting`.
-            return unsafe { &(*CpuWords::of_this_cpu()).arrays }.load(Ordering::Relaxed);
+            return unsafe { (*CpuWords::of_this_cpu()).arrays() }.load(Ordering::Relaxed);
         }
         // SAFETY: `cpu` is below MAX_CPUS.
         unsafe { table.get_unchecked(self.cpu()) }.load(Ordering::Relaxed)
@@ -147,7 +115,7 @@ unsafe impl<const RESTARTS: bool> Arch for AArch64<RESTARTS> {
     fn set_local(&self, arrays: *mut u8) {
         if RESTARTS {
             // SAFETY: by `restarting`.
-            unsafe { &(*CpuWords::of_this_cpu()).arrays }.store(arrays, Ordering::Relaxed);
+            unsafe { (*CpuWords::of_this_cpu()).arrays() }.store(arrays, Ordering::Relaxed);
         }
     }
 
@@ -165,30 +133,42 @@ unsafe impl<const RESTARTS: bool> Arch for AArch64<RESTARTS> {
 
     #[inline(always)]
     unsafe fn push(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
-        // SAFETY: by `restarting`, and the caller's promise.
-        unsafe { if RESTARTS { restart::push(object, tag) } else { fast::push(self, arrays, object, tag) } }
+        if RESTARTS {
+            // SAFETY: by `restarting`, and the caller's promise.
+            return unsafe { restart::push(object, tag) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { fast::push(self, arrays, object, tag) }
     }
 
     #[inline(always)]
     unsafe fn push_sized(&self, arrays: &Arrays, object: *mut u8, step: usize) -> bool {
-        // SAFETY: by `restarting`, and the caller's promise.
-        unsafe {
-            if RESTARTS { restart::push_sized(object, step) } else { fast::push_sized(self, arrays, object, step) }
+        if RESTARTS {
+            // SAFETY: by `restarting`, and the caller's promise.
+            return unsafe { restart::push_sized(object, step) };
         }
+        // SAFETY: the caller's promise.
+        unsafe { fast::push_sized(self, arrays, object, step) }
     }
 
     #[inline(always)]
     unsafe fn push_checked(&self, arrays: &Arrays, object: *mut u8, tag: u32) -> bool {
-        // SAFETY: by `restarting`, and the caller's promise.
-        unsafe {
-            if RESTARTS { restart::push_checked(object, tag) } else { fast::push_checked(self, arrays, object, tag) }
+        if RESTARTS {
+            // SAFETY: by `restarting`, and the caller's promise.
+            return unsafe { restart::push_checked(object, tag) };
         }
+        // SAFETY: the caller's promise.
+        unsafe { fast::push_checked(self, arrays, object, tag) }
     }
 
     #[inline(always)]
     unsafe fn push_by_frame(&self, arrays: &Arrays, object: *mut u8) -> Result<(), u16> {
-        // SAFETY: by `restarting`, and the caller's promise.
-        unsafe { if RESTARTS { restart::push_by_frame(object) } else { fast::push_by_frame(self, arrays, object) } }
+        if RESTARTS {
+            // SAFETY: by `restarting`, and the caller's promise.
+            return unsafe { restart::push_by_frame(object) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { fast::push_by_frame(self, arrays, object) }
     }
 
     #[inline(always)]

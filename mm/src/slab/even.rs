@@ -165,7 +165,7 @@ impl Even {
             *place = object;
             free &= free - 1;
         }
-        table.set_state(frame.addr(), size.tag(), free);
+        table.set_state(frame.addr(), free);
         if free != 0 {
             // SAFETY: free memory of the direct map, in no list.
             unsafe { self.bins.insert(node_of(frame, size, free), size.0) };
@@ -198,6 +198,7 @@ impl Even {
             self.cut(table, size, frame, table.state(frame.addr()), &mut places, key);
         }
         for frame in fresh {
+            table.set_one(frame.addr(), size.tag());
             self.cut(table, size, *frame, size.all_free(), &mut places, key);
         }
         *self.nr_frames(size) += fresh.len();
@@ -245,7 +246,7 @@ impl Even {
             // SAFETY: free memory of the direct map, in no list.
             unsafe { self.bins.insert(inside.wrapping_add(size_of::<usize>()).cast(), size.0) };
         }
-        table.set_state(inside.addr(), size.tag(), free);
+        table.set_state(inside.addr(), free);
         Ok(None)
     }
 

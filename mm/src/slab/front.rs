@@ -23,9 +23,9 @@
 
 use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::table::{FIRST_QUICK, NONE, NR_TAGS, TAG, Tag, WITHOUT_ARRAY};
+use super::table::{FIRST_QUICK, NONE, NR_TAGS, Tag, WITHOUT_ARRAY};
 use crate::addr::PAGE_SHIFT;
 
 /// Sizes that are found by the first halfwords: up to this, in steps of eight.
@@ -61,7 +61,7 @@ pub(crate) mod layout {
     /// The number of frames follows.
     pub(crate) const FIRST_FRAME: isize = -8 * super::FIRST_FRAME as isize;
     pub(crate) const FRAME_SHIFT: u32 = super::PAGE_SHIFT;
-    /// log2 of the bytes of a tag: in the frame table, and by sizes.
+    /// log2 of the bytes of a tag, by sizes. In the frame table they are bytes.
     pub(crate) const TAG_SHIFT: u32 = size_of::<super::Tag>().ilog2();
     /// log2 of the bytes of a top.
     pub(crate) const TOP_SHIFT: u32 = size_of::<super::Word>().ilog2();
@@ -73,7 +73,6 @@ pub(crate) mod layout {
     pub(crate) const PLACE: isize = 8;
 
     const _: () = assert!(super::FIRST_FRAME == super::NR_FRAMES + 1, "they are loaded as a pair");
-    const _: () = assert!(super::TAG == 0xff, "the tag is an entry's lowest byte");
 }
 
 /// A word of a block: a pointer, or a number in the shape of one.
@@ -259,7 +258,7 @@ impl Fronts {
 /// The frame table, as the fast paths read it.
 #[derive(Clone, Copy)]
 pub(super) struct RawTable {
-    pub(super) tags: *const Tag,
+    pub(super) tags: *const u8,
     /// Where the direct map shows the first frame.
     pub(super) base: usize,
     /// Its frames.
@@ -280,7 +279,7 @@ impl RawTable {
         // Other CPUs may change the tags of other frames meanwhile: an atomic load, which is a plain one in code.
         // SAFETY: below the table's length.
         (frame < self.len)
-            .then(|| unsafe { &*self.tags.wrapping_add(frame).cast::<AtomicU16>() }.load(Ordering::Relaxed) & TAG)
+            .then(|| unsafe { &*self.tags.wrapping_add(frame).cast::<AtomicU8>() }.load(Ordering::Relaxed).into())
     }
 }
 

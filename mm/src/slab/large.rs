@@ -18,7 +18,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub(super) fn page_alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         let block = self.source.take(Order::ZERO, gfp - Gfp::ZERO)?;
         let page = self.arch.direct_map(block.pfn().addr());
-        self.table.set(page.addr(), 1, LARGE);
+        self.table.set_one(page.addr(), LARGE);
         self.counters.large_pages.fetch_add(1, Ordering::Relaxed);
         NonNull::new(page)
     }

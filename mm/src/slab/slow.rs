@@ -298,7 +298,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             return heap.alloc_apart(other, nr, align);
         };
         let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
-        self.table.set(frame.addr().get(), 1, HEAP + group as Tag);
+        self.table.set_one(frame.addr().get(), HEAP + group as Tag);
         let mut heap = self.heap.lock(self.arch);
         // SAFETY: a frame of the page allocator's, the slab's alone.
         unsafe { heap.alloc_fresh(group, frame, nr, align) }

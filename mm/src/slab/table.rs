@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whose a frame is: two bytes for each frame of RAM, from the first to the last.
 //!
-//! The first is a *tag*: the number of a cache, or one of the constants below. The second is free for whoever has the
-//! frame: those that are [cut evenly](super::even) keep there which of their objects are free. A pointer's frame is its
-//! distance from the first one in the direct map, so a lookup is a subtraction, a shift, a comparison and a load.
+//! One is a *tag*: the number of a cache, or one of the constants below. The other is free for whoever has the frame: those
+//! that are [cut evenly](super::even) keep there which of their objects are free. All tags come first, then all of the other
+//! bytes. A pointer's frame is its distance from the first one in the direct map, so a lookup is a subtraction, a shift, a
+//! comparison and a load.
 
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use super::front::RawTable;
 use crate::addr::{NR_ORDERS, PAGE_SHIFT, PAGE_SIZE, PhysRange};
 
-/// What the table says of a frame, in the lower byte of its entry.
+/// What the table says of a frame, in a byte.
 pub(super) type Tag = u16;
 
 /// Not the slab's. (Lower tags are never used: their tops would lie where the sizes of a CPU's block are.)
@@ -39,15 +40,14 @@ pub(super) const NR_CACHES: usize = 62;
 pub(super) const WITHOUT_ARRAY: Tag = FIRST_CACHE + 30;
 /// Tags that there can be, from 0 up.
 pub(super) const NR_TAGS: usize = FIRST_CACHE as usize + NR_CACHES;
-/// The part of an entry that is the tag.
-pub(super) const TAG: Tag = 0xff;
 
-const _: () = assert!(NR_TAGS <= TAG as usize + 1);
+const _: () = assert!(NR_TAGS <= u8::MAX as usize + 1);
 
 /// The table.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
-    tags: &'a [AtomicU16],
+    tags: &'a [AtomicU8],
+    states: &'a [AtomicU8],
     /// Where the direct map shows the span: first address, bytes.
     window: (usize, usize),
 }
@@ -58,14 +58,14 @@ pub(super) const fn len(span: PhysRange) -> usize {
 }
 
 impl<'a> Table<'a> {
-    /// `tags` holds [`len`] tags; all are set to [`NONE`]. O(frames): eight of them a store, since this is booting time.
+    /// `tags` holds [`len`] tags; all are set to [`NONE`]. O(frames).
     pub(super) fn new(tags: &'a mut [AtomicU16], window: (usize, usize)) -> Self {
-        const EIGHT: u128 = NONE as u128 * (u128::MAX / Tag::MAX as u128);
-        // SAFETY: an `AtomicU16` is two bytes of which any are a value, and the borrow is exclusive.
-        let (head, eights, tail) = unsafe { tags.align_to_mut::<u128>() };
-        head.iter_mut().chain(tail).for_each(|tag| *tag.get_mut() = NONE);
-        eights.fill(EIGHT);
-        Self { tags, window }
+        let (first, nr) = (tags.as_mut_ptr().cast::<AtomicU8>(), tags.len());
+        // SAFETY: the caller's memory, of which any bits are a value.
+        unsafe { first.write_bytes(NONE as u8, nr) };
+        // SAFETY: two bytes for each entry of the exclusive borrow, which lasts as long.
+        let (tags, states) = unsafe { core::slice::from_raw_parts(first, 2 * nr) }.split_at(nr);
+        Self { tags, states, window }
     }
 
     /// For [`Fronts`](super::front::Fronts).
@@ -75,37 +75,44 @@ impl<'a> Table<'a> {
     }
 
     #[inline(always)]
-    fn tag(&self, addr: usize) -> Option<&AtomicU16> {
-        self.tags.get(addr.wrapping_sub(self.window.0) >> PAGE_SHIFT)
+    fn index(&self, addr: usize) -> usize {
+        addr.wrapping_sub(self.window.0) >> PAGE_SHIFT
     }
 
     /// Whose the frame is that holds `addr`.
     #[inline]
     pub(super) fn get(&self, addr: usize) -> Tag {
         // Ordering: an object's pointer reached this CPU by some synchronisation, and its tag was set before.
-        self.tag(addr).map_or(NONE, |tag| tag.load(Ordering::Relaxed) & TAG)
+        self.tags.get(self.index(addr)).map_or(NONE, |tag| tag.load(Ordering::Relaxed).into())
     }
 
     /// What the frame's owner keeps beside its tag.
     #[inline(always)]
     pub(super) fn state(&self, addr: usize) -> u8 {
-        self.tag(addr).map_or(0, |tag| (tag.load(Ordering::Relaxed) >> TAG.count_ones()) as u8)
+        self.states.get(self.index(addr)).map_or(0, |state| state.load(Ordering::Relaxed))
     }
 
-    /// Sets a frame's tag, and what is kept beside it.
+    /// Sets that.
     #[inline(always)]
-    pub(super) fn set_state(&self, addr: usize, tag: Tag, state: u8) {
-        if let Some(entry) = self.tag(addr) {
-            entry.store(tag | Tag::from(state) << TAG.count_ones(), Ordering::Relaxed);
+    pub(super) fn set_state(&self, addr: usize, state: u8) {
+        if let Some(entry) = self.states.get(self.index(addr)) {
+            entry.store(state, Ordering::Relaxed);
         }
     }
 
-    /// Sets the tag of `nr` frames.
+    /// Sets a frame's tag; what is kept beside it stays.
+    #[inline(always)]
+    pub(super) fn set_one(&self, addr: usize, tag: Tag) {
+        if let Some(entry) = self.tags.get(self.index(addr)) {
+            entry.store(tag as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets those of `nr` frames.
     pub(super) fn set(&self, addr: usize, nr: usize, tag: Tag) {
-        for index in 0..nr {
-            if let Some(entry) = self.tag(addr + index * PAGE_SIZE as usize) {
-                entry.store(tag, Ordering::Relaxed);
-            }
+        let first = self.index(addr);
+        for entry in self.tags.get(first..first + nr).unwrap_or_default() {
+            entry.store(tag as u8, Ordering::Relaxed);
         }
     }
 
@@ -113,10 +120,10 @@ impl<'a> Table<'a> {
     #[inline(always)]
     pub(super) fn set_large(&self, addr: usize, nr: usize) {
         if nr.is_power_of_two() {
-            self.set(addr, 1, LARGE + nr.trailing_zeros() as Tag);
+            self.set_one(addr, LARGE + nr.trailing_zeros() as Tag);
         } else {
             self.set(addr + PAGE_SIZE as usize, nr - 1, TAIL);
-            self.set(addr, 1, ODD);
+            self.set_one(addr, ODD);
         }
     }
 

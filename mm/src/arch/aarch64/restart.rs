@@ -22,9 +22,47 @@
 //! A sequence is a dozen instructions, up to two dozen; it ends unless interrupts leave no time for so few.
 
 use core::arch::asm;
+use core::sync::atomic::AtomicPtr;
 
-use super::CpuWords;
+use crate::slab::NO_ARRAYS;
 use crate::slab::front::layout::{FIRST_FRAME, FRAME_SHIFT, FULL, NONE, PLACE, TAG_SHIFT, TAGS, TOP_SHIFT};
+
+/// What TPIDR_EL1 points to begins so, for [`Restarting`](super::Restarting).
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuWords {
+    number: u64,
+    /// What [`Arch::local`](crate::arch::Arch::local) returns.
+    arrays: AtomicPtr<u8>,
+}
+
+impl CpuWords {
+    /// Of CPU `number`, which is below [`MAX_CPUS`](crate::arch::MAX_CPUS).
+    #[must_use]
+    pub const fn new(number: usize) -> Self {
+        Self { number: number as u64, arrays: AtomicPtr::new(NO_ARRAYS.cast_mut()) }
+    }
+
+    /// The CPU's number.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.number as usize
+    }
+
+    #[inline(always)]
+    pub(super) const fn arrays(&self) -> &AtomicPtr<u8> {
+        &self.arrays
+    }
+
+    /// Where the CPU's own are.
+    #[inline(always)]
+    pub(super) fn of_this_cpu() -> *const Self {
+        let words: *const Self;
+        // SAFETY: reads a register. Not `pure`: a thread may go on elsewhere.
+        unsafe { asm!("mrs {}, tpidr_el1", out(reg) words, options(nomem, nostack, preserves_flags)) };
+        words
+    }
+}
 
 /// Where [`CpuWords`] has the block.
 const ARRAYS: usize = core::mem::offset_of!(CpuWords, arrays);
@@ -51,23 +89,16 @@ impl Sequence {
 
 /// Notes the instructions from one label to another, and where to go on instead. The section is kept by the linker, which
 /// finds no reference to it (`R`).
+#[rustfmt::skip]
 macro_rules! note {
     ($start:literal, $end:literal, $resume:literal) => {
         concat!(
             ".pushsection mm_restart, \"aR\", %progbits\n",
             ".p2align 2\n",
-            ".word ",
-            $start,
-            " - .\n",
-            ".word ",
-            $end,
-            " - ",
-            $start,
-            "\n",
-            ".word ",
-            $resume,
-            " - .\n",
-            ".popsection",
+            ".word ", $start, " - .\n",
+            ".word ", $end, " - ", $start, "\n",
+            ".word ", $resume, " - .\n",
+            ".popsection\n",
         )
     };
 }
@@ -79,18 +110,15 @@ macro_rules! block {
     };
 }
 
-/// The end of a pop whose array's top is at an index of the block, and its note.
+/// The end of a pop whose array's top is at an index of the block.
+#[rustfmt::skip]
 macro_rules! pop {
     ($index:literal) => {
         concat!(
-            "ldr {top}, [{block}, ",
-            $index,
-            "]\n",
+            "ldr {top}, [{block}, ", $index, "]\n",
             "ldr {object}, [{top}], #-{PLACE}\n",
             "cbz {object}, 4f\n",
-            "str {top}, [{block}, ",
-            $index,
-            "]\n",
+            "str {top}, [{block}, ", $index, "]\n",
             "3: str xzr, [{object}]\n",
             "4:\n",
             note!("2b", "3b", "2b"),
@@ -98,54 +126,44 @@ macro_rules! pop {
     };
 }
 
-/// The end of a push, as above, where `left` is 0 if the object cannot be put there.
+/// The end of a push, as above; `mark` is what an address is marked with. What is refused leaves 0 in `left`.
+#[rustfmt::skip]
 macro_rules! push {
     ($index:literal, $refused:literal) => {
         concat!(
-            "ldr {top}, [{block}, ",
-            $index,
-            "]\n",
+            "ldr {top}, [{block}, ", $index, "]\n",
             "ands {left}, {top}, #{FULL}\n",
-            "b.eq ",
-            $refused,
-            "\n",
+            "b.eq ", $refused, "\n",
             "ldr {left}, [{object}]\n",
             "eor {mark}, {mark}, {object}\n",
             "subs {left}, {left}, {mark}\n",
-            "b.eq ",
-            $refused,
-            "\n",
+            "b.eq ", $refused, "\n",
             "str {object}, [{top}, #{PLACE}]!\n",
             "str {mark}, [{object}]\n",
-            "3: str {top}, [{block}, ",
-            $index,
-            "]\n",
+            "3: str {top}, [{block}, ", $index, "]\n",
             "4:\n",
             note!("2b", "3b", "2b"),
-            "\n",
             note!("3b", "4b", "5f"),
-            "\n",
             ".subsection 1\n",
             "5: str xzr, [{object}]\n",
             "b 2b\n",
-            ".subsection 0",
+            ".subsection 0\n",
         )
     };
 }
 
-/// Looks the object's frame up: its entry of the table, which begins at `mark`.
-macro_rules! entry_of_frame {
+/// Looks the tag of the object's frame up: its byte of the table, which begins at `mark`.
+#[rustfmt::skip]
+macro_rules! tag_of_frame {
     ($outside:literal) => {
         concat!(
-            "ldp {frame}, {left}, [{block}, #{FIRST_FRAME}]\n",
-            "sub {frame}, {object}, {frame}\n",
-            "lsr {frame}, {frame}, #{FRAME_SHIFT}\n",
-            "cmp {frame}, {left}\n",
-            "b.hs ",
-            $outside,
-            "\n",
+            "ldp {tag}, {left}, [{block}, #{FIRST_FRAME}]\n",
+            "sub {tag}, {object}, {tag}\n",
+            "lsr {tag}, {tag}, #{FRAME_SHIFT}\n",
+            "cmp {tag}, {left}\n",
+            "b.hs ", $outside, "\n",
             "ldr {mark}, [{block}, #{TAGS}]\n",
-            "ldrh {frame:w}, [{mark}, {frame}, lsl #{TAG_SHIFT}]",
+            "ldrb {tag:w}, [{mark}, {tag}]\n",
         )
     };
 }
@@ -282,13 +300,13 @@ pub(super) unsafe fn push_checked(object: *mut u8, tag: u32) -> bool {
     unsafe {
         asm!(
             block!(),
-            entry_of_frame!("{refused}"),
-            "cmp {tag:w}, {frame:w}, uxtb",
+            tag_of_frame!("{refused}"),
+            "cmp {tag:w}, {wanted:w}",
             "b.ne {refused}",
-            push!("{tag:w}, uxtw #{TOP_SHIFT}", "{refused}"),
+            push!("{tag}, lsl #{TOP_SHIFT}", "{refused}"),
             object = in(reg) object,
-            tag = in(reg) tag,
-            frame = out(reg) _,
+            wanted = in(reg) tag,
+            tag = out(reg) _,
             block = out(reg) _,
             top = out(reg) _,
             left = out(reg) _,
@@ -298,7 +316,6 @@ pub(super) unsafe fn push_checked(object: *mut u8, tag: u32) -> bool {
             FIRST_FRAME = const FIRST_FRAME,
             FRAME_SHIFT = const FRAME_SHIFT,
             TAGS = const TAGS,
-            TAG_SHIFT = const TAG_SHIFT,
             TOP_SHIFT = const TOP_SHIFT,
             FULL = const FULL,
             PLACE = const PLACE,
@@ -320,16 +337,15 @@ pub(super) unsafe fn push_by_frame(object: *mut u8) -> Result<(), u16> {
     unsafe {
         asm!(
             block!(),
-            entry_of_frame!("6f"),
-            "and {frame}, {frame}, #0xff",
-            push!("{frame}, lsl #{TOP_SHIFT}", "4f"),
+            tag_of_frame!("6f"),
+            push!("{tag}, lsl #{TOP_SHIFT}", "4f"),
             ".subsection 1",
             "6: mov {left}, xzr",
-            "mov {frame}, #{NONE}",
+            "mov {tag}, #{NONE}",
             "b 4b",
             ".subsection 0",
             object = in(reg) object,
-            frame = out(reg) tag,
+            tag = out(reg) tag,
             block = out(reg) _,
             top = out(reg) _,
             left = out(reg) left,
@@ -338,7 +354,6 @@ pub(super) unsafe fn push_by_frame(object: *mut u8) -> Result<(), u16> {
             FIRST_FRAME = const FIRST_FRAME,
             FRAME_SHIFT = const FRAME_SHIFT,
             TAGS = const TAGS,
-            TAG_SHIFT = const TAG_SHIFT,
             TOP_SHIFT = const TOP_SHIFT,
             FULL = const FULL,
             PLACE = const PLACE,
