@@ -185,8 +185,6 @@ unsafe impl Sync for Whole {}
 struct Counters {
     large_pages: AtomicUsize,
     front_pages: AtomicUsize,
-    reclaimable_pages: AtomicUsize,
-    slab_pages: AtomicUsize,
     nr_faults: AtomicU64,
     operations: AtomicU64,
     failslab: AtomicU64,
@@ -437,9 +435,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[must_use]
     pub fn pages(&self) -> usize {
         let counters = &self.counters;
-        let others = [&counters.slab_pages, &counters.large_pages, &counters.front_pages];
+        let others = [&counters.large_pages, &counters.front_pages];
+        let (slabs, _) = self.cache_pages();
         let frames = self.heap.lock(self.arch).nr_frames;
-        frames + self.even_pages() + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
+        frames + slabs + self.even_pages() + others.iter().map(|nr| nr.load(Ordering::Relaxed)).sum::<usize>()
     }
 }
 

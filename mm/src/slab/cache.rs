@@ -10,7 +10,7 @@
 //! in its slab, by the slab's bit.
 
 use core::fmt;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use bitflags::bitflags;
 
@@ -245,34 +245,55 @@ impl Slabs {
         let nr = capacity.div_ceil(8) << *same;
         *same = (*same + 1).min(MOST_IN_A_ROW);
         *other = 0;
-        nr.min(capacity - capacity / 4)
+        nr.min(capacity)
     }
 
-    /// Takes free slots, the lowest of the slabs used last, and calls `each` for them. Returns how many.
+    /// Takes a free slot, the lowest of the slab used last, and up to `out.len()` more, for which it calls `each`. Returns the
+    /// first, null if there is none, and how many more.
     #[inline(always)]
-    pub(super) fn take(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> usize {
-        let mut taken = 0;
-        while let Some(rest) = out.get_mut(taken..).filter(|rest| !rest.is_empty()) {
-            let page = self.partial.first();
-            if page.is_null() {
-                break;
-            }
-            // SAFETY: a slab of this cache, whose lock is held: `self` is what the lock protects.
-            let head = unsafe { Page::head(page) };
-            if head.nr_free.get() == cut.nr {
-                self.nr_empty -= 1;
-            }
-            // SAFETY: as above.
-            taken += unsafe { Page::take(page, cut, rest, each) };
-            if head.nr_free.get() == 0 {
-                // SAFETY: it is the first of the list.
-                unsafe { self.partial.remove(page) };
-                // SAFETY: it is in no list now.
-                unsafe { self.full.push(page) };
-            }
+    pub(super) fn take(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> (*mut u8, usize) {
+        if self.is_exhausted() {
+            return (ptr::null_mut(), 0);
         }
-        self.nr_taken += taken;
+        let (first, mut more) = self.take_of_one(cut, out, each);
+        if more < out.len() && !self.is_exhausted() {
+            more = self.take_more(cut, out, more, each);
+        }
+        self.nr_taken += 1 + more;
+        (first, more)
+    }
+
+    /// Goes on with other slabs where `out` has `taken`. Returns how many it has then.
+    #[inline(never)]
+    fn take_more(&mut self, cut: &Cut, out: &mut [*mut u8], mut taken: usize, each: impl Fn(*mut u8) + Copy) -> usize {
+        while !self.is_exhausted()
+            && let Some([slot, rest @ ..]) = out.get_mut(taken..)
+        {
+            let (object, more) = self.take_of_one(cut, rest, each);
+            *slot = object;
+            each(object);
+            taken += 1 + more;
+        }
         taken
+    }
+
+    /// The same of one slab, which there is.
+    #[inline(always)]
+    fn take_of_one(&mut self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8) + Copy) -> (*mut u8, usize) {
+        let page = self.partial.first();
+        // SAFETY: a slab of this cache, whose lock is held: `self` is what the lock protects.
+        if unsafe { Page::is_empty(page, cut) } {
+            self.nr_empty -= 1;
+        }
+        // SAFETY: as above, with a free slot.
+        let (first, more, is_full) = unsafe { Page::take(page, cut, out, each) };
+        if is_full {
+            // SAFETY: it is the first of the list.
+            unsafe { self.partial.remove(page) };
+            // SAFETY: it is in no list now.
+            unsafe { self.full.push(page) };
+        }
+        (first, more)
     }
 
     /// Puts an object back; the caller counts it off `nr_taken`. A slab that is to go back to the page allocator now is pushed to `empty`.
@@ -281,7 +302,7 @@ impl Slabs {
     ///
     /// The object lies in a frame with this cache's tag, with access to the whole slab.
     #[inline(always)]
-    pub(super) unsafe fn put(
+    unsafe fn put<const ONE_WORD: bool>(
         &mut self,
         cut: &Cut,
         keep: usize,
@@ -290,20 +311,20 @@ impl Slabs {
     ) -> Result<(), NotUsed> {
         let page = cut.page_of(object);
         // SAFETY: the tag says that it is a slab of this cache, whose lock is held.
-        let before = unsafe { Page::put(page, cut, object) }?;
-        if before == 0 {
+        let put = unsafe { Page::put::<ONE_WORD>(page, cut, object) }?;
+        if put.is_first {
             // SAFETY: a slab without free slots is in the list of full ones.
             unsafe { self.full.remove(page) };
             // SAFETY: it is in no list now.
             unsafe { self.partial.push(page) };
         }
-        if before + 1 == cut.nr {
+        if put.is_last {
             self.emptied(keep, page, empty);
         }
         Ok(())
     }
 
-    /// Puts objects back, the last first. What is none in use stays as it is, and why is returned.
+    /// Puts objects back, the last first. Those that are none in use stay as they are, and why is returned of one of them.
     ///
     /// # Safety
     ///
@@ -316,12 +337,32 @@ impl Slabs {
         objects: &[*mut u8],
         empty: &mut List,
     ) -> Result<(), NotUsed> {
+        if cut.is_one_word() {
+            // SAFETY: the caller's promise.
+            unsafe { self.put_each::<true>(cut, keep, objects, empty) }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.put_each::<false>(cut, keep, objects, empty) }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`put_all`](Self::put_all).
+    #[inline(always)]
+    unsafe fn put_each<const ONE_WORD: bool>(
+        &mut self,
+        cut: &Cut,
+        keep: usize,
+        objects: &[*mut u8],
+        empty: &mut List,
+    ) -> Result<(), NotUsed> {
         let mut result = Ok(());
         // Those that are none in use may be more than are taken: counted again below.
         self.nr_taken = self.nr_taken.wrapping_sub(objects.len());
         for object in objects.iter().rev() {
             // SAFETY: the caller's promise.
-            if let Err(why) = unsafe { self.put(cut, keep, *object, empty) } {
+            if let Err(why) = unsafe { self.put::<ONE_WORD>(cut, keep, *object, empty) } {
                 self.nr_taken = self.nr_taken.wrapping_add(1);
                 result = Err(why);
             }
@@ -362,7 +403,7 @@ impl Slabs {
         // SAFETY: the lock is held, and the list is not changed while it is walked.
         let page = unsafe { self.partial.iter() }
             // SAFETY: a slab of this cache.
-            .find(|page| unsafe { Page::head(*page) }.nr_free.get() == cut.nr)?;
+            .find(|page| unsafe { Page::is_empty(*page, cut) })?;
         // SAFETY: it is in this list.
         unsafe { self.partial.remove(page) };
         self.nr_empty -= 1;

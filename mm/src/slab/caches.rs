@@ -192,12 +192,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut slabs = inner.slabs.lock(self.arch);
         // SAFETY: the lock masks interrupts; the rest is the caller's promise.
         let front = inner.front(unsafe { Fronts::new(block) });
-        let mut put = 0;
         front.take_last(inner.capacity, |object| {
-            // SAFETY: what was pushed to the array has the cache's tag. What is no object is lost.
-            put += usize::from(unsafe { slabs.put(&inner.cut, inner.keep, object, &mut empty) }.is_ok());
+            // What is no object is lost.
+            // SAFETY: what was pushed to the array has the cache's tag.
+            let _ = unsafe { slabs.put_all(&inner.cut, inner.keep, &[object], &mut empty) };
         });
-        slabs.nr_taken -= put;
         drop(slabs);
         self.give_slabs(inner, empty);
     }

@@ -5,7 +5,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::cache::{CacheFlags, Inner, Slabs, Way};
+use super::cache::{Inner, Slabs, Way};
 use super::caches::CacheRef;
 use super::debug;
 use super::fast::pop_from;
@@ -14,6 +14,7 @@ use super::front::{Front, Fronts};
 use super::page::{List, Page};
 use super::table::NONE;
 use super::{OutOfMemory, PageSource, Refused, SPECIAL, Slab, call_not_jump, call_not_jump_with};
+use crate::addr::Order;
 use crate::arch::Arch;
 use crate::gfp::Gfp;
 
@@ -44,7 +45,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         let inner = this.inner(cache.tag()).filter(|_| !gfp.intersects(SPECIAL) && !this.careful);
-        match inner.and_then(|inner| this.refill(inner)) {
+        match inner.and_then(|inner| this.refill(inner, gfp)) {
             Some(object) => Ok(object),
             None => this.cache_alloc_by(cache, gfp, caller),
         }
@@ -151,35 +152,52 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Fills this CPU's array of a cache up from the slabs that there are, and takes an object of it. `None` if there is no
-    /// array, or no slab with free slots.
-    #[inline(never)]
-    pub(super) fn refill(&self, inner: &Inner) -> Option<NonNull<u8>> {
+    /// Takes an object and fills this CPU's array up from the slabs, a new one if there are no free slots. `None` if there is
+    /// no array, or no memory.
+    #[inline(always)]
+    pub(super) fn refill(&self, inner: &Inner, gfp: Gfp) -> Option<NonNull<u8>> {
         let mut slabs = inner.slabs.lock(self.arch);
         // SAFETY: the lock masks interrupts.
         let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
-        let front = inner.front(fronts);
-        // Without an array it is full and empty; an interrupt may have freed into it.
-        if !front.is_full() && front.is_empty() {
-            self.fill(inner, &mut slabs, front);
+        if slabs.is_exhausted() {
+            drop(slabs);
+            return self.refill_new(inner, gfp);
         }
-        NonNull::new(pop_from(front))
+        self.take_and_fill(inner, &mut slabs, inner.front(fronts))
     }
 
-    /// Fills an empty array with some objects of the slabs.
+    /// The same with a new slab.
+    #[inline(never)]
+    fn refill_new(&self, inner: &Inner, gfp: Gfp) -> Option<NonNull<u8>> {
+        let page = self.new_slab(inner, gfp)?;
+        let mut slabs = inner.slabs.lock(self.arch);
+        // SAFETY: made above for this cache.
+        unsafe { slabs.add(page) };
+        // SAFETY: the lock masks interrupts.
+        let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
+        self.take_and_fill(inner, &mut slabs, inner.front(fronts))
+    }
+
+    /// Takes an object from the slabs, and more for an empty array; or from the array, if an interrupt has freed into it.
     #[inline(always)]
-    fn fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) {
-        if slabs.is_exhausted() {
-            return;
+    fn take_and_fill(&self, inner: &Inner, slabs: &mut Slabs, front: Front) -> Option<NonNull<u8>> {
+        if front.is_full() || !front.is_empty() {
+            return NonNull::new(pop_from(front));
         }
-        let key = self.key();
-        let batch = slabs.batch(Way::ToArray, inner.capacity);
+        let (key, batch) = (self.key(), slabs.batch(Way::ToArray, inner.capacity));
+        let mut first = ptr::null_mut::<u8>();
         front.refill(batch, |places| {
-            slabs.take(&inner.cut, places, move |object| {
+            let (object, more) = slabs.take(&inner.cut, places, move |object| {
                 // SAFETY: a free object of this cache, eight bytes at least.
                 unsafe { object.cast::<usize>().write(object.addr() ^ key) };
-            })
+            });
+            first = object;
+            more
         });
+        let first = NonNull::new(first)?;
+        // SAFETY: the same; it may have kept its mark.
+        unsafe { first.cast::<usize>().write(0) };
+        Some(first)
     }
 
     /// An object from this CPU's array or the slabs, the array filled up on the way.
@@ -203,35 +221,27 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 unsafe { slabs.add(page) };
             }
             if inner.capacity > 0 && fronts.is_some() {
-                let front = inner.front(fronts);
-                let mut object = pop_from(front);
-                if object.is_null() {
-                    self.fill(inner, &mut slabs, front);
-                    object = pop_from(front);
+                let object = self.take_and_fill(inner, &mut slabs, inner.front(fronts));
+                if object.is_some() {
+                    return object;
                 }
-                if let Some(object) = NonNull::new(object) {
-                    return Some(object);
+            } else if let (object, _) = slabs.take(&inner.cut, &mut [], |_| ())
+                && !object.is_null()
+            {
+                if inner.capacity > 0 {
+                    // SAFETY: a free object of this cache, that may have kept its mark from an array.
+                    unsafe { object.cast::<usize>().write(0) };
                 }
-            } else {
-                let mut one = [ptr::null_mut()];
-                let taken = slabs.take(&inner.cut, &mut one, |_| ());
-                if taken > 0 {
-                    let [object] = one;
-                    if inner.capacity > 0 {
-                        // SAFETY: a free object of this cache, that may have kept its mark from an array.
-                        unsafe { object.cast::<usize>().write(0) };
-                    }
-                    if !inner.slot.is_plain() {
-                        // With the lock held: whoever validates takes the slot's bit and its zones together.
-                        let fault = self.hand_out(inner, object, asked, caller);
-                        drop(slabs);
-                        fault.inspect(|fault| self.report(*fault));
-                    }
-                    return NonNull::new(object);
+                if !inner.slot.is_plain() {
+                    // With the lock held: whoever validates takes the slot's bit and its zones together.
+                    let fault = self.hand_out(inner, object, asked, caller);
+                    drop(slabs);
+                    fault.inspect(|fault| self.report(*fault));
                 }
+                return NonNull::new(object);
             }
             drop(slabs);
-            fresh = Some(self.new_slab(inner, gfp)?);
+            fresh = Some(self.new_slab_apart(inner, gfp)?);
         }
     }
 
@@ -262,16 +272,37 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 
     /// A new slab, in no list yet.
+    #[inline(always)]
     fn new_slab(&self, inner: &Inner, gfp: Gfp) -> Option<*mut Page> {
         let cut = &inner.cut;
         let block = self.source.take(cut.order, inner.page_gfp(gfp))?;
-        let memory = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
-        let (_, order) = block.into_raw();
+        let (pfn, order) = block.into_raw();
+        let memory = NonNull::new(self.arch.direct_map(pfn.addr()))?;
         // SAFETY: a block of the page allocator's, the slab's alone.
-        let page = unsafe { Page::init(memory, cut, inner.tag) };
-        let is_bare = inner.slot.is_plain() && inner.spec.ctor.is_none();
-        for index in 0..if is_bare { 0 } else { cut.nr as usize } {
-            let object = cut.object(page, index);
+        let page = unsafe { Page::init(memory, cut) };
+        if !inner.slot.is_plain() || inner.spec.ctor.is_some() {
+            Self::prepare(inner, page);
+        }
+        if order == Order::ZERO {
+            self.table.set(page.addr(), 1, inner.tag);
+        } else {
+            self.table.set(page.addr(), order.pages() as usize, inner.tag);
+        }
+        Some(page)
+    }
+
+    /// [`new_slab`](Self::new_slab) out of line, for where it matters less.
+    #[inline(never)]
+    fn new_slab_apart(&self, inner: &Inner, gfp: Gfp) -> Option<*mut Page> {
+        self.new_slab(inner, gfp)
+    }
+
+    /// What the slots of a new slab need where they are checked, or keep what a constructor makes.
+    #[cold]
+    #[inline(never)]
+    fn prepare(inner: &Inner, page: *mut Page) {
+        for index in 0..inner.cut.nr as usize {
+            let object = inner.cut.object(page, index);
             if !inner.slot.is_plain() {
                 // SAFETY: a slot of the new slab.
                 unsafe { inner.slot.init(object, inner.spec.ctor.is_some()) };
@@ -280,23 +311,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 ctor(object);
             }
         }
-        let nr = order.pages() as usize;
-        self.table.set(page.addr(), nr, inner.tag);
-        self.count_pages(inner, nr as isize);
-        Some(page)
-    }
-
-    fn count_pages(&self, inner: &Inner, nr: isize) {
-        self.counters.slab_pages.fetch_add(nr as usize, Ordering::Relaxed);
-        if inner.spec.flags.contains(CacheFlags::RECLAIM_ACCOUNT) {
-            self.counters.reclaimable_pages.fetch_add(nr as usize, Ordering::Relaxed);
-        }
     }
 
     /// Gives a slab that is in no list back to the page allocator.
     pub(super) fn give_slab(&self, inner: &Inner, page: *mut Page) {
         let nr = inner.cut.order.pages() as usize;
-        self.count_pages(inner, -(nr as isize));
         self.give_tagged(page.cast(), nr);
     }
 

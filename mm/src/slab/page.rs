@@ -31,6 +31,10 @@ pub(super) struct Cut {
     twos: u32,
     /// Bits of an address that lie within the block.
     inside: u32,
+    /// [`first`](Self::first) times the inverse, negated.
+    before: u32,
+    /// The free bits of a block in which all slots are free, if they are one word; else 0.
+    all: u64,
 }
 
 /// The inverse of an odd number modulo 2^32, by Newton's iteration: each step doubles the bits that are right, three at
@@ -49,9 +53,17 @@ const fn inverse(odd: u32) -> u32 {
 pub(super) struct Page {
     next: Cell<*mut Page>,
     prev: Cell<*mut Page>,
-    /// Slots that are free.
-    pub(super) nr_free: Cell<u32>,
-    pub(super) tag: Cell<u32>,
+    /// Slots that are free; not kept where the free bits are one word, which tells it.
+    nr_free: Cell<usize>,
+}
+
+/// What an object that was put back has made of its block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Put {
+    /// No slot was free before.
+    pub(super) is_first: bool,
+    /// All slots are free now.
+    pub(super) is_last: bool,
 }
 
 /// Why a pointer is no object in use.
@@ -97,15 +109,25 @@ impl Cut {
             return None;
         }
         let stride_bytes = u32::try_from(stride).ok()?;
+        let inverse = inverse(stride_bytes >> stride_bytes.trailing_zeros());
+        let first = fitting(nr) as u32;
         Some(Self {
             order,
             stride: stride_bytes,
-            first: fitting(nr) as u32,
+            first,
             nr: nr as u32,
-            inverse: inverse(stride_bytes >> stride_bytes.trailing_zeros()),
+            inverse,
             twos: stride_bytes.trailing_zeros(),
             inside: bytes as u32 - 1,
+            before: first.wrapping_mul(inverse).wrapping_neg(),
+            all: if nr > 64 { 0 } else { u64::MAX >> (64 - nr) },
         })
+    }
+
+    /// Whether the free bits of a block are one word.
+    #[inline(always)]
+    pub(super) const fn is_one_word(&self) -> bool {
+        self.all != 0
     }
 
     /// Words of free bits.
@@ -121,10 +143,10 @@ impl Cut {
 
     /// The slot of an object, if one begins there.
     #[inline(always)]
-    fn slot(&self, page: *mut Page, object: *mut u8) -> Option<usize> {
-        let offset = (object.addr() - page.addr()).wrapping_sub(self.first as usize);
+    fn slot(&self, object: *mut u8) -> Option<usize> {
+        let offset = object.addr() as u32 & self.inside;
         // What is no multiple of the stride's power of two is rotated to the top.
-        let slot = (offset as u32).wrapping_mul(self.inverse).rotate_right(self.twos);
+        let slot = offset.wrapping_mul(self.inverse).wrapping_add(self.before).rotate_right(self.twos);
         (slot < self.nr).then_some(slot as usize)
     }
 
@@ -153,22 +175,24 @@ impl Page {
     /// # Safety
     ///
     /// The block of the cut's order at `block` is the caller's own RAM, through the direct map.
-    pub(super) unsafe fn init(block: NonNull<u8>, cut: &Cut, tag: u16) -> *mut Self {
+    pub(super) unsafe fn init(block: NonNull<u8>, cut: &Cut) -> *mut Self {
         let page = block.as_ptr().cast::<Self>();
         let head = Self {
             next: Cell::new(ptr::null_mut()),
             prev: Cell::new(ptr::null_mut()),
-            nr_free: Cell::new(cut.nr),
-            tag: Cell::new(tag.into()),
+            nr_free: Cell::new(cut.nr as usize),
         };
         // SAFETY: the caller's own memory, and page aligned.
         unsafe { page.write(head) };
-        for word in 0..cut.words() {
-            let slots = cut.nr as usize - word * 64;
-            let bits = if slots >= 64 { u64::MAX } else { (1 << slots) - 1 };
-            let at = page.wrapping_add(1).cast::<u64>().wrapping_add(word);
-            // SAFETY: inside the head that `Cut` left room for.
-            unsafe { at.write(bits) };
+        if cut.is_one_word() {
+            // SAFETY: the slab's only word.
+            unsafe { Self::word(page, 0) }.set(cut.all);
+        } else {
+            for index in 0..cut.words() {
+                let slots = cut.nr as usize - index * 64;
+                // SAFETY: inside the head that `Cut` left room for.
+                unsafe { Self::word(page, index) }.set(if slots >= 64 { u64::MAX } else { (1 << slots) - 1 });
+            }
         }
         page
     }
@@ -193,62 +217,111 @@ impl Page {
         unsafe { &*page }
     }
 
-    /// Takes up to `out.len()` free slots, the lowest first, and calls `each` for them. Returns how many.
+    /// Whether all slots are free.
     ///
     /// # Safety
     ///
     /// `page` is a slab of this cut whose cache's lock is held.
     #[inline(always)]
-    pub(super) unsafe fn take(page: *mut Self, cut: &Cut, out: &mut [*mut u8], each: impl Fn(*mut u8)) -> usize {
-        let wanted = out.len();
-        let mut slots = out.iter_mut();
+    pub(super) unsafe fn is_empty(page: *mut Self, cut: &Cut) -> bool {
+        if cut.is_one_word() {
+            // SAFETY: the caller's promise.
+            unsafe { Self::word(page, 0) }.get() == cut.all
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { Self::head(page) }.nr_free.get() == cut.nr as usize
+        }
+    }
+
+    /// Takes a free slot, the lowest, of which there is one, and up to `out.len()` more, for which it calls `each`. Returns
+    /// the first, how many more, and whether none is left.
+    ///
+    /// # Safety
+    ///
+    /// `page` is a slab of this cut whose cache's lock is held.
+    #[inline(always)]
+    pub(super) unsafe fn take(
+        page: *mut Self,
+        cut: &Cut,
+        out: &mut [*mut u8],
+        each: impl Fn(*mut u8) + Copy,
+    ) -> (*mut u8, usize, bool) {
+        if cut.is_one_word() {
+            // SAFETY: the caller's promise.
+            let word = unsafe { Self::word(page, 0) };
+            let (first, more) = take_of(word, cut.object(page, 0), cut.stride as usize, out, each);
+            return (first, more, word.get() == 0);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::take_of_many(page, cut, out, each) }
+    }
+
+    /// The same where the free bits are more than a word.
+    ///
+    /// # Safety
+    ///
+    /// As for [`take`](Self::take).
+    #[inline(never)]
+    unsafe fn take_of_many(
+        page: *mut Self,
+        cut: &Cut,
+        out: &mut [*mut u8],
+        each: impl Fn(*mut u8) + Copy,
+    ) -> (*mut u8, usize, bool) {
+        let (mut first, mut more) = (ptr::null_mut::<u8>(), 0);
         for index in 0..cut.words() {
             // SAFETY: the caller's promise.
             let word = unsafe { Self::word(page, index) };
-            let mut bits = word.get();
-            if bits == 0 {
+            if word.get() == 0 {
                 continue;
             }
-            let first = cut.object(page, index * 64);
-            while bits != 0 {
-                let Some(slot) = slots.next() else { break };
-                let object = first.wrapping_add(bits.trailing_zeros() as usize * cut.stride as usize);
+            let (begin, stride) = (cut.object(page, index * 64), cut.stride as usize);
+            let rest = out.get_mut(more..).unwrap_or_default();
+            if first.is_null() {
+                (first, more) = take_of(word, begin, stride, rest, each);
+            } else if let [slot, rest @ ..] = rest {
+                let (object, nr) = take_of(word, begin, stride, rest, each);
                 *slot = object;
                 each(object);
-                bits &= bits - 1;
-            }
-            word.set(bits);
-            if slots.len() == 0 {
+                more += 1 + nr;
+            } else {
                 break;
             }
         }
-        let taken = wanted - slots.len();
         // SAFETY: the caller's promise.
-        let head = unsafe { Self::head(page) };
-        head.nr_free.set(head.nr_free.get() - taken as u32);
-        taken
+        let nr_free = &unsafe { Self::head(page) }.nr_free;
+        nr_free.set(nr_free.get() - 1 - more);
+        (first, more, nr_free.get() == 0)
     }
 
-    /// Marks an object's slot free. Returns how many slots were free before.
+    /// Marks an object's slot free. `ONE_WORD` says whether the cut's free bits are.
     ///
     /// # Safety
     ///
     /// `page` is a slab of this cut whose cache's lock is held.
     #[inline(always)]
-    pub(super) unsafe fn put(page: *mut Self, cut: &Cut, object: *mut u8) -> Result<u32, NotUsed> {
-        let slot = cut.slot(page, object).ok_or(NotUsed::NoObject)?;
+    pub(super) unsafe fn put<const ONE_WORD: bool>(
+        page: *mut Self,
+        cut: &Cut,
+        object: *mut u8,
+    ) -> Result<Put, NotUsed> {
+        debug_assert_eq!(ONE_WORD, cut.is_one_word());
+        let slot = cut.slot(object).ok_or(NotUsed::NoObject)?;
         // SAFETY: the slot is one of the cut.
-        let word = unsafe { Self::word(page, slot >> 6) };
-        let bits = word.get();
-        if bits >> (slot & 63) & 1 != 0 {
+        let word = unsafe { Self::word(page, if ONE_WORD { 0 } else { slot >> 6 }) };
+        let (bits, bit) = (word.get(), 1 << (slot & 63));
+        if bits & bit != 0 {
             return Err(NotUsed::Free);
         }
-        word.set(bits | 1 << (slot & 63));
+        word.set(bits | bit);
+        if ONE_WORD {
+            return Ok(Put { is_first: bits == 0, is_last: bits | bit == cut.all });
+        }
         // SAFETY: the caller's promise.
-        let head = unsafe { Self::head(page) };
-        let before = head.nr_free.get();
-        head.nr_free.set(before + 1);
-        Ok(before)
+        let nr_free = &unsafe { Self::head(page) }.nr_free;
+        let before = nr_free.get();
+        nr_free.set(before + 1);
+        Ok(Put { is_first: before == 0, is_last: before + 1 == cut.nr as usize })
     }
 
     /// Whether a slot's bit says free; an error if no object begins there.
@@ -257,10 +330,50 @@ impl Page {
     ///
     /// `page` is a slab of this cut whose cache's lock is held.
     pub(super) unsafe fn is_free(page: *mut Self, cut: &Cut, object: *mut u8) -> Result<bool, NotUsed> {
-        let slot = cut.slot(page, object).ok_or(NotUsed::NoObject)?;
+        let slot = cut.slot(object).ok_or(NotUsed::NoObject)?;
         // SAFETY: the slot is one of the cut.
         Ok(unsafe { Self::word(page, slot >> 6) }.get() >> (slot & 63) & 1 != 0)
     }
+}
+
+/// Takes the lowest slot of a word that has some, and up to `out.len()` more, for which it calls `each`. The word's first
+/// slot lies at `begin`.
+#[inline(always)]
+fn take_of(
+    word: &Cell<u64>,
+    begin: *mut u8,
+    stride: usize,
+    out: &mut [*mut u8],
+    each: impl Fn(*mut u8),
+) -> (*mut u8, usize) {
+    let bits = word.get();
+    let low = bits.trailing_zeros() as usize;
+    let first = begin.wrapping_add(low * stride);
+    // The common case is a run of neighbours.
+    let run = ((bits >> low).trailing_ones() as usize).min(out.len() + 1);
+    let rest = bits & !(u64::MAX >> (64 - run) << low);
+    if run > out.len() || rest == 0 {
+        word.set(rest);
+        let mut object = first;
+        let Some(out) = out.get_mut(..run - 1) else { return (first, 0) };
+        for slot in out {
+            object = object.wrapping_add(stride);
+            *slot = object;
+            each(object);
+        }
+        return (first, run - 1);
+    }
+    let (mut bits, wanted) = (bits & (bits - 1), out.len());
+    let mut slots = out.iter_mut();
+    while bits != 0 {
+        let Some(slot) = slots.next() else { break };
+        let object = begin.wrapping_add(bits.trailing_zeros() as usize * stride);
+        *slot = object;
+        each(object);
+        bits &= bits - 1;
+    }
+    word.set(bits);
+    (first, wanted - slots.len())
 }
 
 /// A list of slabs through their heads.
@@ -364,15 +477,14 @@ mod tests {
                     let object = cut.object(page, slot);
                     assert!(object.addr().is_multiple_of(align), "{stride} {align}");
                     assert!(object.addr() + stride <= (1 << 20) + cut.order.bytes() as usize);
-                    assert_eq!(cut.slot(page, object), Some(slot));
-                    assert!(
-                        [1, 4, 8].iter().all(|by| stride == 8 || cut.slot(page, object.wrapping_add(*by)).is_none())
-                    );
-                    assert_eq!(cut.slot(page, object.wrapping_sub(1)), None);
+                    assert_eq!(cut.slot(object), Some(slot));
+                    assert!([1, 4, 8].iter().all(|by| stride == 8 || cut.slot(object.wrapping_add(*by)).is_none()));
+                    assert_eq!(cut.slot(object.wrapping_sub(1)), None);
                     assert_eq!(cut.page_of(object), page);
                 }
-                assert_eq!(cut.slot(page, page.cast()), None);
-                assert_eq!(cut.slot(page, cut.object(page, cut.nr as usize)), None);
+                assert_eq!(cut.slot(page.cast()), None);
+                let behind = cut.object(page, cut.nr as usize);
+                assert!(cut.page_of(behind) != page || cut.slot(behind).is_none());
             }
         }
     }

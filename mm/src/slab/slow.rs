@@ -52,6 +52,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
+        if last < this.classed && align <= MIN_ALIGN {
+            return Self::kmalloc_class(align, gfp, this, last, caller);
+        }
         let bytes = last.wrapping_add(1);
         if this.careful || gfp.intersects(SPECIAL) {
             this.kmalloc_any(bytes, align, gfp, caller)
@@ -61,8 +64,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
-        } else if last < this.classed && align <= MIN_ALIGN {
-            Self::kmalloc_class(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
             Self::kmalloc_large(bytes, gfp, this, align, caller)
         } else {
@@ -111,20 +112,21 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// Of a class, up to the largest.
     #[inline(never)]
     fn kmalloc_class(
-        bytes: usize,
+        align: usize,
         gfp: Gfp,
         this: &Self,
-        align: usize,
+        last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         // SAFETY: the index is masked to the table's length.
-        let class = *unsafe { CLASS_OF.get_unchecked((bytes - 1) >> 3 & (CLASS_OF.len() - 1)) };
+        let class = *unsafe { CLASS_OF.get_unchecked(last >> 3 & (CLASS_OF.len() - 1)) };
         let object = this
             .inner(FIRST_CACHE + Tag::from(class))
-            .and_then(|inner| this.refill(inner).or_else(|| this.cache_alloc_slow(inner, gfp, bytes, caller)));
+            .filter(|_| !this.careful && !gfp.intersects(SPECIAL))
+            .and_then(|inner| this.refill(inner, gfp).or_else(|| this.cache_alloc_slow(inner, gfp, last + 1, caller)));
         match object {
             Some(object) => Ok(object),
-            None => this.kmalloc_any(bytes, align, gfp, caller),
+            None => this.kmalloc_any(last + 1, align, gfp, caller),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::cache::Inner;
+use super::cache::{CacheFlags, Inner};
 use super::table::{FIRST_CACHE, Tag};
 use super::{NR_TAGS, PageSource, Slab};
 use crate::addr::PAGE_SIZE;
@@ -75,17 +75,28 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     pub fn info(&self) -> SlabInfo {
         let counters = &self.counters;
         let pages = self.even_pages();
+        let (cache_pages, reclaimable_pages) = self.cache_pages();
         let (objects, bytes) = self.even.lock(self.arch).used(&self.table);
         let heap = self.heap.lock(self.arch);
         SlabInfo {
             heap_pages: pages + heap.nr_frames,
             heap_objects: objects + heap.nr_objects,
             heap_bytes: bytes + heap.used_bytes(),
-            cache_pages: counters.slab_pages.load(Ordering::Relaxed),
-            reclaimable_pages: counters.reclaimable_pages.load(Ordering::Relaxed),
+            cache_pages,
+            reclaimable_pages,
             large_pages: counters.large_pages.load(Ordering::Relaxed),
             array_pages: counters.front_pages.load(Ordering::Relaxed),
         }
+    }
+
+    /// Pages of all caches, and of those that count as reclaimable. O(caches).
+    pub(super) fn cache_pages(&self) -> (usize, usize) {
+        let pages = |inner: &Inner| {
+            let nr = inner.slabs.lock(self.arch).nr_slabs << inner.cut.order.as_usize();
+            (nr, if inner.spec.flags.contains(CacheFlags::RECLAIM_ACCOUNT) { nr } else { 0 })
+        };
+        let all = (FIRST_CACHE..NR_TAGS as Tag).filter_map(|tag| self.look(tag, pages));
+        all.fold((0, 0), |sum, pages| (sum.0 + pages.0, sum.1 + pages.1))
     }
 
     /// The packed heap, then the caches, in the order of their making.
