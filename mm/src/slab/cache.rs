@@ -263,6 +263,12 @@ impl Slabs {
         (first, more)
     }
 
+    /// Takes a free slot, null if there is none.
+    #[inline(never)]
+    pub(super) fn take_one(&mut self, cut: &Cut) -> *mut u8 {
+        self.take(cut, &mut [], |_| ()).0
+    }
+
     /// Goes on with other slabs where `out` has `taken`. Returns how many it has then.
     #[inline(never)]
     fn take_more(&mut self, cut: &Cut, out: &mut [*mut u8], mut taken: usize, each: impl Fn(*mut u8) + Copy) -> usize {
@@ -344,6 +350,23 @@ impl Slabs {
             // SAFETY: the caller's promise.
             unsafe { self.put_each::<false>(cut, keep, objects, empty) }
         }
+    }
+
+    /// [`put_all`](Self::put_all) for one object, out of line.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(never)]
+    pub(super) unsafe fn put_one(
+        &mut self,
+        cut: &Cut,
+        keep: usize,
+        object: *mut u8,
+        empty: &mut List,
+    ) -> Result<(), NotUsed> {
+        // SAFETY: the caller's promise.
+        unsafe { self.put_all(cut, keep, &[object], empty) }
     }
 
     /// # Safety

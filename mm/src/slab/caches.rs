@@ -195,7 +195,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         front.take_last(inner.capacity, |object| {
             // What is no object is lost.
             // SAFETY: what was pushed to the array has the cache's tag.
-            let _ = unsafe { slabs.put_all(&inner.cut, inner.keep, &[object], &mut empty) };
+            let _ = unsafe { slabs.put_one(&inner.cut, inner.keep, object, &mut empty) };
         });
         drop(slabs);
         self.give_slabs(inner, empty);

@@ -200,6 +200,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         Some(first)
     }
 
+    /// [`take_and_fill`](Self::take_and_fill) out of line, for where it matters less.
+    #[inline(never)]
+    fn take_and_fill_apart(&self, inner: &Inner, slabs: &mut Slabs, front: Front) -> Option<NonNull<u8>> {
+        self.take_and_fill(inner, slabs, front)
+    }
+
     /// An object from this CPU's array or the slabs, the array filled up on the way.
     pub(super) fn cache_alloc_slow(
         &self,
@@ -221,11 +227,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 unsafe { slabs.add(page) };
             }
             if inner.capacity > 0 && fronts.is_some() {
-                let object = self.take_and_fill(inner, &mut slabs, inner.front(fronts));
+                let object = self.take_and_fill_apart(inner, &mut slabs, inner.front(fronts));
                 if object.is_some() {
                     return object;
                 }
-            } else if let (object, _) = slabs.take(&inner.cut, &mut [], |_| ())
+            } else if let object = slabs.take_one(&inner.cut)
                 && !object.is_null()
             {
                 if inner.capacity > 0 {
@@ -366,7 +372,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { inside.cast::<usize>().write(mark) };
         } else {
             // SAFETY: the tag says that it lies in a slab of this cache.
-            unsafe { slabs.put_all(&inner.cut, inner.keep, &[inside], &mut empty) }?;
+            unsafe { slabs.put_one(&inner.cut, inner.keep, inside, &mut empty) }?;
         }
         drop(slabs);
         self.give_slabs(inner, empty);
@@ -434,7 +440,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         // SAFETY: a slot of this cache in use, which the caller gives up.
         let damage = unsafe { inner.slot.release(inside, track, inner.keeps_content()) };
         // SAFETY: as above. Debugged caches have no arrays.
-        let result = unsafe { slabs.put_all(&inner.cut, inner.keep, &[inside], &mut empty) };
+        let result = unsafe { slabs.put_one(&inner.cut, inner.keep, inside, &mut empty) };
         drop(slabs);
         self.give_slabs(inner, empty);
         if let Some(kind) = damage {
