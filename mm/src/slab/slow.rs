@@ -138,7 +138,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-        if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
+        let group = this.group(bytes);
+        if wanted <= MIN_ALIGN || heap::fits(group, bytes, wanted) {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
             let nr = if this.quick {
                 this.online_quick();
@@ -146,7 +147,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             } else {
                 nr
             };
-            let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
                 // SAFETY: the caller's new object, of two words at least.
@@ -227,8 +227,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if !dma && let Some(inner) = self.class(rounded) {
             return self.cache_alloc_slow(inner, gfp, bytes, caller);
         }
-        if heap::fits(bytes, align) && (dma || bytes < self.first_large) {
-            let group = if dma { GROUP_DMA } else { self.group(bytes) };
+        let group = if dma { GROUP_DMA } else { self.group(bytes) };
+        if heap::fits(group, bytes, align) && (dma || bytes < self.first_large) {
             return self.heap_alloc(group, bytes, align, gfp);
         }
         self.large_alloc(bytes, align, gfp)
@@ -276,7 +276,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         {
             return Some(object);
         }
-        let object = self.heap.lock(self.arch).alloc_apart(group, nr, align);
+        let object = self.heap.lock(self.arch).alloc(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
         // SAFETY: the caller's new object, of two words at least.
         unsafe { object.cast::<usize>().write(0) };
@@ -293,7 +293,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 _ => return None,
             };
             let mut heap = self.heap.lock(self.arch);
-            return heap.alloc_apart(other, nr, align);
+            return heap.alloc(other, nr, align);
         };
         let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
         self.table.set(frame.addr().get(), 1, HEAP + group as Tag);

@@ -129,8 +129,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         let mut heap = self.heap.lock(self.arch);
         if self.settings.init_on_free {
-            // SAFETY: the tag says that it lies in a frame of the heap.
-            let bytes = unsafe { heap.size(inside) }.map_err(Refused::from)?;
+            // SAFETY: the tag says that it lies in a frame of the heap, of that group.
+            let bytes = unsafe { heap.size(group, inside) }.map_err(Refused::from)?;
             // SAFETY: the object's own bytes, which nothing uses any more.
             unsafe { inside.write_bytes(0, bytes) };
         }
