@@ -94,6 +94,8 @@ use table::{FIRST_CACHE, HEAP, LARGE, NONE, NR_CACHES, NR_TAGS, ODD, Table, Tag}
 
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
+/// The same where small and large ones share frames at need.
+const SMALL_IN_ARENA: usize = 512;
 const GROUP_SMALL: usize = 0;
 const GROUP_LARGE: usize = 1;
 const GROUP_DMA: usize = 2;
@@ -161,7 +163,7 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     classes: &'static [u16],
     /// The largest of them; 0 without any.
     largest_class: usize,
-    /// How many sizes above that are the packed heap's.
+    /// How many sizes above that are the packed heap's; 0 if allocations are [careful](Self::careful).
     only_heap: usize,
     /// From here on, objects are whole pages.
     first_large: usize,
@@ -237,8 +239,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let settings = settings.resolved();
         let spares = usize::from(!settings.is_tiny());
         let largest_class = settings.classes().last().copied().map_or(0, usize::from);
+        let careful = settings.init_on_alloc || settings.failslab.is_on();
         let quick = settings.array_bytes() > 0 && largest_class == SIZED && !settings.one_group;
-        let largest = if settings.one_group { heap::LARGEST_MIXED } else { heap::LARGEST };
+        let largest = heap::LARGEST;
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
             arch,
@@ -254,15 +257,15 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             looking: Looking::new([const { AtomicU16::new(0) }; MAX_CPUS]),
             classes: settings.classes(),
             largest_class,
-            only_heap: largest.saturating_sub(largest_class),
+            only_heap: if careful { 0 } else { largest.saturating_sub(largest_class) },
             first_large: largest.max(largest_class) + 1,
             classed: if largest_class == SIZED { SIZED } else { 0 },
-            small: if settings.one_group { usize::MAX } else { SMALL },
+            small: if settings.one_group { SMALL_IN_ARENA } else { SMALL },
             quick,
             quick_span: if quick { largest - SIZED } else { 0 },
             kept_tag: if quick { HEAP + GROUP_LARGE as Tag } else { 0 },
             even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
-            careful: settings.init_on_alloc || settings.failslab.is_on(),
+            careful,
             settings,
             counters: Counters::default(),
         };

@@ -18,10 +18,10 @@ mod resize;
 
 use core::ptr::NonNull;
 
-use super::GROUP_LARGE;
 use super::bins::{Bins, bin_of};
-use super::frame::{FIRST, GRANULE, GRANULES, LEAST, Marks, ROOM};
+use super::frame::{FIRST, GRANULE, GRANULES, LEAST, Marks};
 use super::register::{FIRST_LARGE, LEAST_LARGE, Register};
+use super::{GROUP_LARGE, GROUP_SMALL};
 use crate::addr::PAGE_SIZE;
 use find::position;
 use kind::Kind;
@@ -29,10 +29,8 @@ use kind::Kind;
 /// The groups of frames that share no objects.
 pub(super) const NR_GROUPS: usize = 3;
 
-/// The largest object that may lie in a frame with others, if it is one for large objects.
+/// The largest object that may lie in a frame with others: in one for large objects.
 pub(super) const LARGEST: usize = (GRANULES - FIRST_LARGE) * GRANULE;
-/// The same in the other frames.
-pub(super) const LARGEST_MIXED: usize = ROOM * GRANULE;
 
 /// What is wrong with a pointer or with free memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,14 +115,14 @@ fn at(inside: *mut u8, granule: usize) -> *mut u8 {
     inside.map_addr(|addr| (addr & !(PAGE_SIZE as usize - 1)) + granule * GRANULE)
 }
 
-/// Granules of the object of a frame of large objects that is in use at `object`; `None` if there is none. The heap's lock
+/// Granules of the object of a frame of large objects that is in use at `object`; 0 if there is none. The heap's lock
 /// is not needed by whoever has the object.
 ///
 /// # Safety
 ///
 /// `object` lies in a frame of large objects, with access to the whole frame.
 #[inline(always)]
-pub(super) unsafe fn granules_at(object: *mut u8) -> Option<usize> {
+pub(super) unsafe fn granules_at(object: *mut u8) -> usize {
     // SAFETY: the caller's promise; an entry is read atomically.
     unsafe { frame::<Register>(object) }.get(object.addr())
 }
@@ -172,24 +170,30 @@ impl Heap {
 
     /// Takes an object of `nr` granules at a multiple of `align` granules, a power of two. `None` if no free block of
     /// the group holds one: then a frame must be added. O(1) for an alignment of one granule, but for the bin's tries.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn alloc(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        if group == GROUP_LARGE { self.alloc_large(nr, align) } else { self.alloc_mixed(group, nr, align) }
+        if group == GROUP_LARGE {
+            self.alloc_in::<Register>(GROUP_LARGE, nr.max(LEAST_LARGE), align)
+        } else {
+            self.alloc_in::<Marks>(group, nr, align)
+        }
     }
 
+    /// The same for a small object that may lie at any granule.
     #[inline(never)]
-    fn alloc_large(&mut self, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        self.alloc_in::<Register>(GROUP_LARGE, nr, align)
+    pub(super) fn cut_small(&mut self, nr: usize) -> Option<NonNull<u8>> {
+        self.alloc_in::<Marks>(GROUP_SMALL, nr, 1)
     }
 
+    /// The same for a large one.
     #[inline(never)]
-    fn alloc_mixed(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        self.alloc_in::<Marks>(group, nr, align)
+    pub(super) fn cut_large(&mut self, nr: usize) -> Option<NonNull<u8>> {
+        debug_assert!(nr >= LEAST_LARGE);
+        self.alloc_in::<Register>(GROUP_LARGE, nr, 1)
     }
 
     #[inline(always)]
     fn alloc_in<K: Kind>(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        let nr = if K::LEAST_OBJECT > LEAST { nr.max(K::LEAST_OBJECT) } else { nr };
         let found = self.find::<K>(group, nr, align)?;
         // SAFETY: a block of that bin.
         if !unsafe { self.take_out(group, found.block, found.bin) } {
@@ -302,27 +306,33 @@ impl Heap {
         Ok((stop - start) * GRANULE)
     }
 
-    /// Frees an object.
+    /// Frees an object of a frame of large ones.
     ///
     /// # Safety
     ///
-    /// `object` lies in a frame of this heap and group, with access to the whole frame, and nothing uses it from now
-    /// on if it is an object.
+    /// `object` lies in such a frame of this heap, with access to the whole frame, and nothing uses it from now on if it
+    /// is an object.
     #[inline(always)]
-    pub(super) unsafe fn free(&mut self, group: usize, object: *mut u8) -> Result<Freed, Wrong> {
+    pub(super) unsafe fn free_large(&mut self, object: *mut u8) -> Result<Freed, Wrong> {
         // SAFETY: the caller's promise.
-        unsafe {
-            if group == GROUP_LARGE {
-                self.free_in::<Register>(group, object)
-            } else {
-                self.free_in::<Marks>(group, object)
-            }
-        }
+        unsafe { self.free_in::<Register>(GROUP_LARGE, object) }
+    }
+
+    /// The same of a frame of another group.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free_large`](Self::free_large); the frame is of that group.
+    #[inline(always)]
+    pub(super) unsafe fn free_mixed(&mut self, group: usize, object: *mut u8) -> Result<Freed, Wrong> {
+        debug_assert!(group != GROUP_LARGE);
+        // SAFETY: the caller's promise.
+        unsafe { self.free_in::<Marks>(group, object) }
     }
 
     /// # Safety
     ///
-    /// As for [`free`](Self::free); frames of the group are of this kind.
+    /// As for [`free_large`](Self::free_large); frames of the group are of this kind.
     #[inline(always)]
     unsafe fn free_in<K: Kind>(&mut self, group: usize, object: *mut u8) -> Result<Freed, Wrong> {
         // SAFETY: the caller's promise.

@@ -237,7 +237,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
-            unsafe { this.kfree_heap(object, tag, caller) };
+            unsafe { Self::kfree_heap(object, tag, this, caller) };
         } else if let Some(inner) = this.inner(tag) {
             // SAFETY: the same.
             unsafe { this.kfree_cache(object, inner, caller) };
@@ -263,8 +263,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     unsafe fn keep(&self, object: NonNull<u8>) -> bool {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
-        let Some(nr) = (unsafe { heap::granules_at(inside) }) else { return false };
-        let tag = Tag::from(array_of(nr));
+        let tag = Tag::from(array_of(unsafe { heap::granules_at(inside) }));
         self.with_fronts(|fronts| {
             if cfg!(miri) && (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside)) {
                 return false;
@@ -333,7 +332,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             false
         };
         // SAFETY: the caller's promise; frames of this group are for large objects.
-        if marked && unsafe { heap::granules_at(inside) }.is_some_and(|nr| array_of(nr) != NONE as u8) {
+        if marked && array_of(unsafe { heap::granules_at(inside) }) != NONE as u8 {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())

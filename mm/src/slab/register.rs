@@ -37,7 +37,7 @@ const BITS: usize = 16;
 /// What stands at the beginning of the frame.
 #[derive(Default)]
 #[repr(C, align(8))]
-pub(super) struct Register([[AtomicU16; LANES]; NR / LANES]);
+pub(super) struct Register([AtomicU16; NR]);
 
 /// An object's entry, if it is not 0: where it begins, counted from the entry's first granule, and its granules.
 #[inline(always)]
@@ -48,16 +48,15 @@ const fn parts(entry: u16) -> (usize, usize) {
 impl Register {
     #[inline(always)]
     fn entry(&self, granule: usize) -> &AtomicU16 {
-        let index = granule >> SHIFT;
-        // SAFETY: both indices are masked to the arrays' lengths.
-        unsafe { self.0.get_unchecked(index / LANES & (NR / LANES - 1)).get_unchecked(index % LANES) }
+        // SAFETY: the index is masked to the array's length.
+        unsafe { self.0.get_unchecked(granule >> SHIFT & (NR - 1)) }
     }
 
     #[inline(always)]
     fn word(&self, index: usize) -> u64 {
         debug_assert!(index < NR / LANES);
         // SAFETY: every index is below their number: see the callers.
-        four(unsafe { self.0.get_unchecked(index) })
+        four(unsafe { self.0.as_chunks().0.get_unchecked(index) })
     }
 
     /// Notes an object of `nr` granules, [`LEAST_LARGE`] at least, or changes its length.
@@ -74,11 +73,12 @@ impl Register {
         self.entry(granule).store(0, Ordering::Relaxed);
     }
 
-    /// Granules of the object that begins at just this address. The heap's lock is not needed by whoever has it.
+    /// Granules of the object that begins at just this address; 0 if there is none. The heap's lock is not needed by whoever
+    /// has it.
     #[inline(always)]
-    pub(super) fn get(&self, addr: usize) -> Option<usize> {
-        let (within, nr) = parts(self.entry(addr % PAGE_SIZE as usize / GRANULE).load(Ordering::Relaxed));
-        (within * GRANULE == addr % (LEAST_LARGE * GRANULE) && nr != 0).then_some(nr)
+    pub(super) fn get(&self, addr: usize) -> usize {
+        let (within, nr) = parts(self.entry(addr / GRANULE).load(Ordering::Relaxed));
+        if within * GRANULE == addr % (LEAST_LARGE * GRANULE) { nr } else { 0 }
     }
 
     /// Where the last object ends that begins before the 256 bytes around `granule`; the first granule if there is none.

@@ -149,7 +149,10 @@ impl Kind for Register {
 
     #[inline(always)]
     fn used(&self, object: *mut u8) -> Result<(usize, usize), Wrong> {
-        let Some(nr) = self.get(object.addr()) else { return Err(unregistered(self, object)) };
+        let nr = self.get(object.addr());
+        if nr == 0 {
+            return Err(unregistered(self, object));
+        }
         let start = (object.addr() & (PAGE_SIZE as usize - 1)) / GRANULE;
         Ok((start, start + nr))
     }

@@ -11,7 +11,8 @@ impl Heap {
     ///
     /// # Safety
     ///
-    /// As for [`free`](Self::free), but that the first `bytes` stay in use.
+    /// `object` lies in a frame of this heap and group, with access to the whole frame; if it is an object, nothing uses more
+    /// of it than the first `bytes` from now on.
     pub(in crate::slab) unsafe fn resize(
         &mut self,
         group: usize,
