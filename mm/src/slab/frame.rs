@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One frame of a packed heap: which granules begin a block, and which blocks are free.
+//! One frame of a packed heap for objects of any size: which granules begin a block, and which blocks are free.
 //!
 //! ```text
 //!   granule   0        12                                                  511

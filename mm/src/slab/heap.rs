@@ -2,13 +2,13 @@
 //! The packed heap: objects of any size share frames, so that little memory serves many sizes.
 //!
 //! SLOB's idea, without its search: a free block is found through [`Bins`] by its size, the best fit up to a bin's
-//! width, and merges with its free neighbours when it is freed, through what stands at the beginning of the frame: see
-//! [`Kind`].
-//! No object crosses a frame, so a frame goes back as soon as its last object is freed, and nothing but what lies in
-//! the frame itself pins it.
+//! width, and merges with its free neighbours when it is freed, through what stands at the beginning of the frame
+//! ([`Kind`]). No object crosses a frame, so a frame goes back as soon as its last object is freed, and nothing but what
+//! lies in the frame itself pins it.
 //!
 //! Frames are of two groups, one for small objects and one for large: many small ones would otherwise pin the frames
-//! that the large ones leave. A third is for zone DMA. The large ones have a shorter beginning.
+//! that the large ones leave. Those of large ones begin with a [register](super::register), the others with
+//! [marks](super::frame). A third group is for zone DMA.
 //!
 //! *Lock:* the caller holds the heap's. *Invariant:* no two free blocks of a frame touch; each is in the bin of its size.
 

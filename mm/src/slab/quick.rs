@@ -10,8 +10,8 @@
 //! A page is such a size as well, and so are two: arrays of their own hold one or a few of them.
 //!
 //! An array has few places, since there are many sizes, and so it is often empty while its neighbours are not: an allocation
-//! looks into those of the next larger sizes before the heap is asked. Which array an object has stands in the
-//! follows from its length, which its frame has [at hand](super::register).
+//! looks into those of the next larger sizes before the heap is asked. Which array an object has follows from its length,
+//! which stands in its frame's [register](super::register).
 //!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
