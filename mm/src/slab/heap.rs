@@ -253,13 +253,12 @@ impl Heap {
         nr: usize,
         align: usize,
     ) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if group == GROUP_LARGE {
-                self.fresh_in::<Register>(group, frame.as_ptr(), nr.max(LEAST_LARGE), align)
-            } else {
-                self.fresh_in::<Marks>(group, frame.as_ptr(), nr, align)
-            }
+        if group == GROUP_LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { self.fresh_in::<Register>(group, frame.as_ptr(), nr.max(LEAST_LARGE), align) }
+        } else {
+            // SAFETY: the same.
+            unsafe { self.fresh_in::<Marks>(group, frame.as_ptr(), nr, align) }
         }
     }
 
@@ -295,13 +294,12 @@ impl Heap {
     /// `object` lies in a frame of this heap and group, with access to the whole frame.
     #[inline]
     pub(super) unsafe fn size(&self, group: usize, object: *mut u8) -> Result<usize, Wrong> {
-        // SAFETY: the caller's promise.
-        let (start, stop) = unsafe {
-            if group == GROUP_LARGE {
-                frame::<Register>(object).used(object)
-            } else {
-                frame::<Marks>(object).used(object)
-            }
+        let (start, stop) = if group == GROUP_LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { frame::<Register>(object) }.used(object)
+        } else {
+            // SAFETY: the same.
+            unsafe { frame::<Marks>(object) }.used(object)
         }?;
         Ok((stop - start) * GRANULE)
     }
@@ -446,13 +444,12 @@ impl Heap {
 #[inline(never)]
 unsafe fn free_end(group: usize, block: *mut u8) -> usize {
     let start = granule_of(block);
-    // SAFETY: the caller's promise.
-    unsafe {
-        if group == GROUP_LARGE {
-            frame::<Register>(block).free_end(start)
-        } else {
-            frame::<Marks>(block).free_end(start)
-        }
+    if group == GROUP_LARGE {
+        // SAFETY: the caller's promise.
+        unsafe { frame::<Register>(block) }.free_end(start)
+    } else {
+        // SAFETY: the same.
+        unsafe { frame::<Marks>(block) }.free_end(start)
     }
 }
 

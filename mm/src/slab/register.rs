@@ -128,4 +128,4 @@ impl Register {
     }
 }
 
-const _: () = assert!(size_of::<u16>() * 8 == BITS && GRANULES << SHIFT <= 1 << BITS && FIRST_LARGE < LEAST_LARGE);
+const _: () = assert!(u16::BITS as usize == BITS && GRANULES << SHIFT <= 1 << BITS && FIRST_LARGE < LEAST_LARGE);

@@ -44,13 +44,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of the heap.
     #[inline(always)]
     pub(super) unsafe fn kfree_heap(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if tag == HEAP + GROUP_LARGE as Tag {
-                Self::kfree_heap_large(object, tag, this, caller);
-            } else {
-                Self::kfree_heap_mixed(object, tag, this, caller);
-            }
+        if tag == HEAP + GROUP_LARGE as Tag {
+            // SAFETY: the caller's promise.
+            unsafe { Self::kfree_heap_large(object, tag, this, caller) };
+        } else {
+            // SAFETY: the same.
+            unsafe { Self::kfree_heap_mixed(object, tag, this, caller) };
         }
     }
 

@@ -19,13 +19,12 @@ impl Heap {
         object: *mut u8,
         bytes: usize,
     ) -> Result<Option<usize>, Wrong> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if group == GROUP_LARGE {
-                self.resize_in::<Register>(group, object, bytes)
-            } else {
-                self.resize_in::<Marks>(group, object, bytes)
-            }
+        if group == GROUP_LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { self.resize_in::<Register>(group, object, bytes) }
+        } else {
+            // SAFETY: the same.
+            unsafe { self.resize_in::<Marks>(group, object, bytes) }
         }
     }
 
