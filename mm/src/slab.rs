@@ -6,10 +6,9 @@
 //! ```text
 //!            bytes   tiny (slab_tiny=1)   default                        slub_debug=
 //!         1..=256    packed heap          cache, per-CPU arrays          cache, checked
-//!       257..=3968   packed heap          packed heap, per-CPU arrays    cache, checked
-//!      3969..=4000   packed heap          whole pages                     cache, checked
+//!       257..=4064   packed heap          packed heap, per-CPU arrays    cache, checked
 //!    512 1024 2048   frames of their own, cut evenly; per-CPU arrays      cache, checked
-//!     4001..=4 MiB   whole pages          whole pages, arrays of 1, 2    whole pages (above 4 KiB)
+//!     4065..=4 MiB   whole pages          whole pages, arrays of 1, 2    whole pages (above 4 KiB)
 //! ```
 //!
 //! The packed heap puts objects of all sizes into shared frames with no header at all: small boards get out of their
@@ -50,6 +49,9 @@ mod looking;
 mod objects;
 mod page;
 mod quick;
+mod register;
+#[cfg(test)]
+mod register_tests;
 pub mod report;
 mod resize;
 mod settings;
@@ -60,9 +62,18 @@ mod stats;
 mod table;
 mod typed;
 
-/// Where `frame.rs` and `looking.rs` get their atomics from: their tests under loom have others.
+/// Where `register.rs` and `looking.rs` get their atomics from: their tests under loom have others.
 mod atomic {
+    use core::ptr;
+    use core::sync::atomic::AtomicU64;
     pub(super) use core::sync::atomic::{AtomicU16, Ordering, fence};
+
+    /// Four halfwords that nobody writes now, the first the lowest.
+    #[inline(always)]
+    pub(super) fn four(halfwords: &[AtomicU16; 4]) -> u64 {
+        // SAFETY: the size of a word; whoever has these has them in words.
+        u64::from_le(unsafe { &*ptr::from_ref(halfwords).cast::<AtomicU64>() }.load(Ordering::Relaxed))
+    }
 }
 
 pub use cache::{CacheError, CacheFlags, CacheSpec, LARGEST_OBJECT};
@@ -84,6 +95,8 @@ use table::{FIRST_CACHE, HEAP, LARGE, NR_CACHES, NR_TAGS, ODD, Table, Tag};
 
 /// Objects below this lie in other frames of the heap than the rest.
 const SMALL: usize = 256;
+/// The same where small and large ones share frames at need.
+const SMALL_IN_ARENA: usize = 512;
 const GROUP_SMALL: usize = 0;
 const GROUP_LARGE: usize = 1;
 const GROUP_DMA: usize = 2;
@@ -151,7 +164,7 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     classes: &'static [u16],
     /// The largest of them; 0 without any.
     largest_class: usize,
-    /// How many sizes above that are the packed heap's.
+    /// How many sizes above that are the packed heap's; 0 if allocations are [careful](Self::careful).
     only_heap: usize,
     /// From here on, objects are whole pages.
     first_large: usize,
@@ -225,8 +238,9 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         let settings = settings.resolved();
         let spares = usize::from(!settings.is_tiny());
         let largest_class = settings.classes().last().copied().map_or(0, usize::from);
-        let quick = settings.array_bytes() > 0 && largest_class == SIZED;
-        let largest = if quick { heap::LARGEST_NOTED } else { heap::LARGEST };
+        let careful = settings.init_on_alloc || settings.failslab.is_on();
+        let quick = settings.array_bytes() > 0 && largest_class == SIZED && !settings.one_group;
+        let largest = heap::LARGEST;
         let slab = Self {
             fronts: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS],
             arch,
@@ -235,22 +249,22 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             span,
             window,
             whole,
-            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares, quick)),
+            heap: IrqSpinLock::new(Rank::SLAB, Heap::new(settings.secret, window, spares)),
             even: IrqSpinLock::new(Rank::SLAB, Even::new(settings.secret, window)),
             caches: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CACHES],
             registry: IrqSpinLock::new(Rank::SLAB, 0),
             looking: Looking::new([const { AtomicU16::new(0) }; MAX_CPUS]),
             classes: settings.classes(),
             largest_class,
-            only_heap: largest.saturating_sub(largest_class),
+            only_heap: if careful { 0 } else { largest.saturating_sub(largest_class) },
             first_large: largest.max(largest_class) + 1,
             classed: if largest_class == SIZED { SIZED } else { 0 },
-            small: if settings.one_group { 0 } else { SMALL },
+            small: if settings.one_group { SMALL_IN_ARENA } else { SMALL },
             quick,
             quick_span: if quick { largest - SIZED } else { 0 },
             kept_tag: if quick { HEAP + GROUP_LARGE as Tag } else { 0 },
             even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
-            careful: settings.init_on_alloc || settings.failslab.is_on(),
+            careful,
             settings,
             counters: Counters::default(),
         };
@@ -398,10 +412,10 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             return Some(0);
         }
         match self.table.get(object.addr().get()) {
-            HEAP..LARGE => {
+            tag @ HEAP..LARGE => {
                 let heap = self.heap.lock(self.arch);
-                // SAFETY: the tag says that it lies in a frame of the heap.
-                unsafe { heap.size(self.own(object.as_ptr())) }.ok()
+                // SAFETY: the tag says that it lies in a frame of the heap, of that group.
+                unsafe { heap.size((tag - HEAP).into(), self.own(object.as_ptr())) }.ok()
             }
             LARGE..=ODD => Some(self.table.count_large(object.addr().get()) << PAGE_SHIFT),
             tag => match Size::of_tag(tag) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One frame of a packed heap: which granules begin a block, and which blocks are free.
+//! One frame of a packed heap for objects of any size: which granules begin a block, and which blocks are free.
 //!
 //! ```text
 //!   granule   0        12                                                  511
@@ -13,13 +13,9 @@
 //! The first eight bits of `starts`, which no block can begin at, say which of its words have any bit set, so that no
 //! search reads more than two words. There is nothing else: no header before an object, and its size is known from the
 //! marks. A free that does not hit the first byte of a used block is seen at once.
-//!
-//! Frames of objects that CPUs keep at hand have [`Notes`] behind the marks, where a free finds which array is the object's
-//! without the heap's lock.
 
 use core::cell::Cell;
 
-use super::atomic::{AtomicU16, Ordering};
 use crate::addr::PAGE_SIZE;
 
 /// Bytes of a granule.
@@ -147,49 +143,7 @@ impl Marks {
     }
 }
 
-/// For each 256 bytes of a frame, the array of the object that begins there, if it has one: no two objects that do begin in
-/// the same 256 bytes. A note belongs to its object: it is written under the heap's lock before that is handed out and after
-/// it was freed, and read by whoever has it.
-#[derive(Default)]
-#[repr(C)]
-pub(super) struct Notes([AtomicU16; GRANULES / LEAST_NOTED]);
-
-/// Objects of fewer granules have no notes.
-pub(super) const LEAST_NOTED: usize = 32;
-/// Granules of the notes.
-pub(super) const NOTES: usize = size_of::<Notes>() / GRANULE;
-/// Bits of an address within the bytes of a note.
-const WITHIN: u16 = (LEAST_NOTED * GRANULE - 1) as u16;
-
-impl Notes {
-    /// The same array for each.
-    pub(super) fn all(array: u8) -> Self {
-        let note = u16::from(array) << WITHIN.count_ones();
-        Self(core::array::from_fn(|_| AtomicU16::new(note)))
-    }
-
-    #[inline(always)]
-    fn note(&self, granule: usize) -> &AtomicU16 {
-        // SAFETY: the index is masked to the array's length.
-        unsafe { self.0.get_unchecked((granule / LEAST_NOTED) & (GRANULES / LEAST_NOTED - 1)) }
-    }
-
-    /// Notes the number of the array of the object that begins at `granule`.
-    #[inline(always)]
-    pub(super) fn set(&self, granule: usize, array: u8) {
-        let within = (granule * GRANULE) as u16 & WITHIN;
-        self.note(granule).store(u16::from(array) << WITHIN.count_ones() | within, Ordering::Relaxed);
-    }
-
-    /// What was noted last for the 256 bytes around this address, if it was for just this address.
-    #[inline(always)]
-    pub(super) fn get(&self, addr: usize) -> Option<u8> {
-        let note = self.note(addr / GRANULE).load(Ordering::Relaxed);
-        ((note ^ addr as u16) & WITHIN == 0).then_some((note >> WITHIN.count_ones()) as u8)
-    }
-}
-
 /// The bits of the first word of starts that say which words have any.
 const SUMMARY: u64 = 0xff;
 
-const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8 && WITHIN == 0xff);
+const _: () = assert!(GRANULES / 64 <= 8 && FIRST >= 8);

@@ -2,34 +2,35 @@
 //! The packed heap: objects of any size share frames, so that little memory serves many sizes.
 //!
 //! SLOB's idea, without its search: a free block is found through [`Bins`] by its size, the best fit up to a bin's
-//! width, and merges with its free neighbours when it is freed, through the [`Marks`] at the beginning of the frame.
-//! No object crosses a frame, so a frame goes back as soon as its last object is freed, and nothing but what lies in
-//! the frame itself pins it.
+//! width, and merges with its free neighbours when it is freed, through what stands at the beginning of the frame
+//! ([`Kind`]). No object crosses a frame, so a frame goes back as soon as its last object is freed, and nothing but what
+//! lies in the frame itself pins it.
 //!
 //! Frames are of two groups, one for small objects and one for large: many small ones would otherwise pin the frames
-//! that the large ones leave. A third is for zone DMA.
+//! that the large ones leave. Those of large ones begin with a [register](super::register), the others with
+//! [marks](super::frame). A third group is for zone DMA.
 //!
 //! *Lock:* the caller holds the heap's. *Invariant:* no two free blocks of a frame touch; each is in the bin of its size.
 
 mod find;
+mod kind;
 mod resize;
 
 use core::ptr::NonNull;
 
 use super::bins::{Bins, bin_of};
-use super::frame::{FIRST, GRANULE, GRANULES, LEAST, LEAST_NOTED, Marks, NOTES, Notes, ROOM};
-use super::table::{NONE, Tag};
-use super::{GROUP_LARGE, quick};
+use super::frame::{FIRST, GRANULE, GRANULES, LEAST, Marks};
+use super::register::{FIRST_LARGE, LEAST_LARGE, Register};
+use super::{GROUP_LARGE, GROUP_SMALL};
 use crate::addr::PAGE_SIZE;
 use find::position;
+use kind::Kind;
 
 /// The groups of frames that share no objects.
 pub(super) const NR_GROUPS: usize = 3;
 
-/// The largest object that may lie in a frame with others.
-pub(super) const LARGEST: usize = ROOM * GRANULE;
-/// The same where frames have notes.
-pub(super) const LARGEST_NOTED: usize = (ROOM - NOTES) * GRANULE;
+/// The largest object that may lie in a frame with others: in one for large objects.
+pub(super) const LARGEST: usize = (GRANULES - FIRST_LARGE) * GRANULE;
 
 /// What is wrong with a pointer or with free memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +55,6 @@ pub(super) struct Freed {
 /// Free blocks by group and size, and what is in use.
 pub(super) struct Heap {
     groups: [Bins; NR_GROUPS],
-    /// Granules of the block that is an empty frame. Those of large objects may have notes.
-    rooms: [usize; NR_GROUPS],
     /// Empty frames that are kept, and at most how many.
     spares: [usize; NR_GROUPS],
     max_spares: usize,
@@ -69,7 +68,7 @@ pub(super) struct Heap {
     pub(super) nr_abandoned: usize,
 }
 
-const _: () = assert!(size_of::<Marks>() == FIRST * GRANULE);
+const _: () = assert!(size_of::<Marks>() == FIRST * GRANULE && size_of::<Register>() == FIRST_LARGE * GRANULE);
 
 /// Granules of an object of `bytes`.
 #[inline(always)]
@@ -78,26 +77,32 @@ pub(super) const fn granules(bytes: usize) -> usize {
     if granules < LEAST { LEAST } else { granules }
 }
 
-/// Whether an object can lie in a frame: `align` is a power of two.
+/// The first granule of a group's frames that an object can begin at.
 #[inline(always)]
-pub(super) const fn fits(bytes: usize, align: usize) -> bool {
+const fn first_of(group: usize) -> usize {
+    if group == GROUP_LARGE { FIRST_LARGE } else { FIRST }
+}
+
+/// Whether an object can lie in a frame of this group: `align` is a power of two.
+#[inline(always)]
+pub(super) const fn fits(group: usize, bytes: usize, align: usize) -> bool {
     if bytes > LARGEST || align > PAGE_SIZE as usize / 2 {
         return false;
     }
-    let first = (FIRST * GRANULE).next_multiple_of(align);
+    let first = (first_of(group) * GRANULE).next_multiple_of(align);
     first + bytes <= PAGE_SIZE as usize
 }
 
-/// The marks of the frame that `inside` lies in.
+/// The beginning of the frame that `inside` lies in.
 ///
 /// # Safety
 ///
-/// `inside` points into a frame of a heap whose lock the caller holds, with access to the whole frame.
+/// `inside` points into a frame of this kind of a heap, with access to the whole frame; the caller holds the heap's lock, or
+/// does only what needs none.
 #[inline(always)]
-unsafe fn marks<'m>(inside: *mut u8) -> &'m Marks {
-    let marks = inside.map_addr(|addr| addr & !(PAGE_SIZE as usize - 1)).cast::<Marks>();
-    // SAFETY: the frame begins with its marks, by the caller's promise; all zeros are valid, and cells allow aliases.
-    unsafe { &*marks }
+unsafe fn frame<'f, K: Kind>(inside: *mut u8) -> &'f K {
+    // SAFETY: the frame begins so, by the caller's promise; all zeros are valid, and cells and atomics allow aliases.
+    unsafe { &*at(inside, 0).cast::<K>() }
 }
 
 #[inline(always)]
@@ -110,40 +115,23 @@ fn at(inside: *mut u8, granule: usize) -> *mut u8 {
     inside.map_addr(|addr| (addr & !(PAGE_SIZE as usize - 1)) + granule * GRANULE)
 }
 
-/// The notes of the frame that `inside` lies in.
+/// Granules of the object of a frame of large objects that is in use at `object`; 0 if there is none. The heap's lock
+/// is not needed by whoever has the object.
 ///
 /// # Safety
 ///
-/// `inside` points into a frame with notes, with access to the whole frame.
+/// `object` lies in a frame of large objects, with access to the whole frame.
 #[inline(always)]
-unsafe fn notes<'m>(inside: *mut u8) -> &'m Notes {
-    // SAFETY: they stand behind the marks, by the caller's promise; all zeros are valid, and atomics allow aliases.
-    unsafe { &*at(inside, FIRST).cast::<Notes>() }
-}
-
-/// The tag of the array for the object in use at `object`: [`NONE`] if there is none, `None` if no object can begin there.
-/// The heap's lock is not needed.
-///
-/// # Safety
-///
-/// `object` lies in a frame with notes, with access to the whole frame.
-#[inline(always)]
-pub(super) unsafe fn noted(object: *mut u8) -> Option<Tag> {
-    // SAFETY: the caller's promise.
-    unsafe { notes(object) }.get(object.addr()).map(Tag::from)
+pub(super) unsafe fn granules_at(object: *mut u8) -> usize {
+    // SAFETY: the caller's promise; an entry is read atomically.
+    unsafe { frame::<Register>(object) }.get(object.addr())
 }
 
 impl Heap {
-    /// An empty heap. `window` is where frames may lie: first address, bytes. Frames of large objects have notes if it is
-    /// `noted`.
-    pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize, noted: bool) -> Self {
-        let mut rooms = [ROOM; NR_GROUPS];
-        if noted {
-            rooms[GROUP_LARGE] -= NOTES;
-        }
+    /// An empty heap. `window` is where frames may lie: first address, bytes.
+    pub(super) const fn new(secret: usize, window: (usize, usize), max_spares: usize) -> Self {
         Self {
             groups: [const { Bins::new(0, (0, 0)) }; NR_GROUPS],
-            rooms,
             spares: [0; NR_GROUPS],
             max_spares,
             nr_granules: 0,
@@ -180,63 +168,70 @@ impl Heap {
         unsafe { self.spares.get_unchecked_mut(group) }
     }
 
-    #[inline(always)]
-    fn room(&self, group: usize) -> usize {
-        debug_assert!(group < NR_GROUPS);
-        // SAFETY: as for `bins`.
-        unsafe { *self.rooms.get_unchecked(group) }
-    }
-
-    /// Notes which array holds objects from `start` to `stop`, or that there is none any more.
-    #[inline(always)]
-    fn note(&self, group: usize, inside: *mut u8, start: usize, stop: Option<usize>) {
-        if self.room(group) != ROOM {
-            // SAFETY: a frame of this group, which has notes.
-            unsafe { notes(inside) }.set(start, stop.map_or(NONE as u8, |stop| quick::array_of(stop - start)));
+    /// Takes an object of `nr` granules at a multiple of `align` granules, a power of two. `None` if no free block of
+    /// the group holds one: then a frame must be added. O(1) for an alignment of one granule, but for the bin's tries.
+    #[inline(never)]
+    pub(super) fn alloc(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
+        if group == GROUP_LARGE {
+            self.alloc_in::<Register>(GROUP_LARGE, nr.max(LEAST_LARGE), align)
+        } else {
+            self.alloc_in::<Marks>(group, nr, align)
         }
     }
 
-    /// Takes an object of `nr` granules at a multiple of `align` granules, a power of two. `None` if no free block of
-    /// the group holds one: then a frame must be added. O(1) for an alignment of one granule, but for the bin's tries.
+    /// The same for a small object that may lie at any granule.
+    #[inline(never)]
+    pub(super) fn cut_small(&mut self, nr: usize) -> Option<NonNull<u8>> {
+        self.alloc_in::<Marks>(GROUP_SMALL, nr, 1)
+    }
+
+    /// The same for a large one.
+    #[inline(never)]
+    pub(super) fn cut_large(&mut self, nr: usize) -> Option<NonNull<u8>> {
+        debug_assert!(nr >= LEAST_LARGE);
+        self.alloc_in::<Register>(GROUP_LARGE, nr, 1)
+    }
+
     #[inline(always)]
-    pub(super) fn alloc(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        let found = self.find(group, nr, align)?;
+    fn alloc_in<K: Kind>(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
+        let found = self.find::<K>(group, nr, align)?;
         // SAFETY: a block of that bin.
         if !unsafe { self.take_out(group, found.block, found.bin) } {
             return None;
         }
-        // SAFETY: a block of a bin lies in a frame of this heap.
-        let marks = unsafe { marks(found.block) };
-        let (start, end, granule) = (found.start, found.end, found.granule);
-        if end - start == self.room(group) {
+        if found.end - found.start == GRANULES - K::FIRST {
             *self.spares(group) -= 1;
         }
-        if granule == start {
-            marks.set_used(start);
-        } else {
-            marks.set_start(granule);
-            self.insert(group, found.block, start, granule);
-        }
+        self.occupy::<K>(group, found.block, (found.start, found.end), found.granule, nr)
+    }
+
+    /// Makes `nr` granules of a free block that is in no bin an object, from `granule` on. What is left is free.
+    #[inline(always)]
+    fn occupy<K: Kind>(
+        &mut self,
+        group: usize,
+        inside: *mut u8,
+        (from, to): (usize, usize),
+        granule: usize,
+        nr: usize,
+    ) -> Option<NonNull<u8>> {
         let mut stop = granule + nr;
-        if end - stop >= LEAST {
-            self.set_aside(group, found.block, marks, stop, end);
-        } else {
-            stop = end;
+        if to - stop < LEAST {
+            stop = to;
         }
-        if nr >= LEAST_NOTED {
-            self.note(group, found.block, granule, Some(stop));
+        // SAFETY: the caller's block lies in a frame of this heap and group.
+        unsafe { frame::<K>(inside) }.take((from, to), granule, stop);
+        if granule > from {
+            self.insert(group, inside, from, granule);
+        }
+        if stop < to {
+            self.insert(group, inside, stop, to);
         }
         self.nr_objects += 1;
-        NonNull::new(at(found.block, granule))
+        NonNull::new(at(inside, granule))
     }
 
-    /// [`alloc`](Self::alloc) out of line, for where it matters less.
-    #[inline(never)]
-    pub(super) fn alloc_apart(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        self.alloc(group, nr, align)
-    }
-
-    /// Puts the free block from `start` to `end` into its bin. Its marks are set already.
+    /// Puts the free block from `start` to `end` into its bin.
     #[inline(always)]
     fn insert(&mut self, group: usize, inside: *mut u8, start: usize, end: usize) {
         let node = at(inside, start).cast();
@@ -250,7 +245,7 @@ impl Heap {
     /// # Safety
     ///
     /// The frame is the caller's own RAM, reached through the direct map, and is given up to the heap.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) unsafe fn alloc_fresh(
         &mut self,
         group: usize,
@@ -258,105 +253,110 @@ impl Heap {
         nr: usize,
         align: usize,
     ) -> Option<NonNull<u8>> {
-        let (frame, first) = (frame.as_ptr(), GRANULES - self.room(group));
-        // SAFETY: the frame becomes the heap's, and it is longer than its marks, of which all zeros are valid.
-        unsafe { frame.cast::<[u64; FIRST]>().write([0; FIRST]) };
-        if first > FIRST {
-            // SAFETY: the same, and notes stand behind the marks.
-            unsafe { at(frame, FIRST).cast::<Notes>().write(Notes::all(NONE as u8)) };
-        }
-        // SAFETY: a frame of this heap.
-        let marks = unsafe { marks(frame) };
-        self.nr_frames += 1;
-        self.nr_granules += self.room(group);
-        let Some(granule) = position(first, GRANULES, nr, align) else {
-            *self.spares(group) += 1;
-            self.set_aside(group, frame, marks, first, GRANULES);
-            return None;
-        };
-        if granule > first {
-            self.set_aside(group, frame, marks, first, granule);
-        }
-        marks.set_start(granule);
-        let mut stop = granule + nr;
-        if GRANULES - stop >= LEAST {
-            self.set_aside(group, frame, marks, stop, GRANULES);
+        if group == GROUP_LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { self.fresh_in::<Register>(group, frame.as_ptr(), nr.max(LEAST_LARGE), align) }
         } else {
-            stop = GRANULES;
+            // SAFETY: the same.
+            unsafe { self.fresh_in::<Marks>(group, frame.as_ptr(), nr, align) }
         }
-        if nr >= LEAST_NOTED {
-            self.note(group, frame, granule, Some(stop));
-        }
-        self.nr_objects += 1;
-        NonNull::new(at(frame, granule))
     }
 
-    /// Makes what lies from `start` to `end` a free block of its own.
+    /// # Safety
+    ///
+    /// As for [`alloc_fresh`](Self::alloc_fresh).
     #[inline(always)]
-    fn set_aside(&mut self, group: usize, inside: *mut u8, marks: &Marks, start: usize, end: usize) {
-        marks.set_start(start);
-        marks.set_free(start);
-        self.insert(group, inside, start, end);
+    unsafe fn fresh_in<K: Kind>(
+        &mut self,
+        group: usize,
+        frame: *mut u8,
+        nr: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: the frame becomes the heap's, and it is longer than what it begins with.
+        unsafe { frame.cast::<K>().write(K::default()) };
+        // SAFETY: written above.
+        unsafe { self::frame::<K>(frame) }.empty();
+        self.nr_frames += 1;
+        self.nr_granules += GRANULES - K::FIRST;
+        let Some(granule) = position(K::FIRST, GRANULES, nr, align) else {
+            *self.spares(group) += 1;
+            self.insert(group, frame, K::FIRST, GRANULES);
+            return None;
+        };
+        self.occupy::<K>(group, frame, (K::FIRST, GRANULES), granule, nr)
     }
 
     /// Bytes of the object at `object`.
     ///
     /// # Safety
     ///
-    /// `object` lies in a frame of this heap, with access to the whole frame.
+    /// `object` lies in a frame of this heap and group, with access to the whole frame.
     #[inline]
-    pub(super) unsafe fn size(&self, object: *mut u8) -> Result<usize, Wrong> {
-        // SAFETY: the caller's promise.
-        let marks = unsafe { marks(object) };
-        let start = used(marks, object)?;
-        Ok((marks.end(start) - start) * GRANULE)
+    pub(super) unsafe fn size(&self, group: usize, object: *mut u8) -> Result<usize, Wrong> {
+        let (start, stop) = if group == GROUP_LARGE {
+            // SAFETY: the caller's promise.
+            unsafe { frame::<Register>(object) }.used(object)
+        } else {
+            // SAFETY: the same.
+            unsafe { frame::<Marks>(object) }.used(object)
+        }?;
+        Ok((stop - start) * GRANULE)
     }
 
-    /// Frees an object.
+    /// Frees an object of a frame of large ones.
     ///
     /// # Safety
     ///
-    /// `object` lies in a frame of this heap and group, with access to the whole frame, and nothing uses it from now
-    /// on if it is an object.
+    /// `object` lies in such a frame of this heap, with access to the whole frame, and nothing uses it from now on if it
+    /// is an object.
     #[inline(always)]
-    pub(super) unsafe fn free(&mut self, group: usize, object: *mut u8) -> Result<Freed, Wrong> {
+    pub(super) unsafe fn free_large(&mut self, object: *mut u8) -> Result<Freed, Wrong> {
         // SAFETY: the caller's promise.
-        let marks = unsafe { marks(object) };
-        let mut start = used(marks, object)?;
-        let mut end = marks.end(start);
-        let bytes = (end - start) * GRANULE;
-        if end - start >= LEAST_NOTED {
-            self.note(group, object, start, None);
-        }
+        unsafe { self.free_in::<Register>(GROUP_LARGE, object) }
+    }
+
+    /// The same of a frame of another group.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free_large`](Self::free_large); the frame is of that group.
+    #[inline(always)]
+    pub(super) unsafe fn free_mixed(&mut self, group: usize, object: *mut u8) -> Result<Freed, Wrong> {
+        debug_assert!(group != GROUP_LARGE);
+        // SAFETY: the caller's promise.
+        unsafe { self.free_in::<Marks>(group, object) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`free_large`](Self::free_large); frames of the group are of this kind.
+    #[inline(always)]
+    unsafe fn free_in<K: Kind>(&mut self, group: usize, object: *mut u8) -> Result<Freed, Wrong> {
+        // SAFETY: the caller's promise.
+        let frame = unsafe { frame::<K>(object) };
+        let (start, stop) = frame.used(object)?;
+        let bytes = (stop - start) * GRANULE;
         self.nr_objects -= 1;
+        let (from, to) = frame.give(start, stop);
         let mut intact = true;
-        if end < GRANULES && marks.is_free(end) {
-            let behind = marks.end(end);
-            // SAFETY: its marks say that it is free.
-            intact = unsafe { self.unlink(group, object, end, behind) };
-            marks.clear_start(end);
-            marks.set_used(end);
-            end = behind;
+        if to > stop {
+            // SAFETY: it is free.
+            intact = unsafe { self.unlink(group, object, stop, to) };
         }
-        if start > FIRST {
-            let before = marks.before(start);
-            if marks.is_free(before) {
-                // SAFETY: its marks say that it is free.
-                intact &= unsafe { self.unlink(group, object, before, start) };
-                marks.clear_start(start);
-                start = before;
-            }
+        if from < start {
+            // SAFETY: the same.
+            intact &= unsafe { self.unlink(group, object, from, start) };
         }
-        marks.set_free(start);
-        if end - start == self.room(group) {
+        if to - from == GRANULES - K::FIRST {
             if *self.spares(group) >= self.max_spares {
                 self.nr_frames -= 1;
-                self.nr_granules -= end - start;
+                self.nr_granules -= to - from;
                 return Ok(Freed { bytes, frame: NonNull::new(at(object, 0)), corrupt: !intact });
             }
             *self.spares(group) += 1;
         }
-        self.insert(group, object, start, end);
+        self.insert(group, object, from, to);
         Ok(Freed { bytes, frame: None, corrupt: !intact })
     }
 
@@ -364,7 +364,7 @@ impl Heap {
     ///
     /// # Safety
     ///
-    /// The marks of the frame that `inside` lies in say that it is free.
+    /// The frame that `inside` lies in says that it is free.
     #[inline(always)]
     unsafe fn unlink(&mut self, group: usize, inside: *mut u8, start: usize, end: usize) -> bool {
         // SAFETY: the caller's promise.
@@ -399,19 +399,20 @@ impl Heap {
             if *self.spares(group) == 0 {
                 continue;
             }
-            let (room, first) = (self.room(group), GRANULES - self.room(group));
-            let mut node = self.bins(group).first(bin_of(room));
+            let first = first_of(group);
+            let mut node = self.bins(group).first(bin_of(GRANULES - first));
             while !node.is_null() {
+                let block = node.cast::<u8>();
                 // SAFETY: a node of a bin lies in a frame of this heap.
-                if unsafe { marks(node.cast()) }.end(first) == GRANULES && granule_of(node.cast()) == first {
-                    // SAFETY: its marks say that it is free, as a node of a bin is.
-                    if !unsafe { self.unlink(group, node.cast(), first, GRANULES) } {
+                if granule_of(block) == first && unsafe { free_end(group, block) } == GRANULES {
+                    // SAFETY: a node of a bin is free.
+                    if !unsafe { self.unlink(group, block, first, GRANULES) } {
                         return None;
                     }
                     *self.spares(group) -= 1;
                     self.nr_frames -= 1;
-                    self.nr_granules -= room;
-                    return NonNull::new(at(node.cast(), 0));
+                    self.nr_granules -= GRANULES - first;
+                    return NonNull::new(at(block, 0));
                 }
                 node = self.bins(group).next(node);
             }
@@ -421,34 +422,35 @@ impl Heap {
 
     /// Bytes of the objects in use, as rounded. Walks all free blocks.
     pub(super) fn used_bytes(&self) -> usize {
-        let size = |node: *mut super::bins::Node| {
-            let block = node.cast::<u8>();
-            // SAFETY: a node of a bin lies in a frame of this heap.
-            unsafe { marks(block) }.end(granule_of(block)) - granule_of(block)
-        };
-        let free: usize = self.groups.iter().map(|bins| bins.sum(size)).sum();
+        let free: usize = (0..)
+            .zip(&self.groups)
+            .map(|(group, bins)| {
+                bins.sum(|node| {
+                    let block = node.cast::<u8>();
+                    // SAFETY: a node of a bin lies in a frame of this heap and group.
+                    unsafe { free_end(group, block) }.saturating_sub(granule_of(block))
+                })
+            })
+            .sum();
         self.nr_granules.saturating_sub(free) * GRANULE
     }
 }
 
-/// The granule of `object`, if a used block begins there.
-#[inline(always)]
-fn used(marks: &Marks, object: *mut u8) -> Result<usize, Wrong> {
-    // What is misaligned becomes a large number.
-    let granule = ((object.addr() & (PAGE_SIZE as usize - 1)) as u32).rotate_right(GRANULE.ilog2()) as usize;
-    if granule.wrapping_sub(FIRST) >= ROOM {
-        return Err(Wrong::NoObject);
+/// Where the free block at `block` ends.
+///
+/// # Safety
+///
+/// It is one of a heap and group whose lock the caller holds, with access to the whole frame.
+#[inline(never)]
+unsafe fn free_end(group: usize, block: *mut u8) -> usize {
+    let start = granule_of(block);
+    if group == GROUP_LARGE {
+        // SAFETY: the caller's promise.
+        unsafe { frame::<Register>(block) }.free_end(start)
+    } else {
+        // SAFETY: the same.
+        unsafe { frame::<Marks>(block) }.free_end(start)
     }
-    if !marks.is_start(granule) {
-        return Err(missed(marks, granule));
-    }
-    if marks.is_free(granule) { Err(Wrong::Free) } else { Ok(granule) }
-}
-
-/// What a pointer hit that is the beginning of no block: a free one is told from one in use.
-#[cold]
-fn missed(marks: &Marks, granule: usize) -> Wrong {
-    if granule > FIRST && marks.is_free(marks.before(granule)) { Wrong::Free } else { Wrong::NoObject }
 }
 
 // SAFETY: the frames belong to the heap, wherever its lock is held.

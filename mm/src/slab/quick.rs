@@ -10,8 +10,8 @@
 //! A page is such a size as well, and so are two: arrays of their own hold one or a few of them.
 //!
 //! An array has few places, since there are many sizes, and so it is often empty while its neighbours are not: an allocation
-//! looks into those of the next larger sizes before the heap is asked. Which array an object has stands in the
-//! [notes](super::frame::Notes) of its frame.
+//! looks into those of the next larger sizes before the heap is asked. Which array an object has follows from its length,
+//! which stands in its frame's [register](super::register).
 //!
 //! What lies in an array is marked in its first word, as in a cache's array; an object that comes from the heap has the
 //! word cleared, since the mark of an earlier life may stand there.
@@ -35,8 +35,8 @@ pub(super) const NR_QUICK: usize = SIZES.len();
 const LARGER: usize = 4;
 /// The quick sizes in granules.
 const SIZES: [u16; 39] = [
-    36, 41, 45, 49, 55, 62, 64, 68, 74, 80, 86, 93, 99, 105, 111, 117, 124, 128, 136, 148, 161, 173, 186, 198, 210,
-    223, 235, 248, 256, 272, 297, 322, 347, 372, 396, 421, 446, 471, 496,
+    36, 40, 45, 50, 56, 63, 64, 69, 76, 82, 88, 95, 101, 107, 114, 120, 127, 128, 139, 152, 165, 177, 190, 203, 215,
+    228, 241, 254, 256, 279, 304, 330, 355, 381, 406, 431, 457, 482, 508,
 ];
 
 /// The first quick size that holds so many granules.
@@ -212,7 +212,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(never)]
     pub(super) unsafe fn kfree_else(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
         let kept = if tag == this.kept_tag {
-            // SAFETY: the caller's promise; frames of this tag have notes.
+            // SAFETY: the caller's promise; frames of this tag are for large objects.
             unsafe { this.keep(object) }
         } else {
             // SAFETY: the caller's promise.
@@ -239,7 +239,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
         if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the caller's promise.
-            unsafe { this.kfree_heap(object, tag, caller) };
+            unsafe { Self::kfree_heap(object, tag, this, caller) };
         } else if let Some(inner) = this.inner(tag) {
             // SAFETY: the same.
             unsafe { this.kfree_cache(object, inner, caller) };
@@ -260,12 +260,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap with notes.
+    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap for large ones.
     #[inline(always)]
     unsafe fn keep(&self, object: NonNull<u8>) -> bool {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
-        let Some(tag) = (unsafe { heap::noted(inside) }) else { return false };
+        let tag = Tag::from(array_of(unsafe { heap::granules_at(inside) }));
         let held =
             |fronts: Fronts| (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside));
         if cfg!(miri) && self.with_fronts(held) {
@@ -333,8 +333,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         } else {
             false
         };
-        // SAFETY: the caller's promise; frames of large objects have notes.
-        if marked && unsafe { heap::noted(inside) }.is_some_and(|tag| tag != NONE) {
+        // SAFETY: the caller's promise; frames of this group are for large objects.
+        if marked && array_of(unsafe { heap::granules_at(inside) }) != NONE as u8 {
             return Err(FaultKind::DoubleFree);
         }
         Ok(())

@@ -47,10 +47,11 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                     return false;
                 }
                 let mut heap = self.heap.lock(self.arch);
-                // SAFETY: the tag says that it lies in a frame of the heap.
-                let Ok(old) = (unsafe { heap.size(inside) }) else { return false };
+                let group = (tag - HEAP).into();
+                // SAFETY: the tag says that it lies in a frame of the heap, of that group.
+                let Ok(old) = (unsafe { heap.size(group, inside) }) else { return false };
                 // SAFETY: the same, and the caller owns the object.
-                let resized = unsafe { heap.resize((tag - HEAP).into(), inside, bytes) };
+                let resized = unsafe { heap.resize(group, inside, bytes) };
                 let Ok(Some(new)) = resized else { return false };
                 (old.min(bytes), new)
             }

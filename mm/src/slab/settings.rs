@@ -102,7 +102,8 @@ pub struct Settings {
     pub init_on_free: bool,
     /// `failslab=`.
     pub failslab: FailSlab,
-    /// Small and large objects share frames: for a fixed arena, where no frame that goes back helps anybody else.
+    /// Large objects take the room that frames of small ones have before they take a new frame: for a fixed arena, where no
+    /// frame that goes back helps anybody else.
     pub one_group: bool,
     /// What the links of free memory are XORed with: random, if there is anything random.
     pub secret: usize,

@@ -35,12 +35,67 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        if !gfp.intersects(SPECIAL)
-            && let Some(object) = this.kept_elsewhere(last, align)
-        {
+        if gfp.intersects(SPECIAL) {
+            return call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller));
+        }
+        if let Some(object) = this.kept_elsewhere(last, align) {
             return Ok(object);
         }
+        if last.wrapping_sub(this.largest_class) < this.only_heap && align <= MIN_ALIGN && last & (last + 1) != 0 {
+            return call_not_jump_with(Self::kmalloc_cut(align, gfp, this, last, caller));
+        }
         call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller))
+    }
+
+    /// An object of the heap that may lie at any granule.
+    #[inline(never)]
+    fn kmalloc_cut(
+        align: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        this.online_quick();
+        let (group, nr) = this.cut(last);
+        let mut heap = this.heap.lock(this.arch);
+        let object = if group == GROUP_SMALL { heap.cut_small(nr) } else { heap.cut_large(nr) };
+        drop(heap);
+        match object {
+            Some(object) => {
+                // SAFETY: the caller's new object, of two words at least.
+                unsafe { object.cast::<usize>().write(0) };
+                Ok(object)
+            }
+            None => call_not_jump_with(Self::kmalloc_grown(align, gfp, this, last, caller)),
+        }
+    }
+
+    /// The same from a new frame.
+    #[inline(never)]
+    fn kmalloc_grown(
+        align: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let (group, nr) = this.cut(last);
+        match this.heap_grow(group, nr, 1, gfp) {
+            Some(object) => {
+                // SAFETY: as above.
+                unsafe { object.cast::<usize>().write(0) };
+                Ok(object)
+            }
+            None => this.kmalloc_any(last + 1, align, gfp, caller),
+        }
+    }
+
+    /// The group and the granules of an object of `last` bytes and one.
+    #[inline(always)]
+    fn cut(&self, last: usize) -> (usize, usize) {
+        let nr = (last / frame::GRANULE + 1).max(frame::LEAST);
+        if last + 1 < self.small { (GROUP_SMALL, nr) } else { (GROUP_LARGE, self.quick_size(nr, 1)) }
     }
 
     /// The way of an allocation that no array serves.
@@ -56,7 +111,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             return Self::kmalloc_class(align, gfp, this, last, caller);
         }
         let bytes = last.wrapping_add(1);
-        if this.careful || gfp.intersects(SPECIAL) {
+        if gfp.intersects(SPECIAL) || this.careful {
             this.kmalloc_any(bytes, align, gfp, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
             if bytes.is_power_of_two() {
@@ -140,7 +195,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
         let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
-        if wanted <= MIN_ALIGN || heap::fits(bytes, wanted) {
+        let group = this.group(bytes);
+        if wanted <= MIN_ALIGN || heap::fits(group, bytes, wanted) {
             let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
             let nr = if this.quick {
                 this.online_quick();
@@ -148,7 +204,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             } else {
                 nr
             };
-            let group = this.group(bytes);
             let object = this.heap.lock(this.arch).alloc(group, nr, align);
             if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
                 // SAFETY: the caller's new object, of two words at least.
@@ -229,8 +284,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if !dma && let Some(inner) = self.class(rounded) {
             return self.cache_alloc_slow(inner, gfp, bytes, caller);
         }
-        if heap::fits(bytes, align) && (dma || bytes < self.first_large) {
-            let group = if dma { GROUP_DMA } else { self.group(bytes) };
+        let group = if dma { GROUP_DMA } else { self.group(bytes) };
+        if heap::fits(group, bytes, align) && (dma || bytes < self.first_large) {
             return self.heap_alloc(group, bytes, align, gfp);
         }
         self.large_alloc(bytes, align, gfp)
@@ -278,7 +333,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         {
             return Some(object);
         }
-        let object = self.heap.lock(self.arch).alloc_apart(group, nr, align);
+        let object = self.heap.lock(self.arch).alloc(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;
         // SAFETY: the caller's new object, of two words at least.
         unsafe { object.cast::<usize>().write(0) };
@@ -287,6 +342,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
 
     #[cold]
     pub(super) fn heap_grow(&self, group: usize, nr: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        if self.settings.one_group && group == GROUP_LARGE {
+            let object = self.heap.lock(self.arch).alloc(GROUP_SMALL, nr, align);
+            if object.is_some() {
+                return object;
+            }
+        }
         let Some(block) = self.source.take(Order::ZERO, gfp - Gfp::ZERO) else {
             // The other group may have room: better an object in the wrong company than none.
             let other = match group {
@@ -294,8 +355,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 GROUP_LARGE => GROUP_SMALL,
                 _ => return None,
             };
-            let mut heap = self.heap.lock(self.arch);
-            return heap.alloc_apart(other, nr, align);
+            return self.heap.lock(self.arch).alloc(other, nr, align);
         };
         let frame = NonNull::new(self.arch.direct_map(block.pfn().addr()))?;
         self.table.set_one(frame.addr().get(), HEAP + group as Tag);

@@ -7,8 +7,9 @@ use core::ptr::NonNull;
 use super::cache::Inner;
 use super::even::Size;
 use super::fault::{Fault, FaultKind};
+use super::heap::{Freed, Heap, Wrong};
 use super::table::{HEAP, LARGE, NONE, TAIL, Tag};
-use super::{PageSource, Refused, Slab, ZERO_SIZE};
+use super::{GROUP_LARGE, PageSource, Refused, Slab, ZERO_SIZE};
 use crate::addr::{NR_ORDERS, PAGE_SIZE};
 use crate::arch::Arch;
 
@@ -24,7 +25,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let tag = self.table.get(object.addr().get());
         if tag < LARGE {
             // SAFETY: the caller's promise.
-            unsafe { self.kfree_heap(object, tag, Location::caller()) };
+            unsafe { Self::kfree_heap(object, tag, self, Location::caller()) };
         } else if let Some(size) = Size::of_tag(tag) {
             // SAFETY: the same.
             if let Err(kind) = unsafe { self.even_put(size, object) } {
@@ -36,16 +37,50 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// Frees an object of the packed heap.
+    /// Frees an object of the packed heap. (The arguments stand as in those that call it.)
     ///
     /// # Safety
     ///
     /// As for [`kfree`](Self::kfree); `tag` is that of the object's frame, of the heap.
+    #[inline(always)]
+    pub(super) unsafe fn kfree_heap(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
+        if tag == HEAP + GROUP_LARGE as Tag {
+            // SAFETY: the caller's promise.
+            unsafe { Self::kfree_heap_large(object, tag, this, caller) };
+        } else {
+            // SAFETY: the same.
+            unsafe { Self::kfree_heap_mixed(object, tag, this, caller) };
+        }
+    }
+
+    /// The same in a frame of large objects.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree_heap`](Self::kfree_heap).
     #[inline(never)]
-    pub(super) unsafe fn kfree_heap(&self, object: NonNull<u8>, tag: Tag, caller: &'static Location<'static>) {
+    unsafe fn kfree_heap_large(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
         // SAFETY: the caller's promise.
-        if let Err(kind) = unsafe { self.heap_free(usize::from(tag - HEAP), object) } {
-            self.refuse(kind, tag, object, caller);
+        let free = |heap: &mut Heap, inside| unsafe { heap.free_large(inside) };
+        // SAFETY: the same.
+        if let Err(kind) = unsafe { this.heap_free(GROUP_LARGE, object, free) } {
+            this.refuse(kind, tag, object, caller);
+        }
+    }
+
+    /// The same in another frame.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kfree_heap`](Self::kfree_heap).
+    #[inline(never)]
+    unsafe fn kfree_heap_mixed(object: NonNull<u8>, tag: Tag, this: &Self, caller: &'static Location<'static>) {
+        let group = usize::from(tag - HEAP);
+        // SAFETY: the caller's promise.
+        let free = |heap: &mut Heap, inside| unsafe { heap.free_mixed(group, inside) };
+        // SAFETY: the same.
+        if let Err(kind) = unsafe { this.heap_free(group, object, free) } {
+            this.refuse(kind, tag, object, caller);
         }
     }
 
@@ -123,21 +158,25 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
 
     /// # Safety
     ///
-    /// As for [`kfree`](Self::kfree); the object lies in a frame of that group.
+    /// As for [`kfree`](Self::kfree); the object lies in a frame of that group, which `free` is for.
     #[inline(always)]
-    pub(super) unsafe fn heap_free(&self, group: usize, object: NonNull<u8>) -> Result<(), Refused> {
+    unsafe fn heap_free(
+        &self,
+        group: usize,
+        object: NonNull<u8>,
+        free: impl FnOnce(&mut Heap, *mut u8) -> Result<Freed, Wrong>,
+    ) -> Result<(), Refused> {
         let inside = self.own(object.as_ptr());
         let mut heap = self.heap.lock(self.arch);
         if self.settings.init_on_free {
-            // SAFETY: the tag says that it lies in a frame of the heap.
-            let bytes = unsafe { heap.size(inside) }.map_err(Refused::from)?;
+            // SAFETY: the tag says that it lies in a frame of the heap, of that group.
+            let bytes = unsafe { heap.size(group, inside) }.map_err(Refused::from)?;
             // SAFETY: the object's own bytes, which nothing uses any more.
             unsafe { inside.write_bytes(0, bytes) };
         }
         // SAFETY: the tag says that it lies in a frame of the heap, of that group.
         unsafe { self.check_kept(group, inside) }?;
-        // SAFETY: the same.
-        let freed = unsafe { heap.free(group, inside) }.map_err(Refused::from)?;
+        let freed = free(&mut heap, inside).map_err(Refused::from)?;
         drop(heap);
         if let Some(frame) = freed.frame {
             self.give_tagged(frame.as_ptr(), 1);

@@ -2,7 +2,8 @@
 //! Which free block of the packed heap an object is cut from, and where in it.
 
 use super::super::bins::bin_of;
-use super::{Heap, LEAST, granule_of, marks};
+use super::kind::Kind;
+use super::{Heap, LEAST, frame, granule_of};
 
 /// How many blocks of a bin are looked at before the next bin is.
 const TRIES: usize = 8;
@@ -13,13 +14,13 @@ const AT_THE_END: usize = 256;
 impl Heap {
     /// The free block to take and where in it the object begins.
     #[inline(always)]
-    pub(super) fn find(&mut self, group: usize, nr: usize, align: usize) -> Option<Found> {
+    pub(super) fn find<K: Kind>(&mut self, group: usize, nr: usize, align: usize) -> Option<Found> {
         let bins = self.bins(group);
         let mut bin = bins.first_filled(bin_of(nr))?;
         loop {
             let mut node = bins.first(bin);
             for _ in 0..TRIES {
-                if let Some(found) = place(node.cast(), bin, nr, align) {
+                if let Some(found) = place::<K>(node.cast(), bin, nr, align) {
                     return Some(found);
                 }
                 node = bins.next(node);
@@ -44,11 +45,10 @@ pub(super) struct Found {
 
 /// Where in the free block an object of `nr` granules fits.
 #[inline(always)]
-fn place(block: *mut u8, bin: usize, nr: usize, align: usize) -> Option<Found> {
-    // SAFETY: a node of a bin lies in a frame of the heap.
-    let marks = unsafe { marks(block) };
+fn place<K: Kind>(block: *mut u8, bin: usize, nr: usize, align: usize) -> Option<Found> {
     let start = granule_of(block);
-    let end = marks.end(start);
+    // SAFETY: a node of a bin lies in a frame of the heap, of its group's kind.
+    let end = unsafe { frame::<K>(block) }.free_end(start);
     let granule = position(start, end, nr, align)?;
     Some(Found { block, bin, start, end, granule })
 }
