@@ -170,19 +170,13 @@ impl Heap {
 
     /// Takes an object of `nr` granules at a multiple of `align` granules, a power of two. `None` if no free block of
     /// the group holds one: then a frame must be added. O(1) for an alignment of one granule, but for the bin's tries.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn alloc(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        if group == GROUP_LARGE { self.alloc_large(nr, align) } else { self.alloc_mixed(group, nr, align) }
-    }
-
-    #[inline(never)]
-    fn alloc_large(&mut self, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        self.alloc_in::<Register>(GROUP_LARGE, nr.max(LEAST_LARGE), align)
-    }
-
-    #[inline(never)]
-    fn alloc_mixed(&mut self, group: usize, nr: usize, align: usize) -> Option<NonNull<u8>> {
-        self.alloc_in::<Marks>(group, nr, align)
+        if group == GROUP_LARGE {
+            self.alloc_in::<Register>(GROUP_LARGE, nr.max(LEAST_LARGE), align)
+        } else {
+            self.alloc_in::<Marks>(group, nr, align)
+        }
     }
 
     /// The same for a small object that may lie at any granule.
