@@ -119,7 +119,7 @@ pub(super) fn array_of(granules: usize) -> u8 {
 /// that an array is empty or full falls with the number of its places, its cost rises with their size, and the sum is
 /// least where the number follows the root of the size.
 fn capacity(array_bytes: usize, bytes: usize) -> usize {
-    (array_bytes * 6 / bytes).isqrt().clamp(1, MAX_CAPACITY)
+    (array_bytes * 4 / bytes).isqrt().clamp(1, MAX_CAPACITY)
 }
 
 /// The same for the even sizes: frames of them come and go at once, so there is room for whole ones.
@@ -383,6 +383,6 @@ mod tests {
     fn few_of_the_large_are_kept() {
         let capacities: Vec<_> = (0..NR_QUICK).map(|index| capacity(4096, size(index) * 8)).collect();
         assert!(capacities.is_sorted_by(|one, next| one >= next));
-        assert_eq!((capacities[0], capacities[NR_QUICK - 1]), (9, 2));
+        assert_eq!((capacities[0], capacities[NR_QUICK - 1]), (7, 2));
     }
 }
