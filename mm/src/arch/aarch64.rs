@@ -2,6 +2,7 @@
 //! The real CPU: tables are reached at a constant offset from their physical address.
 
 pub mod restart;
+mod stores;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,7 @@ use tock_registers::interfaces::Readable;
 
 pub use self::restart::CpuWords;
 use super::{Arch, Arrays, CacheOp, Dsb, IrqState, MAX_CPUS, MmuFeatures, Tlbi};
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::slab::fast;
 
 /// AArch64 at EL1, or at EL2 for trees of [`Regime::El2`](crate::pgtable::Regime::El2), with a linear map of (at least) the
@@ -251,20 +252,8 @@ unsafe impl<const RESTARTS: bool> Arch for AArch64<RESTARTS> {
             // SAFETY: the caller's memory, which the direct map shows.
             return unsafe { at.write_bytes(byte, bytes as usize) };
         }
-        let mut at = at;
-        for _ in 0..bytes / 512 {
-            // SAFETY: the caller's bytes, a multiple of the page size; `at` goes on behind them.
-            unsafe {
-                core::arch::asm!(
-                    ".rept 8",
-                    "dc zva, {at}",
-                    "add {at}, {at}, #64",
-                    ".endr",
-                    at = inout(reg) at,
-                    options(nostack, preserves_flags),
-                );
-            }
-        }
+        // SAFETY: the caller's memory, a multiple of the page size; the block is 64 bytes.
+        unsafe { stores::zero_by_blocks(at, bytes) };
     }
 
     unsafe fn load_descriptor(&self, table: PhysAddr, index: usize) -> u64 {
@@ -279,110 +268,14 @@ unsafe impl<const RESTARTS: bool> Arch for AArch64<RESTARTS> {
     }
 
     unsafe fn zero_table(&self, table: PhysAddr) {
-        let words = self.entry(table, 0);
-        // SAFETY: the frame is the caller's alone and mapped writable; 32 rounds of 128 bytes are exactly one frame.
-        unsafe {
-            core::arch::asm!(
-                "2:",
-                "stp xzr, xzr, [{at}]",
-                "stp xzr, xzr, [{at}, #16]",
-                "stp xzr, xzr, [{at}, #32]",
-                "stp xzr, xzr, [{at}, #48]",
-                "stp xzr, xzr, [{at}, #64]",
-                "stp xzr, xzr, [{at}, #80]",
-                "stp xzr, xzr, [{at}, #96]",
-                "stp xzr, xzr, [{at}, #112]",
-                "add {at}, {at}, #128",
-                "subs {rounds}, {rounds}, #1",
-                "b.ne 2b",
-                at = inout(reg) words => _,
-                rounds = inout(reg) PAGE_SIZE / 128 => _,
-                options(nostack),
-            );
-        }
+        // SAFETY: the frame is the caller's alone and mapped writable.
+        unsafe { stores::zero_frame(self.entry(table, 0)) };
     }
 
-    /// Pairs of stores: each half is a single-copy atomic access (Arm ARM B2.2.1).
     #[inline]
     unsafe fn fill_descriptors(&self, table: PhysAddr, index: usize, count: usize, first: u64, step: u64) {
-        let mut at = self.entry(table, index);
-        let mut descriptor = first;
-        if step == 0 {
-            for _ in 0..count / 16 {
-                // SAFETY: 16 of the caller's entries, mapped writable; `at` goes on behind them.
-                unsafe {
-                    core::arch::asm!(
-                        "stp {d}, {d}, [{at}]",
-                        "stp {d}, {d}, [{at}, #16]",
-                        "stp {d}, {d}, [{at}, #32]",
-                        "stp {d}, {d}, [{at}, #48]",
-                        "stp {d}, {d}, [{at}, #64]",
-                        "stp {d}, {d}, [{at}, #80]",
-                        "stp {d}, {d}, [{at}, #96]",
-                        "stp {d}, {d}, [{at}, #112]",
-                        "add {at}, {at}, #128",
-                        at = inout(reg) at,
-                        d = in(reg) descriptor,
-                        options(nostack, preserves_flags),
-                    );
-                }
-            }
-            for _ in 0..count % 16 {
-                // SAFETY: one of the caller's entries, as above.
-                unsafe { at.write_volatile(descriptor) };
-                at = at.wrapping_add(1);
-            }
-            return;
-        }
-        let rounds = count / 16;
-        if rounds != 0 {
-            // SAFETY: `rounds * 16` entries from `index` on are inside the table, by the caller's promise, and
-            // mapped writable. `at` and `descriptor` go on behind them.
-            unsafe {
-                core::arch::asm!(
-                    "2:",
-                    "stp {a}, {b}, [{at}]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #16]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #32]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #48]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #64]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #80]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #96]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "stp {a}, {b}, [{at}, #112]",
-                    "add {a}, {a}, {two}",
-                    "add {b}, {b}, {two}",
-                    "add {at}, {at}, #128",
-                    "subs {rounds}, {rounds}, #1",
-                    "b.ne 2b",
-                    at = inout(reg) at,
-                    a = inout(reg) descriptor,
-                    b = inout(reg) descriptor.wrapping_add(step) => _,
-                    two = in(reg) step.wrapping_mul(2),
-                    rounds = inout(reg) rounds => _,
-                    options(nostack),
-                );
-            }
-        }
-        for _ in 0..count % 16 {
-            // SAFETY: one of the caller's entries, as above.
-            unsafe { at.write_volatile(descriptor) };
-            at = at.wrapping_add(1);
-            descriptor = descriptor.wrapping_add(step);
-        }
+        // SAFETY: `count` entries from `index` on are inside the table, by the caller's promise, and mapped writable.
+        unsafe { stores::descriptors(self.entry(table, index), count, first, step) };
     }
 
     #[inline(always)]
