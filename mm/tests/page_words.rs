@@ -81,6 +81,26 @@ fn a_range_that_was_out_before_its_word_was_hoarded_goes_back() {
 }
 
 #[test]
+fn where_every_word_has_a_block_the_one_in_use_stays() {
+    with_ranges(&[frames(0, 4096)], |pages| {
+        let take = || pages.alloc(Gfp::KERNEL, order(4)).unwrap();
+        let taken: Vec<_> = (0..64).map(|_| take()).collect();
+        // One of each word.
+        let (back, kept): (Vec<_>, Vec<_>) = taken.into_iter().partition(|block| block.pfn().as_raw() % 64 == 0);
+        back.into_iter().for_each(|block| pages.free(block).unwrap());
+        let first = take();
+        let pfn = first.pfn();
+        pages.free(first).unwrap();
+        for _ in 0..10 {
+            let again = take();
+            assert_eq!(again.pfn(), pfn);
+            pages.free(again).unwrap();
+        }
+        kept.into_iter().for_each(|block| pages.free(block).unwrap());
+    });
+}
+
+#[test]
 fn a_word_that_waits_is_taken_on_its_own_node_first() {
     const FAR: u64 = 4096;
     with_ranges(&[frames(0, 1024), frames(FAR, FAR + 1024)], |pages| {

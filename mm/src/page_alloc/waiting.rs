@@ -193,12 +193,16 @@ impl<A: Arch> Pages<'_, A> {
             let tag = word.tag();
             // Of a word that is not hoarded it is an order that no block has.
             if tag.order() == block.order_index() && word::put_first_locked(word.free, block.bit()) {
-                let list = tag.list();
-                let (place, current) = (place.with(list), self.hoard().current(list));
-                if current.load() == place {
+                let (place, current) = (place.with(tag.list()), self.hoard().current(tag.list()));
+                let is_mine = current.load() == place;
+                // It was in use until it had none. Now a better one may be found; where any will do, it stays.
+                if is_mine && WORTH >> tag.order() == 0 {
+                    return Ok(());
+                }
+                if is_mine {
                     current.replace(place, Place::NOWHERE);
                 }
-                lane.set_waiting(place, list.order(), true);
+                lane.set_waiting(place, tag.order(), true);
                 return Ok(());
             }
         }
