@@ -4,6 +4,7 @@
 
 .section .text.step, "ax"
 .balign 2048
+.global step_vectors
 step_vectors:
     sub     sp, sp, #192
     stp     x0, x1, [sp]
