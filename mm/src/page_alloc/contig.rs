@@ -17,6 +17,7 @@ use super::hoard::{List, mobility};
 use super::map::WORD_ORDER;
 use super::marks::Marked;
 use super::migrate::Moved;
+use super::slow::nr_busy;
 use super::watermark::Watermarks;
 use super::zone_cell::ZoneCell;
 use super::{BadFree, Fault, MAX_HOARD_ORDER, Pages};
@@ -251,14 +252,8 @@ impl<'a, A: Arch> Pages<'a, A> {
                 let fault = match tag {
                     None => Fault::Foreign,
                     Some(tag) if !tag.is_plain() || self.large_around(block.pfn()).is_some() => Fault::WrongOrder,
-                    Some(_) => {
-                        let frames = frames(block.pfn().as_raw(), block.order().pages())?;
-                        let busy: u64 = zone.buddy().busy(frames).map(|run| run.size() / PAGE_SIZE).sum();
-                        if busy == block.order().pages() {
-                            return None;
-                        }
-                        Fault::AlreadyFree
-                    }
+                    Some(_) if nr_busy(&zone, &block) == block.order().pages() => return None,
+                    Some(_) => Fault::AlreadyFree,
                 };
                 Some(BadFree::new(fault, &block))
             });

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::hoard::{Hoard, List, mobility};
 use super::map::{Place, Tag};
-use super::slow::{Mark, nr_busy};
+use super::slow::{Mark, is_out};
 use super::zone_cell::ZoneCell;
 use super::{BadFree, Fault, OutOfMemory, Pages, word};
 use crate::addr::{Order, Pfn};
@@ -106,21 +106,18 @@ impl<A: Arch> Pages<'_, A> {
     #[inline(never)]
     fn complain(&self, block: PageBlock, place: Place) -> Result<(), BadFree> {
         let tag = self.map.word(place).tag();
+        let is_out = || {
+            let cell = self.zones.get(self.map.zone(place));
+            cell.is_some_and(|cell| is_out(&cell.zone.lock(self.arch), block.pfn()))
+        };
         let fault = if !block.is_aligned() {
             Fault::Misaligned
-        } else if tag.is_plain() && (tag.last_list().order() == block.order_index() || !self.is_out(block.pfn(), place))
-        {
+        } else if tag.is_plain() && (tag.last_list().order() == block.order_index() || !is_out()) {
             Fault::AlreadyFree
         } else {
             Fault::WrongOrder
         };
         Err(BadFree::new(fault, &block))
-    }
-
-    /// Whether a frame of a word that is not hoarded is not free.
-    fn is_out(&self, pfn: Pfn, place: Place) -> bool {
-        let frame = PageBlock::from_raw(pfn, Order::ZERO);
-        self.zones.get(self.map.zone(place)).is_some_and(|cell| nr_busy(&cell.zone.lock(self.arch), &frame) != 0)
     }
 
     /// Notes a block's kind, so that it can be freed only as what it is, and once.

@@ -253,8 +253,7 @@ impl<'a, A: Arch> Pages<'a, A> {
                 None => {}
             }
             if tag.last_list().order() != order.as_usize() && self.is_uniform(place) {
-                let is_out = nr_busy(&zone, &PageBlock::from_raw(pfn, Order::ZERO)) != 0;
-                return refuse(if is_out { Fault::WrongOrder } else { Fault::AlreadyFree });
+                return refuse(if is_out(&zone, pfn) { Fault::WrongOrder } else { Fault::AlreadyFree });
             }
             return Ok(zone.put(pfn, order)?);
         }
@@ -320,4 +319,9 @@ impl<'a, A: Arch> Pages<'a, A> {
 /// Frames of a block that are not free, RAM or not.
 pub(super) fn nr_busy(zone: &Zone<'_>, block: &PageBlock) -> u64 {
     zone.buddy().busy(block.range()).map(|run| run.size() / PAGE_SIZE).sum()
+}
+
+/// Whether a frame is not free.
+pub(super) fn is_out(zone: &Zone<'_>, pfn: Pfn) -> bool {
+    nr_busy(zone, &PageBlock::from_raw(pfn, Order::ZERO)) != 0
 }

@@ -94,8 +94,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// The group and the granules of an object of `last` bytes and one.
     #[inline(always)]
     fn cut(&self, last: usize) -> (usize, usize) {
-        let nr = (last / frame::GRANULE + 1).max(frame::LEAST);
-        if last + 1 < self.small { (GROUP_SMALL, nr) } else { (GROUP_LARGE, self.quick_size(nr, 1)) }
+        let (group, nr) = (self.group(last + 1), heap::granules(last + 1));
+        (group, if group == GROUP_LARGE { self.quick_size(nr, 1) } else { nr })
     }
 
     /// The way of an allocation that no array serves.
