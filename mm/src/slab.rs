@@ -174,6 +174,8 @@ pub struct Slab<'a, A: Arch, S: PageSource> {
     small: usize,
     /// Objects of the heap are kept at hand: see [`quick`].
     quick: bool,
+    /// What sizes are rounded up to, less one, where an array is found by it: all sizes of a step are one. Else 0.
+    step_mask: usize,
     /// How many sizes above [`SIZED`] are of those; 0 without.
     quick_span: usize,
     /// The tag of their frames; 0 without.
@@ -262,6 +264,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
             small: if settings.one_group { SMALL_IN_ARENA } else { SMALL },
             quick,
             quick_span: if quick { largest - SIZED } else { 0 },
+            step_mask: if quick { (1 << STEP_SHIFT) - 1 } else { 0 },
             kept_tag: if quick { HEAP + GROUP_LARGE as Tag } else { 0 },
             even_capacity: if largest_class == SIZED { quick::even_capacities(&settings) } else { [0; NR_EVEN] },
             careful,
@@ -336,10 +339,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub fn kmalloc_aligned(&self, bytes: usize, align: usize, gfp: Gfp) -> Result<NonNull<u8>, OutOfMemory> {
-        // Beyond the caches, of the objects of arrays only powers of two have an alignment; 0 is no size of an array.
-        let is_aligned = align <= MIN_ALIGN || bytes <= SIZED || bytes.is_power_of_two() && align <= bytes;
-        let fitting = if is_aligned { rounded_up(bytes, align) } else { 0 };
-        match self.kmalloc_fast(fitting.wrapping_sub(1), gfp) {
+        match self.kmalloc_fast(fitting(bytes, align).wrapping_sub(1), gfp) {
             Some(object) => Ok(object),
             None => call_not_jump_with(Self::kmalloc_slow(align, gfp, self, bytes.wrapping_sub(1), Location::caller())),
         }
@@ -385,15 +385,15 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[inline]
     #[track_caller]
     pub unsafe fn kfree_sized(&self, object: NonNull<u8>, bytes: usize, align: usize) {
-        let step = rounded_up(bytes, align).wrapping_sub(1) >> STEP_SHIFT;
-        if step < SIZED >> STEP_SHIFT {
-            // SAFETY: this slab's arrays, the step is one of a class, and the caller's promise.
-            if unsafe { self.arch.push_sized(&self.fronts, object.as_ptr(), step) } {
-                return;
-            }
-        } else {
+        let step = fitting(bytes, align).wrapping_sub(1) >> STEP_SHIFT;
+        if step >= front::LARGEST >> STEP_SHIFT {
             // SAFETY: the caller's promise.
             return unsafe { self.kfree(object) };
+        }
+        // SAFETY: this slab's arrays, the step is below, and the caller's promise: an object of so many bytes is as long as
+        // that array's, and of an even size only if all of it are.
+        if unsafe { self.arch.push_sized(&self.fronts, object.as_ptr(), step) } {
+            return;
         }
         let tag = self.table.get(object.addr().get());
         // SAFETY: the caller's promise.
@@ -456,11 +456,16 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     }
 }
 
-/// The size to ask for so that its class is aligned to `align`, a power of two: a multiple of the alignment has one that
-/// is. Where the sum wraps it is 0, which no array serves.
+/// The size that tells the array of objects of so many bytes at a multiple of `align`, a power of two: a multiple of the
+/// alignment has a class that is aligned to it; of larger objects in arrays only powers of two are. 0, which no array
+/// serves, where there is none or the sum wraps.
 #[inline(always)]
-const fn rounded_up(bytes: usize, align: usize) -> usize {
-    if align <= MIN_ALIGN { bytes } else { bytes.wrapping_add(align - 1) & !(align - 1) }
+const fn fitting(bytes: usize, align: usize) -> usize {
+    if align <= MIN_ALIGN {
+        return bytes;
+    }
+    let rounded = bytes.wrapping_add(align - 1) & !(align - 1);
+    if rounded <= SIZED || bytes.is_power_of_two() && align <= bytes { rounded } else { 0 }
 }
 
 impl<A: Arch, S: PageSource> fmt::Debug for Slab<'_, A, S> {

@@ -21,7 +21,7 @@ use super::bins::{Bins, Node};
 use super::frame::GRANULE;
 use super::front::Fronts;
 use super::page::NotUsed;
-use super::quick;
+use super::quick::{self, is_held};
 use super::table::{Table, Tag};
 use super::{FaultKind, PageSource, Refused, Slab};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE};
@@ -369,8 +369,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         let mut even = self.even.lock(self.arch);
         // SAFETY: the lock masks interrupts.
-        let front = unsafe { Fronts::new(self.block_of_this_cpu()) }.front(size.tag());
+        let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
+        let front = fronts.front(size.tag());
         if Even::is_free(&self.table, size, inside)? {
+            return Err(FaultKind::DoubleFree);
+        }
+        // An object that is marked and not free in its frame is in an array, this CPU's or another's.
+        let mark = inside.addr() ^ self.key();
+        let marked = if cfg!(miri) {
+            is_held(fronts, inside)
+        } else {
+            // SAFETY: the caller's promise.
+            (unsafe { inside.cast::<usize>().read() }) == mark
+        };
+        if marked {
             return Err(FaultKind::DoubleFree);
         }
         let mut empty = None;
@@ -383,15 +395,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // SAFETY: the caller's promise.
             unsafe { even.put_all(&self.table, size, &[inside], &mut empty) }?;
         } else {
-            // An object that is marked and not free in its frame is in an array, this CPU's or another's.
-            let mark = inside.addr() ^ self.key();
-            // SAFETY: the caller's promise.
-            let marked = !cfg!(miri) && unsafe { inside.cast::<usize>().read() } == mark;
-            if marked || (cfg!(miri) && front.objects().any(|held| held == inside)) {
-                return Err(FaultKind::DoubleFree);
-            }
             if front.is_full() {
-                // SAFETY: what was pushed to the array lies in a frame with its tag.
+                // SAFETY: what is pushed to the array lies in a frame with its tag: by that, or by its size, and all of that do.
                 let put = |last: &[*mut u8]| unsafe { even.put_all(&self.table, size, last, &mut empty) };
                 result = front.take_top(self.even_capacity(size).div_ceil(2), put).map_err(Refused::from);
             }

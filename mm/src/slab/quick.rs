@@ -25,7 +25,7 @@ use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
-use super::{GROUP_LARGE, MIN_ALIGN, PageSource, Refused, SIZED, Settings, Slab, call_not_jump};
+use super::{MIN_ALIGN, PageSource, Refused, SIZED, Settings, Slab, call_not_jump};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -129,6 +129,12 @@ pub(super) fn even_capacities(settings: &Settings) -> [u8; NR_EVEN] {
         let capacity = (bytes * 6 / size.bytes()).isqrt().next_multiple_of(PAGE_SIZE as usize / size.bytes());
         capacity.min(MAX_CAPACITY) as u8
     })
+}
+
+/// Whether an object above the classes lies in one of a CPU's arrays. Miri has no marks, which may be memory that nobody
+/// wrote: it has the arrays searched instead.
+pub(super) fn is_held(fronts: Fronts, inside: *mut u8) -> bool {
+    fronts.is_some() && (FIRST_QUICK..FIRST_CACHE).any(|tag| fronts.front(tag).objects().any(|held| held == inside))
 }
 
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
@@ -266,9 +272,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         // SAFETY: the caller's promise.
         let tag = Tag::from(array_of(unsafe { heap::granules_at(inside) }));
-        let held =
-            |fronts: Fronts| (FIRST_QUICK..=tag).any(|tag| fronts.front(tag).objects().any(|held| held == inside));
-        if cfg!(miri) && self.with_fronts(held) {
+        if cfg!(miri) && self.with_fronts(|fronts| is_held(fronts, inside)) {
             return false;
         }
         // SAFETY: this slab's arrays; an object of that size, which nothing uses from now on. Where there are no quick sizes,
@@ -288,7 +292,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if !inside.addr().is_multiple_of(PAGE_SIZE as usize) {
             return false;
         }
-        if cfg!(miri) && self.with_fronts(|fronts| fronts.front(tag).objects().any(|held| held == inside)) {
+        if cfg!(miri) && self.with_fronts(|fronts| is_held(fronts, inside)) {
             return false;
         }
         // SAFETY: this slab's arrays; pages that nothing uses from now on. Where there are no quick sizes, the array is always
@@ -304,40 +308,32 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(always)]
     pub(super) unsafe fn is_kept_page(&self, inside: *mut u8) -> bool {
         if cfg!(miri) {
-            return self.with_fronts(|fronts| {
-                [PAGE, PAIR].iter().any(|tag| fronts.front(*tag).objects().any(|held| held == inside))
-            });
+            return self.with_fronts(|fronts| is_held(fronts, inside));
         }
         // SAFETY: a word of the page.
         self.quick && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()
     }
 
-    /// Says whether an object of the heap lies in an array, before the heap frees it: an object of a quick size that is
-    /// marked does, this CPU's or another's.
+    /// Says whether an object of the heap lies in an array, before the heap frees it: one that is marked does, this CPU's
+    /// or another's.
     ///
     /// # Safety
     ///
-    /// As for [`kfree`](Slab::kfree); the object lies in a frame of that group of the heap, at `inside`.
+    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap, at `inside`.
     #[inline(always)]
-    pub(super) unsafe fn check_kept(&self, group: usize, inside: *mut u8) -> Result<(), Refused> {
-        if !self.quick || group != GROUP_LARGE {
+    pub(super) unsafe fn check_kept(&self, inside: *mut u8) -> Result<(), Refused> {
+        if !self.quick {
             return Ok(());
         }
         let marked = if cfg!(miri) {
-            // Miri knows uninitialised memory, which the word may be: this CPU's arrays are searched instead.
-            let held = |fronts: Fronts, tag| fronts.front(tag).objects().any(|held| held == inside);
-            self.with_fronts(|fronts| fronts.is_some() && (FIRST_QUICK..PAGE).any(|tag| held(fronts, tag)))
+            self.with_fronts(|fronts| is_held(fronts, inside))
         } else if inside.addr().is_multiple_of(MIN_ALIGN) {
             // SAFETY: a word of a frame of the heap.
             (unsafe { inside.cast::<usize>().read() }) == inside.addr() ^ self.key()
         } else {
             false
         };
-        // SAFETY: the caller's promise; frames of this group are for large objects.
-        if marked && array_of(unsafe { heap::granules_at(inside) }) != NONE as u8 {
-            return Err(FaultKind::DoubleFree);
-        }
-        Ok(())
+        if marked { Err(FaultKind::DoubleFree) } else { Ok(()) }
     }
 
     /// Gives all objects of the heap that a block holds back to the heap.

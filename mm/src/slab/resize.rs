@@ -6,8 +6,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use super::even::Size;
+use super::frame::GRANULE;
+use super::heap::granules;
 use super::table::{HEAP, LARGE, ODD};
-use super::{Fault, PageSource, Slab};
+use super::{Fault, PageSource, SIZED, Slab};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::arch::Arch;
 
@@ -46,12 +48,14 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 if bytes > super::heap::LARGEST {
                     return false;
                 }
-                let mut heap = self.heap.lock(self.arch);
+                // As long as those of its array, where it may go by its size.
+                let room = if bytes > SIZED { self.quick_size(granules(bytes), 1) * GRANULE } else { bytes };
                 let group = (tag - HEAP).into();
+                let mut heap = self.heap.lock(self.arch);
                 // SAFETY: the tag says that it lies in a frame of the heap, of that group.
                 let Ok(old) = (unsafe { heap.size(group, inside) }) else { return false };
                 // SAFETY: the same, and the caller owns the object.
-                let resized = unsafe { heap.resize(group, inside, bytes) };
+                let resized = unsafe { heap.resize(group, inside, room) };
                 let Ok(Some(new)) = resized else { return false };
                 (old.min(bytes), new)
             }

@@ -11,8 +11,11 @@ use crate::addr::Order;
 
 /// RAM for each CPU below which a board is tiny.
 const TINY_BELOW: u64 = 32 << 20;
-/// Of the RAM for each CPU, the part that one array of a CPU may hold.
-const ARRAY_SHARE: u64 = 1 << 17;
+/// Of the RAM for each CPU, the part that one array of a CPU may hold: 1 / 32768 up to `ARRAY_ENOUGH`, since there are few
+/// that short arrays are for, and beyond that a quarter of it.
+const ARRAY_SHARE: u64 = 1 << 15;
+/// Bytes with which most operations of a heap of a megabyte find their array neither empty nor full.
+const ARRAY_ENOUGH: u64 = 4096;
 
 /// Sizes of the kmalloc caches by default. Few, since each holds slabs that are partly empty: with fourteen, a small heap
 /// takes more memory for those than it saves within the objects.
@@ -152,7 +155,7 @@ impl Settings {
             return 0;
         }
         let share = self.ram_bytes / self.nr_cpus.max(1) as u64 / ARRAY_SHARE;
-        share.clamp(512, MAX_CAPACITY as u64 * 512) as usize
+        (share / 4).max(share.min(ARRAY_ENOUGH)).clamp(512, MAX_CAPACITY as u64 * 512) as usize
     }
 
     pub(super) fn classes(&self) -> &'static [u16] {

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use super::cache::Inner;
 use super::even::Size;
 use super::fault::FaultKind;
+use super::front;
 use super::heap::{self, Wrong};
 use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, NONE, Tag};
@@ -35,6 +36,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
+        let last = if last < front::LARGEST { last | this.step_mask } else { last };
         if gfp.intersects(SPECIAL) {
             return call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller));
         }
@@ -135,10 +137,13 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         align: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        if let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
-            && let Some(object) = this.even_alloc(size, gfp)
-        {
-            return Ok(object);
+        if let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE) {
+            if let Some(object) = this.even_alloc(size, gfp) {
+                return Ok(object);
+            }
+            if this.quick {
+                return this.kmalloc_any(bytes, align, gfp, caller);
+            }
         }
         Self::kmalloc_heap(bytes, gfp, this, align, caller)
     }
@@ -309,9 +314,15 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let tag = self.table.get(object.addr().get());
         let align = if bytes.is_power_of_two() { align.max(bytes) } else { align };
         let rounded = bytes.checked_next_multiple_of(align).unwrap_or(usize::MAX);
-        match self.class(rounded) {
-            Some(inner) => inner.tag == tag,
-            None => tag < FIRST_CACHE,
+        if let Some(inner) = self.class(rounded) {
+            return inner.tag == tag;
+        }
+        let nr = heap::granules(bytes);
+        match (Size::of(nr, 1), Size::of_tag(tag)) {
+            (Some(new), old) if self.quick => old == Some(new),
+            // As long as those of the array that its size tells.
+            (None, Some(old)) => self.quick_size(nr, 1) * frame::GRANULE <= old.bytes(),
+            _ => tag < FIRST_CACHE,
         }
     }
 
@@ -329,9 +340,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
         if group == GROUP_LARGE
             && let Some(size) = Size::of(nr, align).filter(|_| align == nr)
-            && let Some(object) = self.even_alloc(size, gfp)
         {
-            return Some(object);
+            let object = self.even_alloc(size, gfp);
+            if object.is_some() || self.quick {
+                // What lies in an array by its size comes from those frames.
+                return object;
+            }
         }
         let object = self.heap.lock(self.arch).alloc(group, nr, align);
         let object = object.or_else(|| self.heap_grow(group, nr, align, gfp))?;

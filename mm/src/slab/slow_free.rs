@@ -174,8 +174,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // SAFETY: the object's own bytes, which nothing uses any more.
             unsafe { inside.write_bytes(0, bytes) };
         }
-        // SAFETY: the tag says that it lies in a frame of the heap, of that group.
-        unsafe { self.check_kept(group, inside) }?;
+        // SAFETY: the tag says that it lies in a frame of the heap.
+        unsafe { self.check_kept(inside) }?;
         let freed = free(&mut heap, inside).map_err(Refused::from)?;
         drop(heap);
         if let Some(frame) = freed.frame {
