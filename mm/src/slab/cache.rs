@@ -118,8 +118,10 @@ pub(super) struct Slabs {
     in_a_row: [u32; 2],
 }
 
-/// As often as this, more objects are moved each time.
-const MOST_IN_A_ROW: u32 = 3;
+/// After so many times in a row twice as many objects are moved.
+const TIMES: u32 = 4;
+/// Until all that an array holds are.
+const MOST_IN_A_ROW: u32 = 3 * TIMES;
 
 /// Which way objects go between the slabs and an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -237,12 +239,12 @@ impl Slabs {
     }
 
     /// Objects to move between an array of `capacity` places and the slabs now. Few at first, as that is soon done and the
-    /// next one may go the other way; twice as many each time that all go the same way.
+    /// next one may go the other way; twice as many after every [`TIMES`] that they go the same way.
     #[inline(always)]
     pub(super) fn batch(&mut self, way: Way, capacity: usize) -> usize {
         let [filled, emptied] = &mut self.in_a_row;
         let (same, other) = if way == Way::ToArray { (filled, emptied) } else { (emptied, filled) };
-        let nr = capacity.div_ceil(8) << *same;
+        let nr = capacity.div_ceil(8) << (*same / TIMES);
         *same = (*same + 1).min(MOST_IN_A_ROW);
         *other = 0;
         nr.min(capacity)
