@@ -105,7 +105,7 @@ under_miri() {
         beside "Miri: translation tables, vmalloc, devices" miri -p mm --lib -- dma:: pgtable::tests:: tlb:: vmalloc::area::
         beside "Miri: memblock_model" miri -p mm --test memblock_model
         beside "Miri: hotplug" miri -p mm --test hotplug
-        beside "Miri: slab" miri -p mm --test slab_linux --test slab_model -- --skip powers_of_two --skip running_dry \
+        beside "Miri: slab" miri -p mm --test slab_linux --test slab_model --test slab_rust -- --skip powers_of_two --skip running_dry \
             --skip a_size_that --skip beyond_the_last
         beside "Miri: CPUs and interrupts in the slab" miri -p mm --test slab_threads --test slab_interrupts --test percpu
         beside "Miri: threads in vmalloc" miri -p mm --test vmalloc_threads

@@ -367,7 +367,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
     #[track_caller]
     pub unsafe fn kfree(&self, object: NonNull<u8>) {
         // SAFETY: this slab's arrays, and the caller's promise.
-        if let Err(tag) = unsafe { self.arch.push_by_frame(&self.fronts, object.as_ptr()) } {
+        if let Err(tag) = unsafe { self.arch.push_by_frame(&self.fronts, self.own(object.as_ptr())) } {
             // SAFETY: the caller's promise.
             unsafe { Self::kfree_else(object, tag, self, Location::caller()) };
             call_not_jump();
@@ -392,7 +392,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         }
         // SAFETY: this slab's arrays, the step is below, and the caller's promise: an object of so many bytes is as long as
         // that array's, and of an even size only if all of it are.
-        if unsafe { self.arch.push_sized(&self.fronts, object.as_ptr(), step) } {
+        if unsafe { self.arch.push_sized(&self.fronts, self.own(object.as_ptr()), step) } {
             return;
         }
         let tag = self.table.get(object.addr().get());

@@ -112,7 +112,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[track_caller]
     pub unsafe fn cache_free(&self, cache: CacheRef, object: NonNull<u8>) {
         // SAFETY: this slab's arrays, and the caller's promise.
-        if !unsafe { self.arch.push_checked(&self.fronts, object.as_ptr(), cache.index()) } {
+        if !unsafe { self.arch.push_checked(&self.fronts, self.own(object.as_ptr()), cache.index()) } {
             // SAFETY: the caller's promise.
             unsafe { Self::cache_free_long(cache, object, self, Location::caller()) };
             call_not_jump();
