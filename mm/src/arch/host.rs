@@ -7,6 +7,7 @@
 
 extern crate std;
 
+use core::cell::Cell;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::thread_local;
@@ -68,20 +69,39 @@ impl Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
+        KNOWN.set(UNKNOWN);
         CLAIMED.fetch_and(!(1 << self.0), Ordering::Relaxed);
     }
 }
 
+/// No number.
+const UNKNOWN: usize = usize::MAX;
+
 thread_local! {
     static NUMBER: Number = Number::claim();
+    /// The same, where it can be read at once: what has nothing to drop is there from the start.
+    static KNOWN: Cell<usize> = const { Cell::new(UNKNOWN) };
+}
+
+/// Claims this thread a number.
+#[cold]
+#[inline(never)]
+fn claim() -> usize {
+    let number = NUMBER.with(|number| number.0);
+    KNOWN.set(number);
+    number
 }
 
 // SAFETY: (1), (2) every access goes through a bounds-checked atomic of the right word; (3) there is no other
 // observer; (4) a thread keeps its number, below MAX_CPUS, until it ends, and no signal handler comes here;
 // (5) the words are borrowed for as long as this value lives, and a cell may be written through a shared borrow.
 unsafe impl Arch for Host<'_> {
+    #[inline(always)]
     fn cpu(&self) -> usize {
-        NUMBER.with(|number| number.0)
+        match KNOWN.get() {
+            UNKNOWN => claim(),
+            number => number,
+        }
     }
 
     #[inline(always)]
