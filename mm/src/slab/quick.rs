@@ -25,7 +25,7 @@ use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
-use super::{MIN_ALIGN, PageSource, Refused, SIZED, Settings, Slab, call_not_jump};
+use super::{MIN_ALIGN, PageSource, Refused, Settings, Slab, call_not_jump};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -169,25 +169,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
     }
 
-    /// An object that is at hand in another array than that of its size, for one of `last` bytes and one: two pages, or what
-    /// the heap would else cut.
+    /// Two pages that are at hand, for an object of `last` bytes and one.
     #[inline(always)]
-    pub(super) fn kept_elsewhere(&self, last: usize, align: usize) -> Option<NonNull<u8>> {
-        if last.wrapping_sub(SIZED) < self.quick_span {
-            // A power of two is aligned to itself.
-            if align > MIN_ALIGN || (last + 1).is_power_of_two() { None } else { self.kept_larger(last) }
-        } else if self.quick && last / PAGE_SIZE as usize == 1 && align <= 2 * PAGE_SIZE as usize {
-            // SAFETY: this slab's arrays, and a tag.
-            NonNull::new(unsafe { self.arch.pop(&self.fronts, PAIR.into()) })
-        } else {
-            None
+    pub(super) fn kept_pair(&self, last: usize, align: usize) -> Option<NonNull<u8>> {
+        if !self.quick || last / PAGE_SIZE as usize != 1 || align > 2 * PAGE_SIZE as usize {
+            return None;
         }
+        // SAFETY: this slab's arrays, and a tag.
+        NonNull::new(unsafe { self.arch.pop(&self.fronts, PAIR.into()) })
     }
 
     /// An object of one of the next larger sizes, the even ones and a page included: better than to cut a new one while that
     /// lies unused and holds its frame anyway.
     #[inline(always)]
-    fn kept_larger(&self, last: usize) -> Option<NonNull<u8>> {
+    pub(super) fn kept_larger(&self, last: usize) -> Option<NonNull<u8>> {
         NonNull::new(self.with_fronts(|fronts| {
             let own = usize::from(fronts.tag_by_size(last >> STEP_SHIFT));
             for more in 1..=LARGER {

@@ -13,8 +13,8 @@ use super::heap::{self, Wrong};
 use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, NONE, Tag};
 use super::{
-    GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, SPECIAL, Slab, ZERO_SIZE,
-    call_not_jump_with, frame,
+    GROUP_DMA, GROUP_LARGE, GROUP_SMALL, LARGEST_PART, MIN_ALIGN, OutOfMemory, PageSource, SIZED, SPECIAL, Slab,
+    ZERO_SIZE, call_not_jump_with, frame,
 };
 use crate::addr::{MAX_ORDER, Order, PAGE_SIZE, Pfn, PhysAddr};
 use crate::arch::Arch;
@@ -40,10 +40,22 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if gfp.intersects(SPECIAL) {
             return call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller));
         }
-        if let Some(object) = this.kept_elsewhere(last, align) {
-            return Ok(object);
-        }
-        if last.wrapping_sub(this.largest_class) < this.only_heap && align <= MIN_ALIGN && last & (last + 1) != 0 {
+        // A power of two is aligned to itself.
+        let anywhere = || align <= MIN_ALIGN && last & last.wrapping_add(1) != 0;
+        if last.wrapping_sub(SIZED) < this.quick_span {
+            if anywhere() {
+                if let Some(object) = this.kept_larger(last) {
+                    return Ok(object);
+                }
+                return call_not_jump_with(Self::kmalloc_cut(align, gfp, this, last, caller));
+            }
+        } else if last < this.classed {
+            if align <= MIN_ALIGN {
+                return call_not_jump_with(Self::kmalloc_class(align, gfp, this, last, caller));
+            }
+        } else if let Some(pair) = this.kept_pair(last, align) {
+            return Ok(pair);
+        } else if last.wrapping_sub(this.largest_class) < this.only_heap && anywhere() {
             return call_not_jump_with(Self::kmalloc_cut(align, gfp, this, last, caller));
         }
         call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller))
@@ -109,9 +121,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        if last < this.classed && align <= MIN_ALIGN {
-            return Self::kmalloc_class(align, gfp, this, last, caller);
-        }
         let bytes = last.wrapping_add(1);
         if gfp.intersects(SPECIAL) || this.careful {
             this.kmalloc_any(bytes, align, gfp, caller)
