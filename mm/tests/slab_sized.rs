@@ -11,6 +11,7 @@ use mm::gfp::Gfp;
 use mm::slab::{Fault, MIN_ALIGN};
 use support::{HostSlab, MODES, Machine, settings};
 
+#[expect(clippy::panic, reason = "nothing here is a fault")]
 fn none(fault: &Fault) {
     panic!("{fault}");
 }

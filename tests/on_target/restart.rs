@@ -130,9 +130,9 @@ mod on_target {
     static BROKEN: AtomicBool = AtomicBool::new(false);
 
     /// The fast paths: by size, freed by the frame's tag; by size both ways; a cache's; a large object's, which is kept in
-    /// an array that its frame does not name; pages; two pages.
-    const PATHS: usize = 6;
-    const BYTES: [usize; PATHS] = [64, 40, 72, 600, 4096, 8192];
+    /// an array that its frame does not name; pages; two pages; a large object's that is freed by its size.
+    const PATHS: usize = 7;
+    const BYTES: [usize; PATHS] = [64, 40, 72, 600, 4096, 8192, 600];
 
     fn bytes() -> usize {
         BYTES.get(PATH.load(Ordering::Relaxed)).copied().unwrap_or(8)
@@ -153,7 +153,7 @@ mod on_target {
             // SAFETY: the test's own object, which it gives up. (Some are freed twice to see that refused.)
             (2, Some(cache)) => unsafe { slab.cache_free(*cache, object) },
             // SAFETY: the same.
-            (1, _) => unsafe { slab.kfree_sized(object, bytes(), 8) },
+            (1 | 6, _) => unsafe { slab.kfree_sized(object, bytes(), 8) },
             // SAFETY: the same.
             _ => unsafe { slab.kfree(object) },
         }
