@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Runs the rings of tests, cheapest first, and sums them up. With arguments, only those rings:
-#   all.sh [check] [host] [trees] [miri] [fuzz] [target]
+#   all.sh [check] [host] [trees] [fuzz] [miri] [target]
 # and two that are not among them: quick (some machines of target), soak (all CPUs busy for SOAK_SECONDS, 600)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-none-softfloat
 rings=("$@")
-[ $# -gt 0 ] || rings=(check host trees miri fuzz target)
+[ $# -gt 0 ] || rings=(check host trees fuzz miri target)
 passed=0 failed=0 failures=()
 
 judge() { # NAME STATUS SECONDS
@@ -99,7 +99,7 @@ miri() { CARGO_PROFILE_DEV_OPT_LEVEL=0 MIRIFLAGS=-Zmiri-strict-provenance cargo 
 # The parts that finish in minutes; MIRI=all runs the rest too, which takes long.
 under_miri() {
     if [ "${MIRI:-}" = all ]; then
-        step "Miri" miri -p mm
+        beside "Miri" miri -p mm
     else
         beside "Miri: memory found, pages" miri -p mm --lib -- addr:: arch:: buddy:: gfp:: memblock:: page_alloc:: slab:: sync::
         beside "Miri: translation tables, vmalloc, devices" miri -p mm --lib -- dma:: pgtable::tests:: tlb:: vmalloc::area::
@@ -110,7 +110,6 @@ under_miri() {
         beside "Miri: CPUs and interrupts in the slab" miri -p mm --test slab_threads --test slab_interrupts --test percpu
         beside "Miri: threads in vmalloc" miri -p mm --test vmalloc_threads
         beside "Miri: modules" miri -p firmware --lib -- modules::
-        together
     fi
 }
 
@@ -123,6 +122,8 @@ on_target() { # SCRIPT...: what runs on the machines
 }
 
 for ring in "${rings[@]}"; do
+    # Miri and the fuzzers build in directories of their own, so they run beside each other.
+    case $ring in miri | fuzz) ;; *) together ;; esac
     case $ring in
     check) step "format, clippy, rustdoc" lint ;;
     host)
@@ -132,10 +133,10 @@ for ring in "${rings[@]}"; do
         ;;
     trees) step "real device trees" trees ;;
     miri) under_miri ;;
-    fuzz) step "fuzzing" fuzz ;;
+    fuzz) beside "fuzzing" fuzz ;;
     target | quick)
         step "on-target build" cargo build --quiet --release --target $target -p firmware -p embed
-        step "on-target test build" cargo test --quiet --release --target $target -p tests --no-run
+        step "on-target test build" cargo test --quiet --profile on-target --target $target -p tests --no-run
         if [ "$ring" = quick ]; then on_target quick; else on_target machines; fi
         ;;
     soak)
@@ -145,6 +146,7 @@ for ring in "${rings[@]}"; do
     *) echo "all.sh: no such ring: $ring"; exit 2 ;;
     esac
 done
+together
 
 [ ${#failures[@]} -gt 0 ] && printf 'failed: %s\n' "${failures[@]}"
 echo "$passed passed, $failed failed"

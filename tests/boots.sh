@@ -9,7 +9,7 @@ image=target/kernel8.img
 # Every file of on_target/, one boot each; PROFILE=dev is the debug build.
 boots() { # [NAME=VALUE...]
     local out
-    if out=$(env "$@" sh -c "cargo test --quiet --profile \${PROFILE:-release} --target $target -p tests" 2>&1 </dev/null); then
+    if out=$(env "$@" sh -c "cargo test --quiet --profile \${PROFILE:-on-target} --target $target -p tests" 2>&1 </dev/null); then
         awk '/^[0-9]+ passed, 0 failed/ { boots++; cases += $1 } END { print boots " boots, " cases " cases passed" }' <<<"$out"
     else
         echo "$out"
@@ -22,7 +22,7 @@ disk() { # [NAME=VALUE...]
     local out
     perl -e 'print pack("V*", map { ($_ * 2654435761) & 0xffffffff } 0..131071)' >"$work/disk" || return 1
     out=$(env QEMU_ARGS="${DISK_ARGS:-} -drive if=none,id=disk,format=raw,file=$work/disk -device virtio-blk-device,drive=disk" "$@" \
-        cargo test --quiet --release --target $target -p tests --test disk 2>&1 </dev/null)
+        cargo test --quiet --profile on-target --target $target -p tests --test disk 2>&1 </dev/null)
     grep -q '^5 passed, 0 failed' <<<"$out" || { echo "$out"; return 1; }
 }
 

@@ -49,7 +49,7 @@ step "mem= holds back, memadd adds" added 520000 524288 APPEND=mem=64M
 step "mem= holds back, memadd adds, 64 GiB" added 8380000 8388608 APPEND=mem=256M MEM=64G
 step "rpi4: mem= holds back, memadd adds" added 900000 983040 BOARD=rpi4 APPEND=mem=128M
 step "memadd without mem=" expects 1 'nothing is held back' 'memadd; exit'
-late_pages() { env APPEND=mem=64M cargo test --quiet --release --target $target -p tests --test pages "$@"; }
+late_pages() { env APPEND=mem=64M cargo test --quiet --profile on-target --target $target -p tests --test pages "$@"; }
 step "memory added late: tests" late_pages
 step "memblock=debug" expects 0 '^memblock: memory 0x20000000 bytes' exit APPEND=memblock=debug
 
