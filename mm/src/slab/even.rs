@@ -398,7 +398,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             if front.is_full() {
                 // SAFETY: what is pushed to the array lies in a frame with its tag: by that, or by its size, and all of that do.
                 let put = |last: &[*mut u8]| unsafe { even.put_all(&self.table, size, last, &mut empty) };
-                result = front.take_top(self.even_capacity(size).div_ceil(2), put).map_err(Refused::from);
+                result = front.take_top(self.even_capacity(size).div_ceil(4), put).map_err(Refused::from);
             }
             front.push(inside);
             // SAFETY: a free object.

@@ -238,18 +238,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // A CPU without arrays has no table at hand.
             tag = this.table.get(object.addr().get());
         }
-        if (HEAP..LARGE).contains(&tag) {
+        if tag >= FIRST_CACHE
+            && let Some(inner) = this.inner(tag)
+        {
             // SAFETY: the caller's promise.
-            unsafe { Self::kfree_heap(object, tag, this, caller) };
-        } else if let Some(inner) = this.inner(tag) {
-            // SAFETY: the same.
             unsafe { this.kfree_cache(object, inner, caller) };
-        } else if (LARGE..=ODD).contains(&tag) {
+        } else if (HEAP..LARGE).contains(&tag) {
             // SAFETY: the same.
-            unsafe { this.kfree_large(object, tag, caller) };
+            unsafe { Self::kfree_heap(object, tag, this, caller) };
         } else if let Some(size) = Size::of_tag(tag) {
             // SAFETY: the same.
             unsafe { this.kfree_even(object, size, caller) };
+        } else if (LARGE..=ODD).contains(&tag) {
+            // SAFETY: the same.
+            unsafe { this.kfree_large(object, tag, caller) };
         } else {
             // SAFETY: the same.
             unsafe { this.kfree_tagged(object, tag, caller) };
