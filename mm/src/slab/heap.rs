@@ -262,6 +262,17 @@ impl Heap {
         }
     }
 
+    /// The same for the group of large objects, at any granule.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(never)]
+    pub(super) unsafe fn cut_fresh(&mut self, frame: NonNull<u8>, nr: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.fresh_in::<Register>(GROUP_LARGE, frame.as_ptr(), nr, 1) }
+    }
+
     /// # Safety
     ///
     /// As for [`alloc_fresh`](Self::alloc_fresh).

@@ -10,6 +10,7 @@ use super::even::Size;
 use super::fault::FaultKind;
 use super::front;
 use super::heap::{self, Wrong};
+use super::quick::rounded;
 use super::settings::CLASS_OF;
 use super::table::{FIRST_CACHE, HEAP, NONE, Tag};
 use super::{
@@ -47,7 +48,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 if let Some(object) = this.kept_larger(last) {
                     return Ok(object);
                 }
-                return call_not_jump_with(Self::kmalloc_cut(align, gfp, this, last, caller));
+                return call_not_jump_with(Self::kmalloc_quick(align, gfp, this, last, caller));
             }
         } else if last < this.classed {
             if align <= MIN_ALIGN {
@@ -61,7 +62,55 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         call_not_jump_with(Self::kmalloc_new(align, gfp, this, last, caller))
     }
 
-    /// An object of the heap that may lie at any granule.
+    /// An object of a quick size that is in no array: cut from a frame of large ones.
+    #[inline(never)]
+    fn kmalloc_quick(
+        _: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        this.online_quick();
+        let nr = rounded(heap::granules(last + 1));
+        let object = this.heap.lock(this.arch).cut_large(nr);
+        match object {
+            Some(object) => {
+                // SAFETY: the caller's new object, of two words at least.
+                unsafe { object.cast::<usize>().write(0) };
+                Ok(object)
+            }
+            None => call_not_jump_with(Self::kmalloc_grown(nr, gfp, this, last, caller)),
+        }
+    }
+
+    /// The same, of `nr` granules, from a new frame.
+    #[inline(never)]
+    fn kmalloc_grown(
+        nr: usize,
+        gfp: Gfp,
+        this: &Self,
+        last: usize,
+        caller: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, OutOfMemory> {
+        let frame = this.source.take(Order::ZERO, gfp).map(|block| this.arch.direct_map(block.pfn().addr()));
+        let Some(frame) = frame.and_then(NonNull::new) else {
+            return call_not_jump_with(this.kmalloc_any(last + 1, MIN_ALIGN, gfp, caller));
+        };
+        this.table.set_one(frame.addr().get(), HEAP + GROUP_LARGE as Tag);
+        let mut heap = this.heap.lock(this.arch);
+        // SAFETY: a frame of the page allocator's, the slab's alone.
+        let object = unsafe { heap.cut_fresh(frame, nr) };
+        drop(heap);
+        let Some(object) = object else {
+            return call_not_jump_with(this.kmalloc_any(last + 1, MIN_ALIGN, gfp, caller));
+        };
+        // SAFETY: the caller's new object, of two words at least.
+        unsafe { object.cast::<usize>().write(0) };
+        Ok(object)
+    }
+
+    /// An object of the heap that may lie at any granule, where there are no quick sizes.
     #[inline(never)]
     fn kmalloc_cut(
         align: usize,
@@ -70,8 +119,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         last: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        this.online_quick();
-        let (group, nr) = this.cut(last);
+        let (group, nr) = (this.group(last + 1), heap::granules(last + 1));
         let mut heap = this.heap.lock(this.arch);
         let object = if group == GROUP_SMALL { heap.cut_small(nr) } else { heap.cut_large(nr) };
         drop(heap);
@@ -81,35 +129,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 unsafe { object.cast::<usize>().write(0) };
                 Ok(object)
             }
-            None => call_not_jump_with(Self::kmalloc_grown(align, gfp, this, last, caller)),
+            None => call_not_jump_with(Self::kmalloc_heap(last + 1, gfp, this, align, caller)),
         }
-    }
-
-    /// The same from a new frame.
-    #[inline(never)]
-    fn kmalloc_grown(
-        align: usize,
-        gfp: Gfp,
-        this: &Self,
-        last: usize,
-        caller: &'static Location<'static>,
-    ) -> Result<NonNull<u8>, OutOfMemory> {
-        let (group, nr) = this.cut(last);
-        match this.heap_grow(group, nr, 1, gfp) {
-            Some(object) => {
-                // SAFETY: as above.
-                unsafe { object.cast::<usize>().write(0) };
-                Ok(object)
-            }
-            None => this.kmalloc_any(last + 1, align, gfp, caller),
-        }
-    }
-
-    /// The group and the granules of an object of `last` bytes and one.
-    #[inline(always)]
-    fn cut(&self, last: usize) -> (usize, usize) {
-        let (group, nr) = (self.group(last + 1), heap::granules(last + 1));
-        (group, if group == GROUP_LARGE { self.quick_size(nr, 1) } else { nr })
     }
 
     /// The way of an allocation that no array serves.
@@ -211,17 +232,8 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let wanted = if bytes.is_power_of_two() { align.max(bytes) } else { align };
         let group = this.group(bytes);
         if wanted <= MIN_ALIGN || heap::fits(group, bytes, wanted) {
-            let (nr, align) = (heap::granules(bytes), (wanted / frame::GRANULE).max(1));
-            let nr = if this.quick {
-                this.online_quick();
-                this.quick_size(nr, align)
-            } else {
-                nr
-            };
-            let object = this.heap.lock(this.arch).alloc(group, nr, align);
-            if let Some(object) = object.or_else(|| this.heap_grow(group, nr, align, gfp)) {
-                // SAFETY: the caller's new object, of two words at least.
-                unsafe { object.cast::<usize>().write(0) };
+            this.online_quick();
+            if let Some(object) = this.heap_alloc(group, bytes, wanted, gfp) {
                 return Ok(object);
             }
         }
@@ -344,6 +356,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     }
 
     /// An object of the packed heap.
+    #[inline(never)]
     pub(super) fn heap_alloc(&self, group: usize, bytes: usize, align: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let (nr, align) = (heap::granules(bytes), (align / frame::GRANULE).max(1));
         let nr = if group == GROUP_LARGE { self.quick_size(nr, align) } else { nr };
