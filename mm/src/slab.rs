@@ -440,7 +440,7 @@ impl<'a, A: Arch, S: PageSource> Slab<'a, A, S> {
         loop {
             let spare = self.heap.lock(self.arch).take_spare();
             let Some(frame) = spare else { break };
-            self.give_tagged(frame.as_ptr(), 1);
+            self.give_frame(frame.as_ptr());
         }
         self.pages() < before
     }

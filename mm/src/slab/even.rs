@@ -89,9 +89,14 @@ pub(super) struct Even {
     bins: Bins<NR_EVEN>,
     /// Frames of each size.
     nr_frames: [usize; NR_EVEN],
+    /// How many times in a row, up to [`FEW`], an array of each size was emptied.
+    emptied: [u8; NR_EVEN],
     /// A list had to be given up, which nobody has been told yet.
     broken: bool,
 }
+
+/// After so many times in a row, half of an array goes back at once.
+const FEW: u8 = 8;
 
 fn frame_of(inside: *mut u8) -> *mut u8 {
     inside.map_addr(|addr| addr & !(PAGE_SIZE as usize - 1))
@@ -107,7 +112,7 @@ fn node_of(inside: *mut u8, size: Size, free: u8) -> *mut Node {
 impl Even {
     /// No frames. `window` is where they may lie: first address, bytes.
     pub(super) const fn new(secret: usize, window: (usize, usize)) -> Self {
-        Self { bins: Bins::new(secret, window), nr_frames: [0; NR_EVEN], broken: false }
+        Self { bins: Bins::new(secret, window), nr_frames: [0; NR_EVEN], emptied: [0; NR_EVEN], broken: false }
     }
 
     #[inline(always)]
@@ -115,6 +120,25 @@ impl Even {
         debug_assert!(size.0 < NR_EVEN);
         // SAFETY: a size is below their number.
         unsafe { self.nr_frames.get_unchecked_mut(size.0) }
+    }
+
+    #[inline(always)]
+    fn emptied(&mut self, size: Size) -> &mut u8 {
+        debug_assert!(size.0 < NR_EVEN);
+        // SAFETY: a size is below their number.
+        unsafe { self.emptied.get_unchecked_mut(size.0) }
+    }
+
+    /// Objects that go back from a full array of `capacity` places now. Few at first, as that is soon done and the next one
+    /// may be an allocation.
+    #[inline(always)]
+    fn batch(&mut self, size: Size, capacity: usize) -> usize {
+        let emptied = self.emptied(size);
+        if *emptied == FEW {
+            return capacity.div_ceil(2);
+        }
+        *emptied += 1;
+        capacity.div_ceil(4)
     }
 
     /// Frames that it holds.
@@ -304,6 +328,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 let [object] = one;
                 object
             } else {
+                *even.emptied(size) = 0;
                 front.refill(self.even_capacity(size), |places| {
                     // SAFETY: the same.
                     unsafe { even.take(&self.table, size, places, fresh, self.key()) }
@@ -396,9 +421,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { even.put_all(&self.table, size, &[inside], &mut empty) }?;
         } else {
             if front.is_full() {
+                let batch = even.batch(size, self.even_capacity(size));
                 // SAFETY: what is pushed to the array lies in a frame with its tag: by that, or by its size, and all of that do.
                 let put = |last: &[*mut u8]| unsafe { even.put_all(&self.table, size, last, &mut empty) };
-                result = front.take_top(self.even_capacity(size).div_ceil(4), put).map_err(Refused::from);
+                result = front.take_top(batch, put).map_err(Refused::from);
             }
             front.push(inside);
             // SAFETY: a free object.
@@ -445,7 +471,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         while let Some(frame) = chain {
             // SAFETY: `put_all` wrote it.
             chain = unsafe { frame.cast().read() };
-            self.give_tagged(frame.as_ptr(), 1);
+            self.give_frame(frame.as_ptr());
         }
     }
 }

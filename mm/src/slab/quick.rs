@@ -243,12 +243,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         {
             // SAFETY: the caller's promise.
             unsafe { this.kfree_cache(object, inner, caller) };
-        } else if (HEAP..LARGE).contains(&tag) {
-            // SAFETY: the same.
-            unsafe { Self::kfree_heap(object, tag, this, caller) };
         } else if let Some(size) = Size::of_tag(tag) {
             // SAFETY: the same.
             unsafe { this.kfree_even(object, size, caller) };
+        } else if (HEAP..LARGE).contains(&tag) {
+            // SAFETY: the same.
+            unsafe { Self::kfree_heap(object, tag, this, caller) };
         } else if (LARGE..=ODD).contains(&tag) {
             // SAFETY: the same.
             unsafe { this.kfree_large(object, tag, caller) };

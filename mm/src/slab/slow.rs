@@ -412,6 +412,13 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         PhysAddr::new_saturating(self.span.start().as_raw().wrapping_add(addr.wrapping_sub(self.window.0) as u64))
     }
 
+    /// Takes a frame's tag away, and gives it back.
+    #[inline(never)]
+    pub(super) fn give_frame(&self, frame: *mut u8) {
+        self.table.set_one(frame.addr(), NONE);
+        self.source.give(PageBlock::from_raw(self.phys(frame.addr()).pfn(), Order::ZERO));
+    }
+
     /// Takes the tags of frames away, and gives them back.
     #[inline(never)]
     pub(super) fn give_tagged(&self, frame: *mut u8, nr: usize) {

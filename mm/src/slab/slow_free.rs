@@ -179,7 +179,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let freed = free(&mut heap, inside).map_err(Refused::from)?;
         drop(heap);
         if let Some(frame) = freed.frame {
-            self.give_tagged(frame.as_ptr(), 1);
+            self.give_frame(frame.as_ptr());
         }
         if freed.corrupt {
             self.report_links(object.addr().get(), freed.bytes);
