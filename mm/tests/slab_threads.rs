@@ -95,3 +95,26 @@ fn a_cache_comes_and_goes_while_others_give_back_what_they_keep() {
         assert_eq!(slab.nr_faults(), 0);
     }
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "the mark of a free object is not read under Miri")]
+fn a_second_free_by_a_cpu_that_never_allocated_is_found() {
+    for &mode in MODES {
+        for size in [8, 64, 250, 300, 512, 700, 1024, 2048, 4000, 4096, 8192] {
+            let machine = Machine::new(1 << 8);
+            let slab = machine.slab(support::settings(mode, |_| ()));
+            let object = Sent(slab.kmalloc(size, Gfp::KERNEL).unwrap());
+            // SAFETY: allocated above.
+            unsafe { slab.kfree(object.0) };
+            let slab = &slab;
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let object = object;
+                    // SAFETY: freed already: refused.
+                    unsafe { slab.kfree(object.0) };
+                });
+            });
+            assert_eq!(slab.nr_faults(), 1, "{mode} {size}");
+        }
+    }
+}

@@ -349,18 +349,20 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let mut slabs = inner.slabs.lock(self.arch);
         // SAFETY: the lock masks interrupts.
         let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
-        let mut result = Ok(());
-        if inner.capacity > 0 && fronts.is_some() {
-            let front = inner.front(fronts);
+        let front = inner.front(fronts);
+        let mark = inside.addr() ^ self.key();
+        if inner.capacity > 0 {
             // SAFETY: the tag says that it lies in a slab of this cache, whose lock is held.
             let free = unsafe { Page::is_free(inner.cut.page_of(inside), &inner.cut, inside) }?;
             // An object that is marked and not free in its slab is in an array, this CPU's or another's.
-            let mark = inside.addr() ^ self.key();
             // SAFETY: the caller's promise.
             let marked = !cfg!(miri) && unsafe { inside.cast::<usize>().read() } == mark;
             if free || marked || (cfg!(miri) && front.objects().any(|held| held == inside)) {
                 return Err(FaultKind::DoubleFree);
             }
+        }
+        let mut result = Ok(());
+        if inner.capacity > 0 && fronts.is_some() {
             if front.is_full() {
                 let batch = slabs.batch(Way::ToSlabs, inner.capacity);
                 // SAFETY: what was pushed to the array has the cache's tag.
