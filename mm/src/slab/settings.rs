@@ -11,10 +11,11 @@ use crate::addr::Order;
 
 /// RAM for each CPU below which a board is tiny.
 const TINY_BELOW: u64 = 32 << 20;
-/// Of the RAM for each CPU, the part that one array of a CPU may hold: 1 / 32768 up to `ARRAY_ENOUGH`, since there are few
-/// that short arrays are for, and beyond that a quarter of it.
+/// Of the RAM for each CPU, the part that one array of a CPU may hold: a 32768th. All of them full, with the few places
+/// that large objects have, are a 250th at most.
 const ARRAY_SHARE: u64 = 1 << 15;
-/// Bytes with which most operations of a heap of a megabyte find their array neither empty nor full.
+/// Beyond so many bytes a quarter of that: with these, most operations on a heap of a megabyte find their array neither
+/// empty nor full, and what lies in arrays is about a tenth of it.
 const ARRAY_ENOUGH: u64 = 4096;
 
 /// Sizes of the kmalloc caches by default. Few, since each holds slabs that are partly empty: with fourteen, a small heap
@@ -224,6 +225,14 @@ mod tests {
         assert!(tiny(16, 1, None) && tiny(31, 1, None) && tiny(100, 4, None));
         assert!(!tiny(32, 1, None) && !tiny(512, 4, None));
         assert!(tiny(512, 1, Some(true)) && !tiny(8, 1, Some(false)));
+    }
+
+    #[test]
+    fn arrays_grow_with_the_ram_of_a_cpu() {
+        let bytes = |mib: u64, cpus| Settings::new(mib << 20, cpus, |_| {}).resolved().array_bytes();
+        assert_eq!([16, 32, 64, 128].map(|mib| bytes(mib, 1)), [0, 1024, 2048, 4096]);
+        assert_eq!([256, 512, 1024, 8192].map(|mib| bytes(mib, 1)), [4096, 4096, 8192, 31 * 512]);
+        assert_eq!(bytes(1024, 4), bytes(256, 1));
     }
 
     #[test]
