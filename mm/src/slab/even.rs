@@ -18,6 +18,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 
 use super::bins::{Bins, Node};
+use super::cache::Way;
 use super::frame::GRANULE;
 use super::front::Fronts;
 use super::page::NotUsed;
@@ -81,21 +82,18 @@ impl Size {
     }
 }
 
-/// Frames that are taken at once.
-const FRAMES: usize = 2;
-
 /// The lists of frames with free objects.
 pub(super) struct Even {
     bins: Bins<NR_EVEN>,
     /// Frames of each size.
     nr_frames: [usize; NR_EVEN],
-    /// How many times in a row, up to [`FEW`], an array of each size was emptied.
-    emptied: [u8; NR_EVEN],
+    /// How many times in a row, up to [`FEW`], an array of each size was filled, and emptied.
+    in_a_row: [[u8; 2]; NR_EVEN],
     /// A list had to be given up, which nobody has been told yet.
     broken: bool,
 }
 
-/// After so many times in a row, half of an array goes back at once.
+/// After so many times in a row, twice as many objects are moved.
 const FEW: u8 = 8;
 
 fn frame_of(inside: *mut u8) -> *mut u8 {
@@ -112,7 +110,7 @@ fn node_of(inside: *mut u8, size: Size, free: u8) -> *mut Node {
 impl Even {
     /// No frames. `window` is where they may lie: first address, bytes.
     pub(super) const fn new(secret: usize, window: (usize, usize)) -> Self {
-        Self { bins: Bins::new(secret, window), nr_frames: [0; NR_EVEN], emptied: [0; NR_EVEN], broken: false }
+        Self { bins: Bins::new(secret, window), nr_frames: [0; NR_EVEN], in_a_row: [[0; 2]; NR_EVEN], broken: false }
     }
 
     #[inline(always)]
@@ -122,23 +120,28 @@ impl Even {
         unsafe { self.nr_frames.get_unchecked_mut(size.0) }
     }
 
+    /// Objects to move between an array of `capacity` places and the frames now: half of them to it, a quarter from it, and
+    /// twice as many when all have gone the same way for long. Few are soon moved, and the next may go the other way.
     #[inline(always)]
-    fn emptied(&mut self, size: Size) -> &mut u8 {
+    fn batch(&mut self, size: Size, way: Way, capacity: usize) -> usize {
         debug_assert!(size.0 < NR_EVEN);
         // SAFETY: a size is below their number.
-        unsafe { self.emptied.get_unchecked_mut(size.0) }
+        let [filled, emptied] = unsafe { self.in_a_row.get_unchecked_mut(size.0) };
+        let (same, other, part) = if way == Way::ToArray { (filled, emptied, 2) } else { (emptied, filled, 4) };
+        *other = 0;
+        let nr = capacity.div_ceil(part);
+        if *same < FEW {
+            *same += 1;
+            nr
+        } else {
+            (2 * nr).min(capacity)
+        }
     }
 
-    /// Objects that go back from a full array of `capacity` places now. Few at first, as that is soon done and the next one
-    /// may be an allocation.
+    /// Whether no frame has a free object.
     #[inline(always)]
-    fn batch(&mut self, size: Size, capacity: usize) -> usize {
-        let emptied = self.emptied(size);
-        if *emptied == FEW {
-            return capacity.div_ceil(2);
-        }
-        *emptied += 1;
-        capacity.div_ceil(4)
+    fn is_exhausted(&self, size: Size) -> bool {
+        self.bins.first(size.0).is_null()
     }
 
     /// Frames that it holds.
@@ -197,18 +200,18 @@ impl Even {
     }
 
     /// Takes free objects for all places of `out`, or what there is, marked with `key`: from the frames in the list, and
-    /// then from new ones. Returns how many.
+    /// then from a new one. Returns how many.
     ///
     /// # Safety
     ///
-    /// The `fresh` frames are the caller's own RAM, reached through the direct map, and are given up.
+    /// The `fresh` frame is the caller's own RAM, reached through the direct map, and is given up.
     #[inline(never)]
     unsafe fn take(
         &mut self,
         table: &Table<'_>,
         size: Size,
         out: &mut [*mut u8],
-        fresh: &[*mut u8],
+        fresh: Option<NonNull<u8>>,
         key: usize,
     ) -> usize {
         let wanted = out.len();
@@ -221,11 +224,11 @@ impl Even {
             let frame = frame_of(node.cast());
             self.cut(table, size, frame, table.state(frame.addr()), &mut places, key);
         }
-        for frame in fresh {
-            table.set_one(frame.addr(), size.tag());
-            self.cut(table, size, *frame, size.all_free(), &mut places, key);
+        if let Some(frame) = fresh {
+            table.set_one(frame.addr().get(), size.tag());
+            self.cut(table, size, frame.as_ptr(), size.all_free(), &mut places, key);
+            *self.nr_frames(size) += 1;
         }
-        *self.nr_frames(size) += fresh.len();
         wanted - places.len()
     }
 
@@ -311,25 +314,25 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// An object of an even size: this CPU's array is filled on the way, if there is one.
     #[inline(never)]
     pub(super) fn even_alloc(&self, size: Size, gfp: Gfp) -> Option<NonNull<u8>> {
-        let mut frames = [ptr::null_mut(); FRAMES];
-        let mut nr_fresh = 0;
+        let mut fresh = None;
         loop {
             let mut even = self.even.lock(self.arch);
             // SAFETY: the lock masks interrupts.
             let front = unsafe { Fronts::new(self.block_of_this_cpu()) }.front(size.tag());
-            let fresh = frames.get(..nr_fresh).unwrap_or_default();
             let mut one = [front.pop()];
             let [object] = &mut one;
             // An interrupt may have been quicker; or there is no array.
             let object = if !object.is_null() || front.is_full() {
                 let out = if object.is_null() { &mut one[..] } else { &mut [] };
-                // SAFETY: the frames were taken below.
+                // SAFETY: the frame was taken below.
                 unsafe { even.take(&self.table, size, out, fresh, self.key()) };
                 let [object] = one;
                 object
+            } else if fresh.is_none() && even.is_exhausted(size) {
+                ptr::null_mut()
             } else {
-                *even.emptied(size) = 0;
-                front.refill(self.even_capacity(size), |places| {
+                let batch = even.batch(size, Way::ToArray, self.even_capacity(size));
+                front.refill(batch, |places| {
                     // SAFETY: the same.
                     unsafe { even.take(&self.table, size, places, fresh, self.key()) }
                 });
@@ -342,24 +345,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 return Some(object);
             }
             self.online_quick();
-            nr_fresh = self.take_frames(&mut frames, size, gfp);
-            if nr_fresh == 0 {
-                return None;
-            }
+            let block = self.source.take(Order::ZERO, gfp - Gfp::ZERO)?;
+            fresh = NonNull::new(self.arch.direct_map(block.pfn().addr()));
         }
-    }
-
-    /// Takes new frames: one, or so many as this CPU's array has room for.
-    #[inline(always)]
-    fn take_frames(&self, frames: &mut [*mut u8; FRAMES], size: Size, gfp: Gfp) -> usize {
-        let wanted = (self.even_capacity(size) << size.shift()) >> PAGE_SHIFT;
-        let mut nr = 0;
-        for frame in frames.iter_mut().take(wanted.max(1)) {
-            let Some(block) = self.source.take(Order::ZERO, gfp - Gfp::ZERO) else { break };
-            *frame = self.arch.direct_map(block.pfn().addr());
-            nr += 1;
-        }
-        nr
     }
 
     /// Places of a size's array; 0 without arrays.
@@ -421,7 +409,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { even.put_all(&self.table, size, &[inside], &mut empty) }?;
         } else {
             if front.is_full() {
-                let batch = even.batch(size, self.even_capacity(size));
+                let batch = even.batch(size, Way::ToSlabs, self.even_capacity(size));
                 // SAFETY: what is pushed to the array lies in a frame with its tag: by that, or by its size, and all of that do.
                 let put = |last: &[*mut u8]| unsafe { even.put_all(&self.table, size, last, &mut empty) };
                 result = front.take_top(batch, put).map_err(Refused::from);

@@ -25,7 +25,7 @@ use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
-use super::{MIN_ALIGN, PageSource, Refused, Settings, Slab, call_not_jump};
+use super::{MIN_ALIGN, PageSource, Refused, SIZED, Settings, Slab, call_not_jump};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -131,6 +131,27 @@ pub(super) fn even_capacities(settings: &Settings) -> [u8; NR_EVEN] {
     })
 }
 
+/// Makes the arrays of the quick sizes empty ones.
+#[inline(never)]
+fn enable(fronts: Fronts, array_bytes: usize, even_capacity: &[u8; NR_EVEN]) {
+    let (mut below, mut even) = (SIZED, even_capacity.iter());
+    for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
+        let bytes = size(index) * super::frame::GRANULE;
+        if Size::of_tag(tag).is_some() {
+            fronts.enable(tag, even.next().copied().map_or(1, usize::from));
+            fronts.set_by_size((bytes >> STEP_SHIFT) - 1, tag);
+            continue;
+        }
+        fronts.enable(tag, capacity(array_bytes, bytes));
+        let steps = below >> STEP_SHIFT..bytes >> STEP_SHIFT;
+        steps.filter(|step| !(step + 1).is_power_of_two()).for_each(|step| fronts.set_by_size(step, tag));
+        below = bytes;
+    }
+    fronts.enable(PAGE, capacity(array_bytes, PAGE_SIZE as usize));
+    fronts.enable(PAIR, capacity(array_bytes, 2 * PAGE_SIZE as usize));
+    (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
+}
+
 /// Whether an object above the classes lies in one of a CPU's arrays. Miri has no marks, which may be memory that nobody
 /// wrote: it has the arrays searched instead.
 pub(super) fn is_held(fronts: Fronts, inside: *mut u8) -> bool {
@@ -140,25 +161,9 @@ pub(super) fn is_held(fronts: Fronts, inside: *mut u8) -> bool {
 impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     /// Sets up the arrays of the quick sizes in a CPU's block.
     pub(super) fn enable_quick(&self, fronts: Fronts) {
-        if !self.quick {
-            return;
+        if self.quick {
+            enable(fronts, self.settings.array_bytes(), &self.even_capacity);
         }
-        let mut below = self.largest_class;
-        for (index, tag) in (0..NR_QUICK).zip(FIRST_QUICK..) {
-            let bytes = size(index) * super::frame::GRANULE;
-            let even = Size::of_tag(tag).map(|size| self.even_capacity(size));
-            fronts.enable(tag, even.unwrap_or_else(|| capacity(self.settings.array_bytes(), bytes)));
-            if even.is_some() {
-                fronts.set_by_size((bytes >> STEP_SHIFT) - 1, tag);
-                continue;
-            }
-            let steps = below >> STEP_SHIFT..bytes >> STEP_SHIFT;
-            steps.filter(|step| !(step + 1).is_power_of_two()).for_each(|step| fronts.set_by_size(step, tag));
-            below = bytes;
-        }
-        fronts.enable(PAGE, capacity(self.settings.array_bytes(), PAGE_SIZE as usize));
-        fronts.enable(PAIR, capacity(self.settings.array_bytes(), 2 * PAGE_SIZE as usize));
-        (below >> STEP_SHIFT..front::LARGEST >> STEP_SHIFT).for_each(|step| fronts.set_by_size(step, PAGE));
     }
 
     /// Gives this CPU arrays if what was asked for has one and the CPU none.

@@ -50,6 +50,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 }
                 return call_not_jump_with(Self::kmalloc_quick(align, gfp, this, last, caller));
             }
+            if align <= last && last & last.wrapping_add(1) == 0 {
+                return call_not_jump_with(Self::kmalloc_even(last + 1, gfp, this, align, caller));
+            }
         } else if last < this.classed {
             if align <= MIN_ALIGN {
                 return call_not_jump_with(Self::kmalloc_class(align, gfp, this, last, caller));
