@@ -89,7 +89,7 @@ test: ## All tests: style, host, Miri, fuzz, on target
 
 test-quick: ## Style, host tests and four machines: a few minutes
 	@$(SETUP) run
-	@tests/all.sh check host quick
+	@tests/all.sh check docs host quick
 
 soak: ## Eight CPUs, everything at once, while keys are typed: SOAK_SECONDS=600
 	@$(SETUP) run
@@ -97,7 +97,7 @@ soak: ## Eight CPUs, everything at once, while keys are typed: SOAK_SECONDS=600
 
 check: ## Format, clippy and rustdoc, all as errors
 	@$(SETUP) run
-	@tests/all.sh check
+	@tests/all.sh check docs
 
 test-host: ## Unit and property tests on this machine
 	@$(SETUP) run

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Runs the rings of tests, cheapest first, and sums them up. With arguments, only those rings:
-#   all.sh [check] [host] [trees] [fuzz] [miri] [target]
+#   all.sh [check] [host] [trees] [docs] [fuzz] [miri] [target]
 # and two that are not among them: quick (some machines of target), soak (all CPUs busy for SOAK_SECONDS, 600)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-none-softfloat
 rings=("$@")
-[ $# -gt 0 ] || rings=(check host trees fuzz miri target)
+[ $# -gt 0 ] || rings=(check host trees docs fuzz miri target)
 passed=0 failed=0 failures=()
 
 judge() { # NAME STATUS SECONDS
@@ -61,8 +61,11 @@ lint() { # also for the bare-metal target, whose code the host never compiles
         cargo fmt --manifest-path tests/bench/Cargo.toml --check &&
         cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings &&
         cargo clippy --quiet --target $target -p mm -p bsp -p firmware -p embed -- -D warnings &&
-        cargo clippy --quiet --target $target -p tests --tests -- -D warnings &&
-        RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps &&
+        cargo clippy --quiet --target $target -p tests --tests -- -D warnings
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps &&
         RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --target $target -p firmware --lib
 }
 
@@ -122,10 +125,10 @@ on_target() { # SCRIPT...: what runs on the machines
 }
 
 for ring in "${rings[@]}"; do
-    # Miri and the fuzzers build in directories of their own, so they run beside each other.
-    case $ring in miri | fuzz) ;; *) together ;; esac
+    # These build in directories of their own, so they run beside each other.
+    case $ring in docs | fuzz | miri) ;; *) together ;; esac
     case $ring in
-    check) step "format, clippy, rustdoc" lint ;;
+    check) step "format, clippy" lint ;;
     host)
         # In one go, so that nothing is built twice; examples are built with the tests.
         step "host tests" cargo test --quiet --workspace --features tools/top,tools/report
@@ -133,6 +136,7 @@ for ring in "${rings[@]}"; do
         ;;
     trees) step "real device trees" trees ;;
     miri) under_miri ;;
+    docs) beside "rustdoc" docs ;;
     fuzz) beside "fuzzing" fuzz ;;
     target | quick)
         step "on-target build" cargo build --quiet --release --target $target -p firmware -p embed

@@ -6,10 +6,10 @@ unset RUN APPEND DTB BOARD LOADER MEM CPU EL2 GIC SMP ICOUNT QEMU_ARGS LOG LOG_U
 elf=target/$target/release/firmware
 image=target/kernel8.img
 
-# Every file of on_target/, one boot each; PROFILE=dev is the debug build.
+# Every file of on_target/, one boot each, or those that TESTS matches; PROFILE=dev is the debug build.
 boots() { # [NAME=VALUE...]
     local out
-    if out=$(env "$@" sh -c "cargo test --quiet --profile \${PROFILE:-on-target} --target $target -p tests" 2>&1 </dev/null); then
+    if out=$(env "$@" sh -c "cargo test --quiet --profile \${PROFILE:-on-target} --target $target -p tests \${TESTS:+--test \"\$TESTS\"}" 2>&1 </dev/null); then
         awk '/^[0-9]+ passed, 0 failed/ { boots++; cases += $1 } END { print boots " boots, " cases " cases passed" }' <<<"$out"
     else
         echo "$out"

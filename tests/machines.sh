@@ -2,8 +2,8 @@
 # Every machine that QEMU has for us: all on-target tests, and the image that `make run` boots. Sourced by all.sh, behind
 # boots.sh.
 
-# The tests of one on each level are those of the other: v8.0 both of them.
-declare -A levels=([cortex-a53]=0 [cortex-a57]=1)
+# The tests of one on each level are those of the other: v8.0 both of them. Both levels have cortex-a72 and max.
+declare -A levels=([cortex-a53]=0 [cortex-a57]=1 [cortex-a76]=1)
 for cpu in cortex-a53 cortex-a57 cortex-a72 cortex-a76 max; do
     for el2 in 0 1; do
         [ "${levels[$cpu]:-$el2}" != $el2 ] ||
