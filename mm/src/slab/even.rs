@@ -82,7 +82,8 @@ impl Size {
     }
 }
 
-/// The lists of frames with free objects.
+/// The lists of frames with free objects; in cache lines of its own as the [heap](super::heap::Heap) is.
+#[repr(align(64))]
 pub(super) struct Even {
     bins: Bins<NR_EVEN>,
     /// Frames of each size.

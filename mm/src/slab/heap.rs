@@ -52,7 +52,9 @@ pub(super) struct Freed {
     pub(super) corrupt: bool,
 }
 
-/// Free blocks by group and size, and what is in use.
+/// Free blocks by group and size, and what is in use. In cache lines of its own: what lies beside it is read by CPUs that do
+/// not want its lock.
+#[repr(align(64))]
 pub(super) struct Heap {
     groups: [Bins; NR_GROUPS],
     /// Empty frames that are kept, and at most how many.
