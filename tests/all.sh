@@ -125,7 +125,7 @@ on_target() { # SCRIPT...: what runs on the machines
 }
 
 for ring in "${rings[@]}"; do
-    # These build in directories of their own, so they run beside each other.
+    # None of these waits for another's lock on a directory, so they run beside each other.
     case $ring in docs | fuzz | miri) ;; *) together ;; esac
     case $ring in
     check) step "format, clippy" lint ;;

@@ -8,6 +8,7 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../linker/image.ld");
         println!("cargo::rustc-link-arg-tests=-T{script}");
+        // Not linked as one program, they have more functions than the image.
         let text_per_symbols = if std::env::var("PROFILE").as_deref() == Ok("release") { 14 } else { 11 };
         println!("cargo::rustc-link-arg-tests=--defsym=TEXT_PER_SYMBOLS={text_per_symbols}");
         println!("cargo::rustc-link-arg-tests=--no-eh-frame-hdr");

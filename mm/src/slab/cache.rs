@@ -114,8 +114,8 @@ pub(super) struct Slabs {
     nr_empty: usize,
     /// Slots that are taken: objects in use and in the CPUs' arrays.
     pub(super) nr_taken: usize,
-    /// How many times in a row, up to [`MOST_IN_A_ROW`], an array was filled, and emptied.
-    in_a_row: [u32; 2],
+    /// How often an array was filled, or emptied.
+    in_a_row: InARow,
 }
 
 /// After so many times in a row twice as many objects are moved.
@@ -128,6 +128,25 @@ const MOST_IN_A_ROW: u32 = 3 * TIMES;
 pub(super) enum Way {
     ToArray,
     ToSlabs,
+}
+
+/// How many times in a row objects went to an array, and from one.
+#[derive(Clone, Copy)]
+pub(super) struct InARow([u32; 2]);
+
+impl InARow {
+    pub(super) const NONE: Self = Self([0; 2]);
+
+    /// Counts one more, up to `most`; returns how many went the same way just before.
+    #[inline(always)]
+    pub(super) fn go(&mut self, way: Way, most: u32) -> u32 {
+        let [filled, emptied] = &mut self.0;
+        let (same, other) = if way == Way::ToArray { (filled, emptied) } else { (emptied, filled) };
+        let times = *same;
+        *same = (times + 1).min(most);
+        *other = 0;
+        times
+    }
 }
 
 /// A cache. It lies in memory of the packed heap and moves never.
@@ -197,8 +216,14 @@ impl Inner {
             || spec.flags.intersects(CacheFlags::NO_ARRAYS | CacheFlags::TYPESAFE_BY_RCU);
         let capacity = if bare { 0 } else { capacity(policy.array_bytes, stride) };
         let keep = if spec.flags.contains(CacheFlags::TYPESAFE_BY_RCU) { usize::MAX } else { policy.keep };
-        let slabs =
-            Slabs { partial: List::new(), full: List::new(), nr_slabs: 0, nr_empty: 0, nr_taken: 0, in_a_row: [0; 2] };
+        let slabs = Slabs {
+            partial: List::new(),
+            full: List::new(),
+            nr_slabs: 0,
+            nr_empty: 0,
+            nr_taken: 0,
+            in_a_row: InARow::NONE,
+        };
         Ok(Self { spec, tag, cut, slot, capacity, keep, slabs: IrqSpinLock::new(Rank::SLAB, slabs) })
     }
 
@@ -242,12 +267,8 @@ impl Slabs {
     /// next one may go the other way; twice as many after every [`TIMES`] that they go the same way.
     #[inline(always)]
     pub(super) fn batch(&mut self, way: Way, capacity: usize) -> usize {
-        let [filled, emptied] = &mut self.in_a_row;
-        let (same, other) = if way == Way::ToArray { (filled, emptied) } else { (emptied, filled) };
-        let nr = capacity.div_ceil(8) << (*same / TIMES);
-        *same = (*same + 1).min(MOST_IN_A_ROW);
-        *other = 0;
-        nr.min(capacity)
+        let times = self.in_a_row.go(way, MOST_IN_A_ROW);
+        (capacity.div_ceil(8) << (times / TIMES)).min(capacity)
     }
 
     /// Takes a free slot, the lowest of the slab used last, and up to `out.len()` more, for which it calls `each`. Returns the

@@ -18,11 +18,11 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 
 use super::bins::{Bins, Node};
-use super::cache::Way;
+use super::cache::{InARow, Way};
 use super::frame::GRANULE;
 use super::front::Fronts;
 use super::page::NotUsed;
-use super::quick::{self, is_held};
+use super::quick;
 use super::table::{Table, Tag};
 use super::{FaultKind, PageSource, Refused, Slab};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE};
@@ -88,14 +88,14 @@ pub(super) struct Even {
     bins: Bins<NR_EVEN>,
     /// Frames of each size.
     nr_frames: [usize; NR_EVEN],
-    /// How many times in a row, up to [`FEW`], an array of each size was filled, and emptied.
-    in_a_row: [[u8; 2]; NR_EVEN],
+    /// How often an array of each size was filled, or emptied.
+    in_a_row: [InARow; NR_EVEN],
     /// A list had to be given up, which nobody has been told yet.
     broken: bool,
 }
 
 /// After so many times in a row, twice as many objects are moved.
-const FEW: u8 = 8;
+const FEW: u32 = 8;
 
 fn frame_of(inside: *mut u8) -> *mut u8 {
     inside.map_addr(|addr| addr & !(PAGE_SIZE as usize - 1))
@@ -111,7 +111,12 @@ fn node_of(inside: *mut u8, size: Size, free: u8) -> *mut Node {
 impl Even {
     /// No frames. `window` is where they may lie: first address, bytes.
     pub(super) const fn new(secret: usize, window: (usize, usize)) -> Self {
-        Self { bins: Bins::new(secret, window), nr_frames: [0; NR_EVEN], in_a_row: [[0; 2]; NR_EVEN], broken: false }
+        Self {
+            bins: Bins::new(secret, window),
+            nr_frames: [0; NR_EVEN],
+            in_a_row: [InARow::NONE; NR_EVEN],
+            broken: false,
+        }
     }
 
     #[inline(always)]
@@ -127,16 +132,9 @@ impl Even {
     fn batch(&mut self, size: Size, way: Way, capacity: usize) -> usize {
         debug_assert!(size.0 < NR_EVEN);
         // SAFETY: a size is below their number.
-        let [filled, emptied] = unsafe { self.in_a_row.get_unchecked_mut(size.0) };
-        let (same, other, part) = if way == Way::ToArray { (filled, emptied, 2) } else { (emptied, filled, 4) };
-        *other = 0;
-        let nr = capacity.div_ceil(part);
-        if *same < FEW {
-            *same += 1;
-            nr
-        } else {
-            (2 * nr).min(capacity)
-        }
+        let times = unsafe { self.in_a_row.get_unchecked_mut(size.0) }.go(way, FEW);
+        let nr = capacity.div_ceil(if way == Way::ToArray { 2 } else { 4 });
+        if times < FEW { nr } else { (2 * nr).min(capacity) }
     }
 
     /// Whether no frame has a free object.
@@ -383,20 +381,12 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         let inside = self.own(object.as_ptr());
         let mut even = self.even.lock(self.arch);
         // SAFETY: the lock masks interrupts.
-        let fronts = unsafe { Fronts::new(self.block_of_this_cpu()) };
-        let front = fronts.front(size.tag());
+        let front = unsafe { Fronts::new(self.block_of_this_cpu()) }.front(size.tag());
         if Even::is_free(&self.table, size, inside)? {
             return Err(FaultKind::DoubleFree);
         }
-        // An object that is marked and not free in its frame is in an array, this CPU's or another's.
-        let mark = inside.addr() ^ self.key();
-        let marked = if cfg!(miri) {
-            is_held(fronts, inside)
-        } else {
-            // SAFETY: the caller's promise.
-            (unsafe { inside.cast::<usize>().read() }) == mark
-        };
-        if marked {
+        // SAFETY: the caller's promise.
+        if unsafe { self.is_kept(inside) } {
             return Err(FaultKind::DoubleFree);
         }
         let mut empty = None;
@@ -417,7 +407,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             }
             front.push(inside);
             // SAFETY: a free object.
-            unsafe { inside.cast::<usize>().write(mark) };
+            unsafe { inside.cast::<usize>().write(inside.addr() ^ self.key()) };
         }
         self.leave(even, size);
         self.give_chain(empty);

@@ -66,7 +66,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         }
         let nr = self.table.count_large(addr);
         // SAFETY: the caller's promise.
-        if nr <= 2 && unsafe { self.is_kept_page(self.own(object.as_ptr())) } {
+        if nr <= 2 && unsafe { self.is_kept(self.own(object.as_ptr())) } {
             return Err(FaultKind::DoubleFree);
         }
         if self.settings.init_on_free {

@@ -21,11 +21,10 @@ use core::ptr::{self, NonNull};
 
 use super::even::{NR_EVEN, Size};
 use super::fast::pop_from;
-use super::fault::FaultKind;
 use super::front::{self, Fronts, MAX_CAPACITY, STEP_SHIFT};
 use super::heap;
 use super::table::{FIRST_CACHE, FIRST_QUICK, HEAP, LARGE, NONE, ODD, PAGE, PAIR, Tag};
-use super::{MIN_ALIGN, PageSource, Refused, SIZED, Settings, Slab, call_not_jump};
+use super::{MIN_ALIGN, PageSource, SIZED, Settings, Slab, call_not_jump};
 use crate::addr::PAGE_SIZE;
 use crate::arch::Arch;
 
@@ -243,9 +242,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             // A CPU without arrays has no table at hand.
             tag = this.table.get(object.addr().get());
         }
-        if tag >= FIRST_CACHE
-            && let Some(inner) = this.inner(tag)
-        {
+        if let Some(inner) = this.inner(tag) {
             // SAFETY: the caller's promise.
             unsafe { this.kfree_cache(object, inner, caller) };
         } else if let Some(size) = Size::of_tag(tag) {
@@ -302,40 +299,21 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         unsafe { self.arch.push(&self.fronts, inside, tag.into()) }
     }
 
-    /// Says whether an object of one page or two lies in an array, before it goes back: one that is marked does.
+    /// Says whether an object above the classes lies in an array, this CPU's or another's, before it goes back: one that is
+    /// marked does.
     ///
     /// # Safety
     ///
-    /// As for [`keep_pages`](Self::keep_pages), and the page begins at `inside`.
+    /// As for [`kfree`](Slab::kfree); `inside` lies in a frame of the heap, an even one, or at the beginning of a page.
     #[inline(always)]
-    pub(super) unsafe fn is_kept_page(&self, inside: *mut u8) -> bool {
+    pub(super) unsafe fn is_kept(&self, inside: *mut u8) -> bool {
         if cfg!(miri) {
             return self.with_fronts(|fronts| is_held(fronts, inside));
         }
-        // SAFETY: a word of the page.
-        self.quick && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()
-    }
-
-    /// Says whether an object of the heap lies in an array, before the heap frees it: one that is marked does, this CPU's
-    /// or another's.
-    ///
-    /// # Safety
-    ///
-    /// As for [`kfree`](Slab::kfree); the object lies in a frame of the heap, at `inside`.
-    #[inline(always)]
-    pub(super) unsafe fn check_kept(&self, inside: *mut u8) -> Result<(), Refused> {
-        if !self.quick {
-            return Ok(());
-        }
-        let marked = if cfg!(miri) {
-            self.with_fronts(|fronts| is_held(fronts, inside))
-        } else if inside.addr().is_multiple_of(MIN_ALIGN) {
-            // SAFETY: a word of a frame of the heap.
-            (unsafe { inside.cast::<usize>().read() }) == inside.addr() ^ self.key()
-        } else {
-            false
-        };
-        if marked { Err(FaultKind::DoubleFree) } else { Ok(()) }
+        // SAFETY: a word of that frame.
+        self.quick
+            && inside.addr().is_multiple_of(MIN_ALIGN)
+            && unsafe { inside.cast::<usize>().read() } == inside.addr() ^ self.key()
     }
 
     /// Gives all objects of the heap that a block holds back to the heap.

@@ -50,7 +50,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
                 }
                 return call_not_jump_with(Self::kmalloc_quick(align, gfp, this, last, caller));
             }
-            if align <= last && last & last.wrapping_add(1) == 0 {
+            if (last + 1).is_power_of_two() {
                 return call_not_jump_with(Self::kmalloc_even(last + 1, gfp, this, align, caller));
             }
         } else if last < this.classed {
@@ -149,9 +149,6 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         if gfp.intersects(SPECIAL) || this.careful {
             this.kmalloc_any(bytes, align, gfp, caller)
         } else if bytes.wrapping_sub(this.largest_class + 1) < this.only_heap {
-            if bytes.is_power_of_two() {
-                return Self::kmalloc_even(bytes, gfp, this, align, caller);
-            }
             // Nothing but the heap has objects between the largest class and a frame.
             Self::kmalloc_heap(bytes, gfp, this, align, caller)
         } else if bytes.wrapping_sub(this.first_large) < LARGEST_ALLOC - this.first_large {
@@ -170,13 +167,10 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
         align: usize,
         caller: &'static Location<'static>,
     ) -> Result<NonNull<u8>, OutOfMemory> {
-        if let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE) {
-            if let Some(object) = this.even_alloc(size, gfp) {
-                return Ok(object);
-            }
-            if this.quick {
-                return this.kmalloc_any(bytes, align, gfp, caller);
-            }
+        if let Some(size) = Size::of(bytes / frame::GRANULE, align / frame::GRANULE)
+            && let Some(object) = this.even_alloc(size, gfp)
+        {
+            return Ok(object);
         }
         Self::kmalloc_heap(bytes, gfp, this, align, caller)
     }
@@ -419,7 +413,7 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
     #[inline(never)]
     pub(super) fn give_frame(&self, frame: *mut u8) {
         self.table.set_one(frame.addr(), NONE);
-        self.source.give(PageBlock::from_raw(self.phys(frame.addr()).pfn(), Order::ZERO));
+        self.give_frames(frame, 1);
     }
 
     /// Takes the tags of frames away, and gives them back.

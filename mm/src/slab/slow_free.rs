@@ -175,7 +175,9 @@ impl<A: Arch, S: PageSource> Slab<'_, A, S> {
             unsafe { inside.write_bytes(0, bytes) };
         }
         // SAFETY: the tag says that it lies in a frame of the heap.
-        unsafe { self.check_kept(inside) }?;
+        if unsafe { self.is_kept(inside) } {
+            return Err(FaultKind::DoubleFree);
+        }
         let freed = free(&mut heap, inside).map_err(Refused::from)?;
         drop(heap);
         if let Some(frame) = freed.frame {
